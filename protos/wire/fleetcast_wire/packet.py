@@ -1,0 +1,126 @@
+"""The datagram's header and the body of marks. See WIRE.md, sections 5 and 6."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from .errors import PacketError
+
+VERSION = 1
+HEADER_BYTES = 24
+SEAL_BYTES = 16
+MAX_MARKED_WINDOWS = 64
+
+HEADER = np.dtype(
+    [
+        ("version", "u1"),
+        ("kind", "u1"),
+        ("pass", ">u2"),
+        ("tag", ">u4"),
+        ("window", ">u4"),
+        ("symbol", ">u4"),
+        ("counter", ">u8"),
+    ]
+)
+"""The header as a numpy record, for views over many datagrams at once."""
+
+_HEADER = struct.Struct(">BBHIIIQ")
+_MARK = struct.Struct(">BBHI")
+_MARKED_WINDOW = struct.Struct(">IHH")
+
+
+class Kind(IntEnum):
+    """What a datagram carries."""
+
+    SOURCE = 1
+    PARITY = 2
+    MARK = 3
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one datagram."""
+
+    kind: Kind
+    pass_number: int
+    tag: int
+    window: int
+    symbol: int
+    counter: int
+
+
+def pack_header(header: Header) -> bytes:
+    """Return the 24 bytes of a header."""
+    return _HEADER.pack(
+        VERSION, header.kind, header.pass_number, header.tag, header.window, header.symbol, header.counter
+    )
+
+
+def unpack_header(datagram: bytes | memoryview) -> Header:
+    """Return the header of a datagram. Whether it is genuine is decided by its seal.
+
+    Raises:
+        PacketError: too short, another version, or an unknown kind.
+    """
+    if len(datagram) < HEADER_BYTES + SEAL_BYTES:
+        raise PacketError(f"a datagram of {len(datagram)} bytes is too short")
+    version, kind, pass_number, tag, window, symbol, counter = _HEADER.unpack_from(datagram)
+    if version != VERSION:
+        raise PacketError(f"version {version} is not {VERSION}")
+    try:
+        return Header(Kind(kind), pass_number, tag, window, symbol, counter)
+    except ValueError as error:
+        raise PacketError(f"kind {kind} is not known") from error
+
+
+@dataclass(frozen=True)
+class MarkedWindow:
+    """A window whose sending has come to the end of a round."""
+
+    window: int
+    round: int
+    """Rounds completed, from 1: the source symbols with the predicted parity are round 1."""
+    parity_rows: int
+    """Parity rows sent so far: rows 0 to parity_rows - 1, if not for every codeword."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a pass is: tells receivers when to count their deficits."""
+
+    windows: Sequence[MarkedWindow]
+    """The windows that ended a round lately and can still be repaired, oldest first."""
+    window_count: int
+    """Windows of the pass."""
+    ended: bool = False
+    """True when no more symbols of this pass will come."""
+
+
+def pack_mark(mark: Mark) -> bytes:
+    """Return the body of a mark.
+
+    Raises:
+        PacketError: too many windows for one mark.
+    """
+    if len(mark.windows) > MAX_MARKED_WINDOWS:
+        raise PacketError(f"{len(mark.windows)} windows do not fit a mark of {MAX_MARKED_WINDOWS}")
+    head = _MARK.pack(int(mark.ended), len(mark.windows), 0, mark.window_count)
+    return head + b"".join(_MARKED_WINDOW.pack(w.window, w.round, w.parity_rows) for w in mark.windows)
+
+
+def unpack_mark(body: bytes | memoryview) -> Mark:
+    """Return the mark in an opened body.
+
+    Raises:
+        PacketError: the body does not have the length that it states.
+    """
+    if len(body) < _MARK.size:
+        raise PacketError(f"a mark of {len(body)} bytes is too short")
+    flags, count, _reserved, window_count = _MARK.unpack_from(body)
+    if count > MAX_MARKED_WINDOWS or len(body) != _MARK.size + count * _MARKED_WINDOW.size:
+        raise PacketError(f"a mark of {len(body)} bytes does not hold {count} windows")
+    windows = tuple(MarkedWindow(*fields) for fields in _MARKED_WINDOW.iter_unpack(body[_MARK.size :]))
+    return Mark(windows, window_count, bool(flags & 1))
