@@ -64,7 +64,7 @@ class Manifest:
     @cached_property
     def zero(self) -> NDArray[np.bool_]:
         """Shape (chunk_count,): which chunks are all zero."""
-        return ~self.digests.any(axis=1)
+        return np.logical_not(self.digests.any(axis=1))
 
     def chunk_bytes(self, chunk: int) -> int:
         """Return the content size of a chunk in bytes.
