@@ -1,1 +1,1 @@
-"""TODO"""
+"""The shared runtime of every fleetcast process: server, channel, trust, errors, telemetry, settings, database."""
