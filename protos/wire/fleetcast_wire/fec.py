@@ -46,7 +46,7 @@ class Leopard:
             raise GeometryError(f"{len(source)} + {len(parity)} symbols cannot give {rows}")
         try:
             decoded: Mapping[int, bytes] = reed_solomon_leopard.decode(rows, parity_symbols, dict(source), dict(parity))
-        except Exception as error:  # noqa: BLE001 - the extension raises bare Exception for bad shapes
+        except Exception as error:
             raise GeometryError(f"a codeword of {rows} + {parity_symbols} symbols does not decode: {error}") from error
         return decoded
 
