@@ -30,8 +30,13 @@ class ImportImageRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes of the file, at most 1 MiB, for an upload."""
+    sent_bytes: _builtins.int
+    """Ends an upload: number of bytes sent in all. Required when `source_size_bytes` is -1, so that a connection that
+    broke is never taken for the end of a pipe.
+    """
     @_builtins.property
     def spec(self) -> Global___ImportSpec:
         """First message, exactly once."""
@@ -41,12 +46,13 @@ class ImportImageRequest(_message.Message):
         *,
         spec: Global___ImportSpec | None = ...,
         data: _builtins.bytes = ...,
+        sent_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "sent_bytes", b"sent_bytes", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "sent_bytes", b"sent_bytes", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["spec", "data"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["spec", "data", "sent_bytes"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
