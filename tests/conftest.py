@@ -1,0 +1,27 @@
+"""Fixtures and markers that every kind of test may use."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.lab import NetworkLab, why_unavailable
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the network lab where none can be opened, saying why."""
+    if item.get_closest_marker("lab") is not None and (reason := why_unavailable()):
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def open_lab() -> Iterator[Callable[..., NetworkLab]]:
+    """Return `NetworkLab`, opened; every lab a test opens is closed at its end. Mark the test `lab`."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(NetworkLab(**options))
+
+
+@pytest.fixture
+def lab(open_lab: Callable[..., NetworkLab]) -> NetworkLab:
+    """Return a lab with one sender and three receivers. Mark the test `lab`."""
+    return open_lab()

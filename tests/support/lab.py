@@ -1,0 +1,301 @@
+"""The network lab: hosts in network namespaces on one switch, with real segmentation, loss and link rates.
+
+Needs root, iproute2, nftables and ethtool; `why_unavailable` tells. Everything a lab made is gone when it closes, and
+what a killed run left behind is removed when the next lab opens.
+"""
+
+import functools
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.loss import TABLE, Loss, ruleset
+
+INTERFACE = "eth0"
+"""The name of every host's only interface besides the loopback."""
+
+_PREFIX = "fleetcast-lab"
+_TOOLS = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables", "ethtool": "ethtool"}
+_HOST_QUEUE_BYTES = 8 << 20  # more than a socket may queue, so that a fast sender blocks as on a real card
+_PORT_QUEUE_BYTES = 512 << 10  # a switch port's buffer: 4 ms at 1 Gbit/s, then it drops
+
+
+class LabError(Exception):
+    """A command that builds or changes the lab failed."""
+
+
+@functools.cache
+def why_unavailable() -> str:
+    """Return why no lab can be opened here, in one line; empty if it can."""
+    if os.geteuid() != 0:
+        return "the network lab needs root"
+    missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        return f"the network lab needs the Debian packages {' '.join(missing)}"
+    try:
+        with NetworkLab(receiver_count=1) as lab:
+            lab.set_loss(lab.receivers[0], Loss(fraction=0.01))
+            lab.set_rate(lab.sender, 1_000_000_000)
+    except LabError as error:
+        return f"the kernel or the container does not allow a network lab: {error}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of the lab."""
+
+    name: str
+    namespace: str
+    port: str
+    """The switch's interface that leads to it."""
+    address: str
+    """Its IPv4 address on `INTERFACE`, in a /24."""
+    address6: str
+    """Its IPv6 address on `INTERFACE`, in a /64."""
+
+
+class NetworkLab:
+    """Senders, receivers and possibly a hostile host on one switch; a context manager.
+
+    Senders' packets are cut to wire size before they leave, receivers coalesce them as network cards do. Groups are
+    flooded to every port unless `snooping` is set, which also makes the switch an IGMP and MLD querier.
+    """
+
+    def __init__(
+        self,
+        *,
+        receiver_count: int = 3,
+        sender_count: int = 1,
+        hostile_host: bool = False,
+        rate_bits_per_second: int | None = None,
+        mtu_bytes: int = 1500,
+        snooping: bool = False,
+    ) -> None:
+        self._id = f"{_PREFIX}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._rate_bits_per_second = rate_bits_per_second
+        self._mtu_bytes = mtu_bytes
+        self._snooping = snooping
+        self._switch = f"{self._id}-switch"
+        self._losses: dict[str, Loss] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.senders = [self._host("sender", number, 1) for number in range(sender_count)]
+        self.receivers = [self._host("receiver", number, 11) for number in range(receiver_count)]
+        self.hostile = self._host("hostile", 0, 250) if hostile_host else None
+
+    def _host(self, kind: str, number: int, first_address: int) -> Host:
+        name = f"{kind}{number}"
+        address = first_address + number
+        return Host(name, f"{self._id}-{name}", name, f"10.97.0.{address}", f"fd97::{address:x}")
+
+    @property
+    def sender(self) -> Host:
+        """The first sender."""
+        return self.senders[0]
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Every host."""
+        return [*self.senders, *self.receivers, *([self.hostile] if self.hostile else [])]
+
+    def __enter__(self) -> Self:
+        remove_abandoned_labs()
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill every process in the lab and remove its namespaces."""
+        _remove(name for name in _namespaces() if name.startswith(self._id))
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+
+    def command(self, host: Host, argv: Sequence[str | Path]) -> list[str]:
+        """Return the command that runs `argv` on a host. The process it starts becomes `argv`: same id, same exit."""
+        return ["ip", "netns", "exec", host.namespace, *map(str, argv)]
+
+    def run(
+        self,
+        host: Host,
+        argv: Sequence[str | Path],
+        *,
+        timeout_seconds: float = 60,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host to its end; standard output and error are captured as text.
+
+        Raises:
+            subprocess.CalledProcessError: it failed and `check` is set.
+            subprocess.TimeoutExpired: it was killed after `timeout_seconds`.
+        """
+        return subprocess.run(
+            self.command(host, argv),
+            check=check,
+            env=env,
+            timeout=timeout_seconds,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+
+    def popen(
+        self, host: Host, argv: Sequence[str | Path], *, log: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a command on a host; it is killed when the lab closes. Output goes to the file `log`, or nowhere."""
+        with open(log or os.devnull, "ab") as output:
+            process = subprocess.Popen(
+                self.command(host, argv),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def set_loss(self, host: Host, loss: Loss | None) -> None:
+        """Lose packets on their way to a host from now on; None loses none. Counts start again for every host."""
+        self._losses.pop(host.port, None)
+        if loss is not None:
+            self._losses[host.port] = loss
+        _call(["ip", "netns", "exec", self._switch, "nft", "-f", "-"], ruleset(self._losses))
+
+    def lost_packet_count(self, host: Host) -> int:
+        """Return how many packets to a host the switch lost by the rules of `set_loss`."""
+        if host.port not in self._losses:
+            return 0
+        listing = _call(["ip", "netns", "exec", self._switch, "nft", "-j", "list", "table", "bridge", TABLE])
+        rules = [entry["rule"] for entry in json.loads(listing)["nftables"] if "rule" in entry]
+        return sum(
+            expression["counter"]["packets"]
+            for rule in rules
+            if rule.get("comment") == host.port
+            for expression in rule["expr"]
+            if "counter" in expression
+        )
+
+    def set_rate(self, host: Host, rate_bits_per_second: int | None) -> None:
+        """Limit what a sender sends, or what the switch passes on to a receiver; None lifts the limit.
+
+        Counted in Ethernet frames without preamble and checksum. A sender blocks at the limit, a switch port drops.
+        """
+        namespace, device, queue_bytes = host.namespace, INTERFACE, _HOST_QUEUE_BYTES
+        if host not in self.senders:
+            namespace, device, queue_bytes = self._switch, host.port, _PORT_QUEUE_BYTES
+        if rate_bits_per_second is None:
+            _try(["tc", "-n", namespace, "qdisc", "del", "dev", device, "root"])
+            return
+        burst_bytes = max(16 << 10, rate_bits_per_second // 8 // 1000)  # one millisecond
+        limits = ["rate", f"{rate_bits_per_second}bit", "burst", str(burst_bytes), "limit", str(queue_bytes)]
+        _call(["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf", *limits])
+
+    def unplug(self, host: Host) -> None:
+        """Take a host's cable out."""
+        _call(["ip", "-n", self._switch, "link", "set", host.port, "down"])
+
+    def plug(self, host: Host) -> None:
+        """Put a host's cable in again."""
+        _call(["ip", "-n", self._switch, "link", "set", host.port, "up"])
+
+    def sent_bytes(self, host: Host) -> int:
+        """Return the bytes of all frames a host has sent since the lab opened."""
+        return self._statistics(host, "tx")
+
+    def received_bytes(self, host: Host) -> int:
+        """Return the bytes of all frames a host has received since the lab opened."""
+        return self._statistics(host, "rx")
+
+    def _statistics(self, host: Host, direction: str) -> int:
+        listing = _call(["ip", "-n", host.namespace, "-s", "-j", "link", "show", "dev", INTERFACE])
+        return int(json.loads(listing)[0]["stats64"][direction]["bytes"])
+
+    def _build(self) -> None:
+        for namespace in (self._switch, *(host.namespace for host in self.hosts)):
+            _call(["ip", "netns", "add", namespace])
+        querier = "mcast_snooping 1 mcast_querier 1" if self._snooping else "mcast_snooping 0"
+        _batch(self._switch, [f"link add bridge0 type bridge {querier}", "link set bridge0 up"])
+        for host in self.hosts:
+            self._connect(host)
+
+    def _connect(self, host: Host) -> None:
+        mtu = self._mtu_bytes
+        _batch(
+            self._switch,
+            [
+                f"link add {host.port} mtu {mtu} type veth peer name {INTERFACE} mtu {mtu} netns {host.namespace}",
+                f"link set {host.port} master bridge0 up",
+            ],
+        )
+        # No gso anywhere: packets have wire size, as from a real card. A veth's end coalesces (gro) only what comes from
+        # an end without tso.
+        offloads = ["gso", "off", "tso", "off", "tx-udp-segmentation", "off"]
+        _call(["ip", "netns", "exec", self._switch, "ethtool", "-K", host.port, *offloads])
+        _call(["ip", "netns", "exec", host.namespace, "ethtool", "-K", INTERFACE, *offloads, "gro", "on"])
+        _batch(
+            host.namespace,
+            [
+                "link set lo up",
+                f"addr add {host.address}/24 dev {INTERFACE}",
+                f"addr add {host.address6}/64 dev {INTERFACE} nodad",
+                f"link set {INTERFACE} up",
+                f"route add 224.0.0.0/4 dev {INTERFACE}",
+            ],
+        )
+        if self._rate_bits_per_second is not None and host in self.senders:
+            self.set_rate(host, self._rate_bits_per_second)
+
+
+def remove_abandoned_labs() -> None:
+    """Remove the namespaces, and kill the processes in them, of labs whose process is gone."""
+    pattern = re.compile(rf"{_PREFIX}-(\d+)-")
+    _remove(
+        name for name in _namespaces() if (match := pattern.match(name)) and not Path("/proc", match.group(1)).exists()
+    )
+
+
+def _namespaces() -> list[str]:
+    return [entry["name"] for entry in json.loads(_call(["ip", "-j", "netns", "list"]) or "[]")]
+
+
+def _remove(namespaces: Iterable[str]) -> None:
+    for name in list(namespaces):
+        for pid in _try(["ip", "netns", "pids", name]).split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _try(["ip", "netns", "delete", name])
+
+
+def _try(argv: Sequence[str]) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
+def _batch(namespace: str, lines: Sequence[str]) -> None:
+    _call(["ip", "-n", namespace, "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def _call(argv: Sequence[str], text: str = "") -> str:
+    try:
+        return subprocess.run(argv, input=text, capture_output=True, text=True, check=True, timeout=30).stdout
+    except subprocess.CalledProcessError as error:
+        raise LabError(f"{' '.join(argv)}: {error.stderr.strip() or error.stdout.strip()}") from error
