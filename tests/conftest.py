@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support.collector import TraceCollector
 from tests.support.lab import NetworkLab, why_unavailable
 
 
@@ -25,3 +26,10 @@ def open_lab() -> Iterator[Callable[..., NetworkLab]]:
 def lab(open_lab: Callable[..., NetworkLab]) -> NetworkLab:
     """Return a lab with one sender and three receivers. Mark the test `lab`."""
     return open_lab()
+
+
+@pytest.fixture
+def collector() -> Iterator[TraceCollector]:
+    """Return a running receiver of traces on the loopback; `collector.environment()` makes a process export to it."""
+    with TraceCollector() as running:
+        yield running

@@ -247,8 +247,8 @@ class NetworkLab:
                 f"link set {host.port} master bridge0 up",
             ],
         )
-        # No gso anywhere: packets have wire size, as from a real card. A veth's end coalesces (gro) only what comes from
-        # an end without tso.
+        # No gso anywhere: packets have wire size, as from a real card. A veth's end coalesces (gro) only what comes
+        # from an end without tso.
         offloads = ["gso", "off", "tso", "off", "tx-udp-segmentation", "off"]
         _call(["ip", "netns", "exec", self._switch, "ethtool", "-K", host.port, *offloads])
         _call(["ip", "netns", "exec", host.namespace, "ethtool", "-K", INTERFACE, *offloads, "gro", "on"])
