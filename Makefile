@@ -7,12 +7,13 @@ UV_VERSION := 0.13.9
 MEMBERS := protos/stubs protos/wire services/kit services/catalog services/scheduler services/sender services/server clients/agent clients/cli
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
+BASELINE := protos/baseline.binpb
 PYTHON_SOURCES := protos/wire services clients tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine.
 unexport PYTHONPATH
 
-.PHONY: help setup stubs lock demo test check bench fuzz clean
+.PHONY: help setup stubs lock demo test check lint bench fuzz baseline clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,9 +26,36 @@ $(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh
 	@$(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
+test: $(SETUP) ## Run every test: unit, integration, end to end (the network lab as root).
+	@deploy/packages.sh lab images
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+check: lint test ## Do what CI does: lint, then test.
+
+lint: $(SETUP) ## Check protos, stubs, style, types and imports.
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(BASELINE)
+	@mkdir -p build/stubs && $(BIN)/python protos/stubs/generate.py build/stubs
+	diff -r --exclude __pycache__ protos/stubs/fleetcast build/stubs/fleetcast
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/lint-imports
+
+bench: $(SETUP) ## Measure against other tools in the network lab (as root): make bench BENCH_FLAGS=--quick
+	@deploy/packages.sh lab peers
+	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
+fuzz: $(SETUP) ## Run the property tests with many more examples.
+	$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz $(PYTEST_FLAGS)
+
 stubs: $(SETUP) ## Generate the committed stubs from the protos.
 	$(BIN)/python protos/stubs/generate.py
 	rm -rf .mypy_cache
+
+baseline: $(SETUP) ## Take the protos as they are for the release that later ones must not break.
+	$(BIN)/buf build --exclude-source-info --output $(BASELINE)
 
 lock: ## Resolve the dependencies of every member anew into requirements.lock.
 	@deploy/setup.sh $(VENV) $(UV_VERSION)
@@ -36,4 +64,4 @@ lock: ## Resolve the dependencies of every member anew into requirements.lock.
 		--output-file requirements.lock --quiet
 
 clean: ## Remove the virtual environment and the caches.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

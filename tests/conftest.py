@@ -1,12 +1,19 @@
 """Fixtures and markers that every kind of test may use."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from tests.support.collector import TraceCollector
 from tests.support.lab import NetworkLab, why_unavailable
+
+# A loaded machine is no failure, so no deadlines; CI draws the same examples each time.
+settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.load_profile("tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -186,7 +186,7 @@ def _export_service(
     def export(request: Request, context: grpc.ServicerContext) -> Response:
         return answer(request)
 
-    handler: "grpc.RpcMethodHandler[Request, Response]" = grpc.unary_unary_rpc_method_handler(
+    handler: grpc.RpcMethodHandler[Request, Response] = grpc.unary_unary_rpc_method_handler(
         export, request_deserializer=parse, response_serializer=lambda response: response.SerializeToString()
     )
     return grpc.method_handlers_generic_handler(

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs the Debian packages behind the named groups of tools, where it may: packages.sh GROUP...
+# Where it may not, it names what is missing and succeeds: what needs the tools skips, with the reason.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+
+declare -A tools=(
+  [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
+  [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
+  [peers]="udp-sender:udpcast uftp:uftp"
+)
+
+missing=()
+for group in "$@"; do
+  if [ -z "${tools[$group]:-}" ]; then
+    echo "packages.sh: there is no group $group, only ${!tools[*]}" >&2
+    exit 2
+  fi
+  for entry in ${tools[$group]}; do
+    command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+  done
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  export DEBIAN_FRONTEND=noninteractive
+  install=(apt-get -o DPkg::Lock::Timeout=120 install -y -q --no-install-recommends "${missing[@]}")
+  echo "Installing ${missing[*]}" >&2
+  if "${install[@]}" >/dev/null 2>&1 </dev/null || { apt-get update -q >/dev/null 2>&1 && "${install[@]}" >/dev/null </dev/null; }; then
+    exit 0
+  fi
+fi
+echo "Missing: ${missing[*]} (as root: apt-get install ${missing[*]}). What needs them is left out." >&2
