@@ -1,0 +1,154 @@
+"""The database of a service: SQLite in WAL mode or PostgreSQL, by URL; migrated at start, traced, asynchronous."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import sqlalchemy
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+
+BUSY_SECONDS = 10
+"""How long a transaction waits for its turn to write before it fails (SQLite has one writer)."""
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_READS_ONLY = "fleetcast_reads_only"
+
+
+class Database:
+    """Sessions on one database. Close it: its threads keep the process alive."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self.name = url.render_as_string(hide_password=True)
+        self._engine = _engine(url)
+        SQLAlchemyInstrumentor().instrument(engine=self._engine.sync_engine)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine, for what a session cannot do."""
+        return self._engine
+
+    @asynccontextmanager
+    async def session(self, *, reads_only: bool = False) -> AsyncIterator[AsyncSession]:
+        """Yields a session in one transaction: committed at the end, rolled back by an exception.
+
+        On SQLite it owns the right to write from the start, so that what it read still holds when it writes; with
+        `reads_only` it leaves that to others and sees one state of the database throughout. Objects stay usable after
+        the end.
+        """
+        async with AsyncSession(self._engine, expire_on_commit=False) as session:
+            await session.connection(execution_options={_READS_ONLY: reads_only})
+            yield session
+            await session.commit()
+
+    async def upgrade(self, migrations_package: str) -> None:
+        """Brings the tables to the newest revision in `migrations_package`, such as `fleetcast_catalog.migrations`.
+
+        Raises:
+            FailedPreconditionError: a newer version of the program has been here.
+            UnavailableError: the database cannot be opened or reached.
+        """
+        engine = _engine(self._url, for_migrations=True)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(self._migrate, migrations_package)
+        except (OperationalError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise UnavailableError(f"the database {self.name} cannot be opened: {cause}") from error
+        finally:
+            await engine.dispose()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _migrate(self, connection: Connection, migrations_package: str) -> None:
+        config = Config()
+        package, _, folder = migrations_package.rpartition(".")
+        config.set_main_option("script_location", f"{package}:{folder}")
+        config.set_main_option("path_separator", "os")
+        scripts = ScriptDirectory.from_config(config)
+
+        def steps(revision: Any, _: object) -> Any:
+            try:
+                return scripts._upgrade_revs("head", revision)
+            except CommandError as error:
+                raise FailedPreconditionError(
+                    f"the database {self.name} is of a newer version of fleetcast (revision {', '.join(revision)}): "
+                    "update this program, or restore the data directory from before the update",
+                    reason="NEWER_DATABASE",
+                ) from error
+
+        with EnvironmentContext(config, scripts, fn=steps, destination_rev="head") as environment:
+            environment.configure(connection=connection, render_as_batch=True)
+            environment.run_migrations()
+
+
+def open_database(url: str) -> Database:
+    """Returns the database at `url`: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. Connects on first use.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidArgumentError(
+            "the database URL cannot be read: write sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME",
+            field="database_url",
+        ) from error
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise InvalidArgumentError(
+            f"{parsed.get_backend_name()} is not a supported database: use sqlite or postgresql", field="database_url"
+        )
+    return Database(parsed.set(drivername=driver))
+
+
+def _engine(url: URL, *, for_migrations: bool = False) -> AsyncEngine:
+    options: dict[str, Any] = {"poolclass": NullPool} if for_migrations else {}
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, pool_pre_ping=not for_migrations, **options)
+    engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS}, **options)
+    # Alembic rebuilds tables under other names on SQLite; enforced references would delete what refers to them.
+    event.listen(engine.sync_engine, "connect", _connected(foreign_keys=not for_migrations))
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _connected(*, foreign_keys: bool) -> Callable[[Any, object], None]:
+    def prepare(connection: Any, _: object) -> None:
+        # The driver would begin transactions only at the first write; `_begin` does it, so that reads are inside too.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a decision that was answered survives a power cut
+        cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        cursor.close()
+
+    return prepare
+
+
+def _begin(connection: sqlalchemy.Connection) -> None:
+    reads_only = connection.get_execution_options().get(_READS_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

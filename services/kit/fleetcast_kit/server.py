@@ -1,0 +1,195 @@
+"""The server of every process: one TLS port with its services, health, reflection and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from fleetcast_kit import reflection, telemetry
+from fleetcast_kit.addresses import is_ip_address, join_address, split_address
+from fleetcast_kit.channel import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, MAX_MESSAGE_BYTES
+from fleetcast_kit.errors import FailedPreconditionError
+from fleetcast_kit.identity import ENROLLED_ROLES, Role
+from fleetcast_kit.interceptors import GuardInterceptor
+from fleetcast_kit.trust import ServerCredentials
+
+_logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+"""How long calls in flight may take to finish when the server stops."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Clients ping every 10 s on streams that may be silent for hours; gRPC would take that for abuse.
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+    # With port sharing a second server on the same port would start, and get every other connection.
+    ("grpc.so_reuseport", 0),
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One gRPC service, ready to be served."""
+
+    add: Callable[[Any, grpc.aio.Server], None]
+    """The generated `add_…Servicer_to_server`."""
+    servicer: object
+    full_name: str
+    """Such as `fleetcast.catalog.v1.CatalogService`."""
+    roles: Mapping[str, frozenset[Role]]
+    """Who may call each method, by its name in the proto. Every method must be here."""
+
+    def check(self) -> None:
+        """Makes sure that each method has its roles and a handler of the right form.
+
+        Raises:
+            ValueError: one has not; a defect of the program.
+        """
+        methods = {method.name: method for method in _methods_of(self.full_name)}
+        if undeclared := methods.keys() - self.roles.keys():
+            raise ValueError(f"{self.full_name}: no roles are declared for {', '.join(sorted(undeclared))}")
+        if unknown := self.roles.keys() - methods.keys():
+            raise ValueError(f"{self.full_name} has no method {', '.join(sorted(unknown))}")
+        for name, method in methods.items():
+            handler = getattr(self.servicer, name)
+            if method.server_streaming and not inspect.isasyncgenfunction(handler):
+                raise ValueError(f"{self.full_name}/{name} streams its answer: it must be an async generator")
+            if not method.server_streaming and not inspect.iscoroutinefunction(handler):
+                raise ValueError(f"{self.full_name}/{name} must be a coroutine function")
+
+
+class GrpcServer:
+    """A server with one TLS port. Callers without a certificate that the trust bundle knows do not get past TLS."""
+
+    def __init__(self, listen: str, credentials: ServerCredentials, services: Sequence[Service]) -> None:
+        """Prepares to serve `services` on `listen` (HOST:PORT; port 0 takes a free one).
+
+        Raises:
+            InvalidArgumentError: `listen` is not HOST:PORT.
+            ValueError: a service is not complete.
+        """
+        self._host, self._wanted_port = split_address(listen, field="listen")
+        self._credentials = credentials
+        self._services = tuple(services)
+        for service in self._services:
+            service.check()
+        self._health = health.aio.HealthServicer()
+        self._guard = GuardInterceptor(credentials.trust, self._roles())
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 before `start`."""
+        return self._port
+
+    async def start(self) -> None:
+        """Opens the port and serves.
+
+        Raises:
+            FailedPreconditionError: the port cannot be opened; the sentence says why.
+        """
+        server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), self._guard], options=_OPTIONS)
+        for service in self._services:
+            service.add(service.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.add_to_server([service.full_name for service in self._services], server)
+        address = join_address(self._host, self._wanted_port)
+        try:
+            self._port = server.add_secure_port(address, self._credentials.for_port())
+        except RuntimeError as error:
+            raise FailedPreconditionError(_why_not(self._host, self._wanted_port)) from error
+        self._server = server
+        for name in ["", *(service.full_name for service in self._services)]:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await server.start()
+        _logger.info("listening on %s", join_address(self._host, self._port))
+
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Ends the server: health says NOT_SERVING, streams end with UNAVAILABLE, other calls may finish."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self._guard.end_streams()
+        await self._server.stop(grace_seconds)
+        self._server = None
+
+    def _roles(self) -> dict[str, frozenset[Role]]:
+        roles = {
+            f"/{service.full_name}/{method}": allowed
+            for service in self._services
+            for method, allowed in service.roles.items()
+        }
+        for name in (health.SERVICE_NAME, *reflection.SERVICE_NAMES):
+            roles |= {
+                f"/{name}/{method}": ENROLLED_ROLES for method in ("Check", "List", "Watch", "ServerReflectionInfo")
+            }
+        return roles
+
+
+async def run_until_signal(stop: Callable[[], Awaitable[None]]) -> None:
+    """Waits for SIGTERM or SIGINT, then awaits `stop()`. A second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, signalled.set)
+    try:
+        await signalled.wait()
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+    _logger.info("stopping")
+    await stop()
+
+
+def _methods_of(full_name: str) -> Sequence[Any]:
+    try:
+        return descriptor_pool.Default().FindServiceByName(full_name).methods
+    except KeyError:
+        raise ValueError(f"{full_name} is not the name of a known service") from None
+
+
+def _why_not(host: str, port: int) -> str:
+    """Returns why the port cannot be opened, by trying what gRPC tried: gRPC itself does not tell."""
+    address = join_address(host, port)
+    try:
+        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return f"cannot listen on {address}: {host!r} is not a known host name ({error.strerror}); check --listen"
+    for family, kind, protocol, _, endpoint in candidates:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(endpoint)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return (
+                    f"cannot listen on {address}: port {port} is in use by another process; "
+                    "stop that one, or choose another port with --listen"
+                )
+            if error.errno == errno.EADDRNOTAVAIL:
+                what = "address" if is_ip_address(host) else "name"
+                return f"cannot listen on {address}: this host does not have that {what}; check --listen"
+            if error.errno == errno.EACCES:
+                return f"cannot listen on {address}: port {port} needs root; choose one above 1023 with --listen"
+            return f"cannot listen on {address}: {os.strerror(error.errno or 0)}; check --listen"
+    return f"cannot listen on {address}: check --listen"

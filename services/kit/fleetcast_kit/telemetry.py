@@ -1,0 +1,128 @@
+"""OpenTelemetry of a process: traces, metrics and logs by OTLP where the standard OTEL_* variables name an endpoint.
+
+Without an endpoint nothing is exported and nothing is said; spans exist all the same, so that log lines of all
+processes carry the trace id of the command that caused them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib import metadata
+
+import grpc
+from opentelemetry import _logs, context, metrics, propagate, trace
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Tracer
+
+from fleetcast_kit import logs
+
+FLUSH_SECONDS = 5
+"""How long `stop` waits for a collector that does not answer."""
+
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+def start(service_name: str) -> None:
+    """Starts the telemetry of this process under the name `service_name`; call it once, before the first span."""
+    name = os.environ.get("OTEL_SERVICE_NAME") or service_name
+    resource = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: _version(service_name)})
+    tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    if _exports("TRACES"):
+        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(tracer_provider)
+    if _exports("METRICS"):
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
+    if _exports("LOGS"):
+        logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        _logs.set_logger_provider(logger_provider)
+        logs.add_handler(LoggingHandler(logger_provider=logger_provider))
+
+
+def stop() -> None:
+    """Sends what is buffered, waiting at most some seconds, and ends the exporters. Blocks."""
+    tracer_provider, meter_provider, logger_provider = (
+        trace.get_tracer_provider(),
+        metrics.get_meter_provider(),
+        _logs.get_logger_provider(),
+    )
+    if isinstance(tracer_provider, TracerProvider):
+        tracer_provider.force_flush(FLUSH_SECONDS * 1000)
+        tracer_provider.shutdown()
+    if isinstance(meter_provider, MeterProvider):
+        meter_provider.shutdown(FLUSH_SECONDS * 1000)
+    if isinstance(logger_provider, LoggerProvider):
+        logger_provider.force_flush(FLUSH_SECONDS * 1000)
+        logger_provider.shutdown()
+
+
+def tracer(name: str) -> Tracer:
+    """Returns the tracer of the module `name`: `tracer(__name__)`."""
+    return trace.get_tracer(name)
+
+
+def meter(name: str) -> Meter:
+    """Returns the meter of the module `name`: `meter(__name__)`."""
+    return metrics.get_meter(name)
+
+
+def current_traceparent() -> str:
+    """Returns the W3C `traceparent` of the current span, to store or to send; empty outside any span."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def context_from(traceparent: str) -> context.Context:
+    """Returns the context in which a span becomes the child of `traceparent`; the empty one for an unusable value."""
+    return propagate.extract({"traceparent": traceparent} if traceparent else {}, context=context.Context())
+
+
+def server_interceptor() -> grpc.aio.ServerInterceptor:
+    """Returns the interceptor that makes a span of each call; the first of a server, or failed calls look well."""
+    untraced = filters.any_of(filters.service_name("grpc.health.v1.Health"), filters.service_prefix("grpc.reflection."))
+    interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
+        filter_=filters.negate(untraced)
+    )
+    return interceptor
+
+
+def client_interceptors() -> list[grpc.aio.ClientInterceptor]:
+    """Returns the interceptors that make a span of each call and carry the trace on; the first of a channel."""
+    return list(aio_client_interceptors())  # type: ignore[no-untyped-call]
+
+
+def _exports(signal: str) -> bool:
+    """Returns whether the environment asks for `signal`, by an endpoint and without turning it off."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() == "none":
+        return False
+    return bool(os.environ.get(_ENDPOINT) or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
+
+
+def _version(service_name: str) -> str:
+    try:
+        return metadata.version(service_name)
+    except metadata.PackageNotFoundError:
+        return metadata.version("fleetcast-kit")
+
+
+logging.getLogger("opentelemetry.context").addFilter(
+    # gRPC ends an abandoned stream's generator in another task; the span ends all the same.
+    lambda record: record.getMessage() != "Failed to detach context"
+)
