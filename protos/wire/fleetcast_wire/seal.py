@@ -8,6 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import length_hint
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -139,20 +140,34 @@ class Opener:
         end = first + len(destinations)
         self._nonce_low[first:end] = self.headers["counter"][first:end] ^ np.uint64(self._mask)
         nonces, payloads = self._nonce_views[first:end], self._payload_views[first:end]
-        headers = self._header_views[first:end]
-        try:
-            deque(map(self._cipher.decrypt_into, nonces, payloads, headers, destinations), 0)
-        except InvalidTag:
-            slots = zip(nonces, payloads, headers, destinations, strict=True)
-            return [first + index for index, slot in enumerate(slots) if not self._opens(*slot)]
-        return []
+        return [first + index for index in self._open(nonces, payloads, self._header_views[first:end], destinations)]
 
-    def _opens(self, nonce: memoryview, payload: memoryview, header: memoryview, destination: memoryview) -> bool:
-        try:
-            self._cipher.decrypt_into(nonce, payload, header, destination)
-        except InvalidTag:
-            return False
-        return True
+    def open_scattered(self, slots: Sequence[int], destinations: Sequence[Buffer]) -> list[int]:
+        """Open each of `slots` into its one of `destinations`; return the slots that failed. See `open_symbols`."""
+        self._nonce_low[slots] = self.headers["counter"][slots] ^ np.uint64(self._mask)
+        nonces = [self._nonce_views[slot] for slot in slots]
+        payloads = [self._payload_views[slot] for slot in slots]
+        headers = [self._header_views[slot] for slot in slots]
+        return [slots[index] for index in self._open(nonces, payloads, headers, destinations)]
+
+    def _open(
+        self,
+        nonces: Sequence[memoryview],
+        payloads: Sequence[memoryview],
+        headers: Sequence[memoryview],
+        destinations: Sequence[Buffer],
+    ) -> list[int]:
+        """Open each payload into its destination; return the indices of those that failed."""
+        failed: list[int] = []
+        rest = iter(destinations)
+        calls = map(self._cipher.decrypt_into, nonces, payloads, headers, rest)
+        while True:
+            try:
+                deque(calls, 0)
+            except InvalidTag:  # the map goes on with the one after the one that raised
+                failed.append(len(destinations) - length_hint(rest) - 1)
+            else:
+                return failed
 
     def open(self, datagram: Buffer) -> bytes:
         """Return the body of one datagram of any length.
