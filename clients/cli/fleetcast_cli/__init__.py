@@ -1,1 +1,1 @@
-"""TODO"""
+"""The fleetcast command: everything an operator does."""

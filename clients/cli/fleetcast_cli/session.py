@@ -1,0 +1,158 @@
+"""`fleetcast session`: create, list, show, start, cancel."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
+from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
+from fleetcast_kit.durations import parse_duration
+from fleetcast_kit.rates import parse_rate
+
+from fleetcast_cli.command import Json, command
+from fleetcast_cli.connection import UNARY_SECONDS, connection
+from fleetcast_cli.plain import short_name, to_plain, write_json
+from fleetcast_cli.references import find_image, identifier, image_reference, resource, short_image
+from fleetcast_cli.session_view import machine_table, session_fields, start_rules
+from fleetcast_cli.text import fields, format_time, output, table
+
+if TYPE_CHECKING:
+    from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+
+group = typer.Typer(help="Sessions: one image to the machines that join.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="SESSION", help="The session's name.", show_default=False)]
+
+
+@command(group, "create", span="fleetcast session create")
+async def create(
+    context: typer.Context,
+    *,
+    image: Annotated[
+        str, typer.Option("--image", metavar="NAME[@DIGEST]", help="The image; pinned to its newest version.")
+    ],
+    min_clients: Annotated[
+        int, typer.Option("--min-clients", min=0, max=100_000, metavar="N", help="Start when N machines joined.")
+    ] = 0,
+    start_delay: Annotated[
+        str,
+        typer.Option("--start-delay", metavar="DURATION", help="Start so long after the first machine, at the latest."),
+    ] = "0s",
+    rate: Annotated[
+        str, typer.Option("--rate", metavar="auto|BITS_PER_SECOND", help="How fast to send, such as 500M.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Open a session on an image. Without start rules it starts with the first machine."""
+    reference = image_reference(image)
+    delay = parse_duration(start_delay, field="start_delay")
+    rules = session_pb2.StartRules(min_clients=min_clients)
+    if delay:
+        rules.start_delay.FromTimedelta(delay)
+    fixed_bits_per_second = 0 if rate == "auto" else parse_rate(rate, field="rate")
+    async with connection(context).dial() as channel:
+        request = session_service_pb2.CreateSessionRequest(
+            image=await find_image(CatalogServiceStub(channel), reference),
+            start_rules=rules,
+            rate=session_pb2.RatePolicy(fixed_bits_per_second=fixed_bits_per_second),
+            request_id=str(uuid.uuid4()),
+        )
+        session = (await SessionServiceStub(channel).CreateSession(request, timeout=UNARY_SECONDS)).session
+    _print_change(session, as_json=as_json)
+
+
+@command(group, "list", span="fleetcast session list")
+async def list_sessions(context: typer.Context, as_json: Json = False) -> None:
+    """List sessions, newest first."""
+    sessions: list[session_pb2.Session] = []
+    async with connection(context).dial() as channel:
+        request = session_service_pb2.ListSessionsRequest()
+        while True:
+            answer = await SessionServiceStub(channel).ListSessions(request, timeout=UNARY_SECONDS)
+            sessions += answer.sessions
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token:
+                break
+    if as_json:
+        write_json({"sessions": [to_plain(session) for session in sessions]})
+        return
+    if not sessions:
+        output().print("no sessions; open one with: fleetcast session create --image NAME")
+        return
+    numbers = ("machines", "succeeded", "failed")
+    rows = table("session", "image", "state", "mode", "start rules", *numbers, "created", right=numbers)
+    for session in sessions:
+        rows.add_row(
+            identifier(session.name),
+            short_image(session.image),
+            short_name(session, "state"),
+            short_name(session, "mode"),
+            start_rules(session),
+            str(session.participant_count),
+            str(session.succeeded_count),
+            str(session.failed_count),
+            format_time(session.create_time),
+        )
+    output().print(rows)
+
+
+@command(group, "show", span="fleetcast session show")
+async def show(context: typer.Context, session: Name, as_json: Json = False) -> None:
+    """Show one session with every machine in it."""
+    name = resource("sessions", session)
+    async with connection(context).dial() as channel:
+        sessions = SessionServiceStub(channel)
+        request = session_service_pb2.GetSessionRequest(name=name)
+        found = (await sessions.GetSession(request, timeout=UNARY_SECONDS)).session
+        participants = await _participants(sessions, name)
+    if as_json:
+        write_json(to_plain(found) | {"participants": [to_plain(participant) for participant in participants]})
+        return
+    output().print(fields(session_fields(found)))
+    if participants:
+        output().print()
+        output().print(machine_table(participants))
+
+
+@command(group, "start", span="fleetcast session start")
+async def start(context: typer.Context, session: Name, as_json: Json = False) -> None:
+    """Start a waiting session now, whatever its start rules say."""
+    request = session_service_pb2.StartSessionRequest(name=resource("sessions", session), request_id=str(uuid.uuid4()))
+    async with connection(context).dial() as channel:
+        answer = await SessionServiceStub(channel).StartSession(request, timeout=UNARY_SECONDS)
+    _print_change(answer.session, as_json=as_json)
+
+
+@command(group, "cancel", span="fleetcast session cancel")
+async def cancel(context: typer.Context, session: Name, as_json: Json = False) -> None:
+    """End a session: its machines are told, its sender stops."""
+    request = session_service_pb2.CancelSessionRequest(name=resource("sessions", session), request_id=str(uuid.uuid4()))
+    async with connection(context).dial() as channel:
+        answer = await SessionServiceStub(channel).CancelSession(request, timeout=UNARY_SECONDS)
+    _print_change(answer.session, as_json=as_json)
+
+
+async def _participants(sessions: SessionServiceAsyncStub, name: str) -> list[session_pb2.Participant]:
+    found: list[session_pb2.Participant] = []
+    request = session_service_pb2.ListParticipantsRequest(parent=name)
+    while True:
+        answer = await sessions.ListParticipants(request, timeout=UNARY_SECONDS)
+        found += answer.participants
+        request.page_token = answer.next_page_token
+        if not answer.next_page_token:
+            return found
+
+
+def _print_change(session: session_pb2.Session, *, as_json: bool) -> None:
+    if as_json:
+        write_json(to_plain(session))
+        return
+    waiting = f": {session.waiting_reason}" if session.waiting_reason else ""
+    output().print(
+        f"session {identifier(session.name)} on {short_image(session.image)} is "
+        f"{short_name(session, 'state')}{waiting}",
+        soft_wrap=True,
+    )

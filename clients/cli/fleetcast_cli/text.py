@@ -1,0 +1,91 @@
+"""Values as people read them, and the two consoles they go to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+ABSENT = "-"
+DIGEST_DIGITS = 12
+"""Hexadecimal digits of a shortened digest. 48 bits: a catalog of 10,000 versions has two alike once in 5 million."""
+
+
+UNBOUNDED_COLUMNS = 1000
+"""Width of what is not a terminal: lines end where their text ends, and nothing is cut off."""
+
+
+def output() -> Console:
+    """Returns the console for what a command prints."""
+    return _console(stderr=False)
+
+
+def progress() -> Console:
+    """Returns the console for what happens meanwhile."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = UNBOUNDED_COLUMNS
+    return console
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Returns a size with a decimal prefix and three digits: `524 MB`."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration of some work: `0.42 s`, `12 s`, `3:05`, `1:02:03`."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_percent(part: float, whole: float) -> str:
+    """Returns `part` of `whole` in whole percent, rounded down: 100 % means all of it."""
+    return f"{int(100 * part / whole)} %" if whole > 0 else ABSENT
+
+
+def format_time(time: Timestamp) -> str:
+    """Returns an instant in local time with its offset; `-` for none."""
+    if not time.ToNanoseconds():
+        return ABSENT
+    return datetime.fromtimestamp(time.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns `1 machine`, `2 machines`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Returns an empty table with the given headings; those in `right` are aligned right."""
+    empty = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        empty.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return empty
+
+
+def fields(rows: list[tuple[str, str]]) -> Table:
+    """Returns name-and-value lines, without those that have no value."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        if value:
+            grid.add_row(Text(name, style="bold"), value)
+    return grid
