@@ -1,1 +1,1 @@
-"""TODO"""
+"""The scheduler: machines, sessions, admission, progress, senders."""

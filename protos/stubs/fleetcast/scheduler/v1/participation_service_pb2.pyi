@@ -186,7 +186,7 @@ class ParticipateResponse(_message.Message):
     """Every request up to this sequence number is durably known."""
     @_builtins.property
     def waiting(self) -> Global___Waiting:
-        """The session has not started."""
+        """The session has not started, or has no sender."""
 
     @_builtins.property
     def assignment(self) -> Global___Assignment:
@@ -216,7 +216,7 @@ Global___ParticipateResponse: _TypeAlias = ParticipateResponse  # noqa: Y015
 
 @_typing.final
 class Waiting(_message.Message):
-    """The session has not started."""
+    """The session has not started, or has no sender. Comes at once after the join and when something changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -309,7 +309,9 @@ class Dismissal(_message.Message):
         REASON_UNSPECIFIED: Dismissal._Reason.ValueType  # 0
         """Never sent."""
         REASON_DONE: Dismissal._Reason.ValueType  # 1
-        """The outcome is recorded."""
+        """The machine's outcome is recorded: now, or by an earlier stream that broke before it could say so. It says nothing
+        about the disk; only the machine's own proof does.
+        """
         REASON_CANCELLED: Dismissal._Reason.ValueType  # 2
         """The session was cancelled."""
         REASON_SESSION_FAILED: Dismissal._Reason.ValueType  # 3
@@ -323,7 +325,9 @@ class Dismissal(_message.Message):
     REASON_UNSPECIFIED: Dismissal.Reason.ValueType  # 0
     """Never sent."""
     REASON_DONE: Dismissal.Reason.ValueType  # 1
-    """The outcome is recorded."""
+    """The machine's outcome is recorded: now, or by an earlier stream that broke before it could say so. It says nothing
+    about the disk; only the machine's own proof does.
+    """
     REASON_CANCELLED: Dismissal.Reason.ValueType  # 2
     """The session was cancelled."""
     REASON_SESSION_FAILED: Dismissal.Reason.ValueType  # 3

@@ -40,7 +40,9 @@ class Session(_message.Message):
         STATE_IDLE: Session._State.ValueType  # 3
         """Nobody needs anything; it runs again when a machine joins."""
         STATE_COMPLETED: Session._State.ValueType  # 4
-        """Every participant reached a final state and nobody else is awaited."""
+        """Every participant reached a final state and nobody else is awaited: as many machines as `min_clients` joined, or
+        the session was idle for ten minutes.
+        """
         STATE_CANCELLED: Session._State.ValueType  # 5
         """An operator cancelled it."""
         STATE_FAILED: Session._State.ValueType  # 6
@@ -58,7 +60,9 @@ class Session(_message.Message):
     STATE_IDLE: Session.State.ValueType  # 3
     """Nobody needs anything; it runs again when a machine joins."""
     STATE_COMPLETED: Session.State.ValueType  # 4
-    """Every participant reached a final state and nobody else is awaited."""
+    """Every participant reached a final state and nobody else is awaited: as many machines as `min_clients` joined, or
+    the session was idle for ten minutes.
+    """
     STATE_CANCELLED: Session.State.ValueType  # 5
     """An operator cancelled it."""
     STATE_FAILED: Session.State.ValueType  # 6
@@ -115,7 +119,7 @@ class Session(_message.Message):
     mode: Global___Session.Mode.ValueType
     """Who opened it."""
     waiting_reason: _builtins.str
-    """Why it waits, in one sentence; empty in other states."""
+    """Why it waits, in one sentence: for its start rules, or for a sender, even while RUNNING. Empty otherwise."""
     error: _builtins.str
     """Why it failed; empty in other states."""
     sender: _builtins.str
@@ -189,27 +193,72 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class StartRules(_message.Message):
-    """When a session starts. All that are set must hold; none set means: with the first machine."""
+    """When a session starts. No rule set means: with the first machine. A session never starts without a machine that is
+    there, and an operator can start it at any time.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Match:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StartRules._Match.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MATCH_UNSPECIFIED: StartRules._Match.ValueType  # 0
+        """Means any."""
+        MATCH_ANY: StartRules._Match.ValueType  # 1
+        """The first rule that holds starts the session."""
+        MATCH_ALL: StartRules._Match.ValueType  # 2
+        """Every rule must hold."""
+
+    class Match(_Match, metaclass=_MatchEnumTypeWrapper):
+        """How several rules combine."""
+
+    MATCH_UNSPECIFIED: StartRules.Match.ValueType  # 0
+    """Means any."""
+    MATCH_ANY: StartRules.Match.ValueType  # 1
+    """The first rule that holds starts the session."""
+    MATCH_ALL: StartRules.Match.ValueType  # 2
+    """Every rule must hold."""
+
     MIN_CLIENTS_FIELD_NUMBER: _builtins.int
     START_DELAY_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    QUIET_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    MANUAL_FIELD_NUMBER: _builtins.int
     min_clients: _builtins.int
-    """At least so many machines have joined."""
+    """At least so many machines have joined and are there."""
+    match: Global___StartRules.Match.ValueType
+    """How the rules combine."""
+    manual: _builtins.bool
+    """Not before an operator starts it, unless with MATCH_ANY another rule holds first."""
     @_builtins.property
     def start_delay(self) -> _duration_pb2.Duration:
-        """So long after the first machine joined, even with fewer machines than `min_clients`."""
+        """So long after the first machine joined. With MATCH_ANY even with fewer machines than `min_clients`."""
+
+    @_builtins.property
+    def quiet_time(self) -> _duration_pb2.Duration:
+        """So long after the last machine joined."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """At this instant, or with the first machine after it."""
 
     def __init__(
         self,
         *,
         min_clients: _builtins.int = ...,
         start_delay: _duration_pb2.Duration | None = ...,
+        match: Global___StartRules.Match.ValueType = ...,
+        quiet_time: _duration_pb2.Duration | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        manual: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_delay", b"start_delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quiet_time", b"quiet_time", "start_delay", b"start_delay", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_clients", b"min_clients", "start_delay", b"start_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manual", b"manual", "match", b"match", "min_clients", b"min_clients", "quiet_time", b"quiet_time", "start_delay", b"start_delay", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,76 @@
+"""Senders: what they offer, and the leases of groups and ports."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+Lease = tuple[str, int]
+"""A group address and a UDP port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a sender offers; the fields are those of the API."""
+
+    address: str
+    first_group: str
+    last_group: str
+    first_port: int
+    last_port: int
+    interface: str = ""
+    link_bits_per_second: int = 0
+    max_concurrent: int = 0
+    site: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sender:
+    """A sender that has registered at some time."""
+
+    name: str
+    """`senders/{id}`."""
+    registration: Registration
+    register_time: float
+    contact_time: float
+    """When its stream last lived."""
+    epoch: int = 0
+    """Number of its present stream; 0 when there is none. Not stored."""
+
+    @property
+    def connected(self) -> bool:
+        """True while its stream lives."""
+        return self.epoch > 0
+
+
+def choose_lease(registration: Registration, taken: Collection[Lease], seed: str) -> Lease | None:
+    """Returns a group and port of the sender's range that nobody has; None when there is none.
+
+    A group that nobody uses comes first, whatever the port: switches filter by group alone. `seed` spreads the choice,
+    so that a group is not used again at once.
+    """
+    first = ip_address(registration.first_group)
+    group_count = int(ip_address(registration.last_group)) - int(first) + 1
+    port_count = registration.last_port - registration.first_port + 1
+    start = zlib.crc32(seed.encode())
+    taken_groups = {group for group, _ in taken}
+
+    def groups() -> Iterator[str]:
+        for offset in range(min(group_count, len(taken_groups) + 1)):
+            yield _address(first, (start + offset) % group_count)
+
+    for group in groups():
+        if group not in taken_groups:
+            return group, registration.first_port + start % port_count
+    for group in groups():
+        for offset in range(min(port_count, len(taken) + 1)):
+            lease = (group, registration.first_port + (start + offset) % port_count)
+            if lease not in taken:
+                return lease
+    return None
+
+
+def _address(first: IPv4Address | IPv6Address, offset: int) -> str:
+    return str(first + offset)

@@ -1,0 +1,213 @@
+"""A session: the sending of one image version to the machines that join."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fleetcast_scheduler.domain.participant import Joiner, Participant, ParticipantState
+from fleetcast_scheduler.domain.start_rules import Attendance, StartRules
+
+
+class SessionState(StrEnum):
+    """Where a session is in its life."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    IDLE = "IDLE"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+    @property
+    def final(self) -> bool:
+        """True when it never runs again."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({SessionState.COMPLETED, SessionState.CANCELLED, SessionState.FAILED})
+
+
+class SessionMode(StrEnum):
+    """Who opened a session."""
+
+    AUTO = "AUTO"
+    SCHEDULED = "SCHEDULED"
+
+
+@dataclass(frozen=True, slots=True)
+class RatePolicy:
+    """How fast a session sends, in bits per second; 0 means automatic, and no ceiling."""
+
+    fixed_bits_per_second: int = 0
+    ceiling_bits_per_second: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the scheduler waits for what, in seconds."""
+
+    idle: float = 600.0
+    """A session that nobody needs completes after this."""
+    lost: float = 60.0
+    """A lost machine keeps its session running for this long."""
+    sender_grace: float = 5.0
+    """A sender whose stream broke may come back within this; then its sessions move."""
+    command: float = 30.0
+    """A sender that does not answer a command within this is taken for dead."""
+    quarantine: float = 30.0
+    """A group and port rest for this long after their transmission ended."""
+    abandoned: float = 3600.0
+    """A group and port of a sender that never came back rest for this long."""
+    notice: float = 1.0
+    """Waiting machines hear of changes no more often than this."""
+    retry: float = 1.0
+    """First pause after a transmission that failed; doubles with each failure."""
+    forget: float = 300.0
+    """An ended session stays in memory for this long."""
+
+
+STEADY_SECONDS = 60.0
+"""A transmission that failed after so long does not count as failed in a row."""
+
+MAX_FAILURES = 6
+"""A session fails after so many transmissions in a row failed: pauses of 1+2+4+8+16 s, half a minute in all."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """The sending of one image version to the machines that join."""
+
+    name: str
+    image: str
+    """The pinned version, `images/{image}@sha256:{hex}`."""
+    image_size_bytes: int
+    mode: SessionMode
+    create_time: float
+    rules: StartRules = field(default_factory=StartRules)
+    rate: RatePolicy = field(default_factory=RatePolicy)
+    traceparent: str = ""
+    request_id: str = ""
+    state: SessionState = SessionState.WAITING
+    waiting_reason: str = ""
+    error: str = ""
+    start_time: float | None = None
+    end_time: float | None = None
+    first_join_time: float | None = None
+    last_join_time: float | None = None
+    lost_time: float | None = None
+    """When a machine was last lost."""
+    idle_time: float | None = None
+    """Since when nobody needs anything; None unless IDLE."""
+    transmission: str = ""
+    """The present transmission, `sessions/{session}/transmissions/{id}`; empty when none."""
+    transmission_count: int = 0
+    failure_count: int = 0
+    """Transmissions in a row that failed."""
+    retry_time: float | None = None
+    """No new transmission before this."""
+    start_requested: bool = False
+    """An operator started it: the rules count no more."""
+    hold_released: bool = False
+    revision: int = 0
+    edit_count: int = 0
+    participants: dict[str, Participant] = field(default_factory=dict)
+    """By machine, in the order of joining."""
+    counts: Counter[ParticipantState] = field(default_factory=Counter)
+    """Participants in each state."""
+    wake_time: float | None = None
+    """When to look at it again, if nothing happens before. Not stored."""
+    notice_time: float = 0.0
+    """When the waiting machines were last told. Not stored."""
+    notice: tuple[str, int] = ("", 0)
+    """What they were told: reason and number. Not stored."""
+    newcomers: dict[str, None] = field(default_factory=dict)
+    """Machines that have not been told anything since they joined. Not stored."""
+
+    @property
+    def attendance(self) -> Attendance:
+        """Who is there."""
+        return Attendance(self.present_count, self.first_join_time, self.last_join_time)
+
+    @property
+    def present_count(self) -> int:
+        """Participants whose streams live."""
+        return self.counts[ParticipantState.WAITING] + self.counts[ParticipantState.RECEIVING]
+
+    @property
+    def open_count(self) -> int:
+        """Participants that have not ended."""
+        return self.present_count + self.counts[ParticipantState.LOST]
+
+    @property
+    def failed_count(self) -> int:
+        """Participants that ended without the proven image."""
+        return self.counts[ParticipantState.FAILED] + self.counts[ParticipantState.DISMISSED]
+
+    @property
+    def complete(self) -> bool:
+        """True when every participant ended and nobody else is awaited."""
+        expected = self.rules.min_clients if self.mode is SessionMode.SCHEDULED else 0
+        return bool(expected) and len(self.participants) >= expected and not self.open_count
+
+    def lost_until(self, timing: Timing) -> float:
+        """Returns until when lost machines keep the session running."""
+        if self.lost_time is None or not self.counts[ParticipantState.LOST]:
+            return 0.0
+        return self.lost_time + timing.lost
+
+    def restore(self, participant: Participant) -> None:
+        """Puts a stored participant back."""
+        self.participants[participant.machine] = participant
+        self.counts[participant.state] += 1
+
+    def touch(self, participant: Participant | None = None) -> None:
+        """Counts a change of the session, and of one participant."""
+        self.revision += 1
+        if participant is not None:
+            participant.revision = self.revision
+
+    def admit(self, joiner: Joiner, now: float) -> Participant:
+        """Returns the participant for a machine that joins, comes back, or starts over."""
+        waits = self.state is SessionState.WAITING
+        state = ParticipantState.WAITING if waits else ParticipantState.RECEIVING
+        participant = self.participants.get(joiner.machine)
+        if participant is None:
+            participant = Participant(
+                session=self.name,
+                machine=joiner.machine,
+                number=len(self.participants) + 1,
+                state=state,
+                join_time=now,
+                contact_time=now,
+            )
+            self.restore(participant)
+            if self.first_join_time is None:
+                self.first_join_time = now
+            self.last_join_time = now
+        self.newcomers[joiner.machine] = None
+        participant.display_name = joiner.display_name
+        participant.unicast_only = joiner.unicast_only
+        participant.no_multicast_reason = joiner.no_multicast_reason
+        self.move(participant, state, now)
+        return participant
+
+    def move(self, participant: Participant, state: ParticipantState, now: float, error: str = "") -> None:
+        """Puts a participant in a state."""
+        self.counts[participant.state] -= 1
+        self.counts[state] += 1
+        participant.state = state
+        participant.error = error
+        participant.end_time = now if state.final else None
+        if not state.final:
+            participant.contact_time = participant.contact_time if state is ParticipantState.LOST else now
+        if state is ParticipantState.LOST:
+            self.lost_time = now
+        if state is not ParticipantState.RECEIVING:
+            participant.rate_bytes_per_second = 0.0
+        self.touch(participant)
+
+    def machines(self, state: ParticipantState) -> list[str]:
+        """Returns the machines in one state, in the order of joining."""
+        return [machine for machine, participant in self.participants.items() if participant.state is state]
