@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fleetcast_kit import reflection, telemetry
-from fleetcast_kit.addresses import is_ip_address, join_address, split_address
+from fleetcast_kit.addresses import join_address, split_address
 from fleetcast_kit.channel import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, MAX_MESSAGE_BYTES
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.identity import ENROLLED_ROLES, Role
@@ -112,10 +112,11 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.add_to_server([service.full_name for service in self._services], server)
         address = join_address(self._host, self._wanted_port)
+        _probe(self._host, self._wanted_port)
         try:
             self._port = server.add_secure_port(address, self._credentials.for_port())
         except RuntimeError as error:
-            raise FailedPreconditionError(_why_not(self._host, self._wanted_port)) from error
+            raise FailedPreconditionError(f"cannot listen on {address}: {error}; check --listen") from error
         self._server = server
         for name in ["", *(service.full_name for service in self._services)]:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -168,28 +169,42 @@ def _methods_of(full_name: str) -> Sequence[Any]:
         raise ValueError(f"{full_name} is not the name of a known service") from None
 
 
-def _why_not(host: str, port: int) -> str:
-    """Returns why the port cannot be opened, by trying what gRPC tried: gRPC itself does not tell."""
+def _probe(host: str, port: int) -> None:
+    """Makes sure that the port can be opened, by opening it: gRPC itself does not tell why it cannot.
+
+    Raises:
+        FailedPreconditionError: it cannot; the sentence says why.
+    """
     address = join_address(host, port)
+    failures: list[OSError] = []
     try:
         candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        return f"cannot listen on {address}: {host!r} is not a known host name ({error.strerror}); check --listen"
+        raise FailedPreconditionError(
+            f"cannot listen on {address}: {host!r} is not a known host name; check --listen"
+        ) from error
     for family, kind, protocol, _, endpoint in candidates:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(endpoint)
+                probe.listen(1)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return (
-                    f"cannot listen on {address}: port {port} is in use by another process; "
-                    "stop that one, or choose another port with --listen"
-                )
-            if error.errno == errno.EADDRNOTAVAIL:
-                what = "address" if is_ip_address(host) else "name"
-                return f"cannot listen on {address}: this host does not have that {what}; check --listen"
-            if error.errno == errno.EACCES:
-                return f"cannot listen on {address}: port {port} needs root; choose one above 1023 with --listen"
-            return f"cannot listen on {address}: {os.strerror(error.errno or 0)}; check --listen"
-    return f"cannot listen on {address}: check --listen"
+            failures.append(error)
+    taken = [error for error in failures if error.errno == errno.EADDRINUSE]
+    if taken:
+        raise FailedPreconditionError(
+            f"cannot listen on {address}: port {port} is in use by another process; stop that one, or choose another "
+            "port with --listen",
+            reason="PORT_IN_USE",
+        ) from taken[0]
+    if len(failures) == len(candidates):
+        raise FailedPreconditionError(f"cannot listen on {address}: {_reason(failures[0])}") from failures[0]
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host does not have that address; check --listen"
+    if error.errno == errno.EACCES:
+        return "a port below 1024 needs root; choose one above with --listen"
+    return f"{os.strerror(error.errno or 0)}; check --listen"
