@@ -1,0 +1,103 @@
+"""Windows of symbols being collected: the memory, what is held of it, and the pieces of chunks that lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
+from numpy.typing import NDArray
+
+
+class WindowMemory:
+    """Memory for one window at a time, with the view of every symbol made once."""
+
+    def __init__(self, geometry: Geometry, window_symbols: int) -> None:
+        size = geometry.symbol_bytes
+        self.content = np.empty(window_symbols * size, np.uint8).data
+        """The source symbols, end to end."""
+        self.symbols = [self.content[start : start + size] for start in range(0, len(self.content), size)]
+        """The view of each source symbol."""
+        self.held = np.zeros(window_symbols, np.bool_)
+        """Which source symbols must not be written again: they arrived, or are being rebuilt from parity."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of one chunk that lies in one window."""
+
+    position: int
+    """Which chunk of the pass."""
+    start: int
+    """First byte within the window."""
+    end: int
+    """Byte after the last within the window."""
+    first_symbol: int
+    end_symbol: int
+    whole: bool
+    """True if no other window has a part of this chunk."""
+
+
+def cut_pieces(layout: PassLayout, window: int) -> list[Piece]:
+    """Return the pieces of a window in the order of the stream."""
+    first, end = layout.window_span(window)
+    size = layout.geometry.symbol_bytes
+    positions = layout.window_chunks(window)
+    bounds = layout.offsets[positions.start : positions.stop + 1].tolist()
+    pieces = []
+    for position, low, high in zip(positions, bounds, bounds[1:], strict=False):
+        start, stop = max(low, first) - first, min(high, end) - first
+        whole = low >= first and high <= end
+        pieces.append(Piece(position, start, stop, start // size, -(-stop // size), whole))
+    return pieces
+
+
+@dataclass(eq=False)
+class Window:
+    """One window that is being collected."""
+
+    number: int
+    layout: PassLayout
+    shape: WindowShape
+    memory: WindowMemory
+    pieces: Sequence[Piece]
+    """The pieces of wanted chunks that are not delivered yet, in order."""
+    late: bool
+    """True if its beginning was sent before this machine listened: it asks for no repair."""
+    missing: int
+    """Source symbols that neither arrived nor were rebuilt."""
+    next_piece: int = 0
+    """Pieces before this one were looked at when their last symbol came by."""
+    left: list[Piece] = field(default_factory=list)
+    """Pieces that lacked a symbol when they were looked at."""
+    parity: dict[int, dict[int, bytearray]] = field(default_factory=dict)
+    """Parity symbols by codeword and row, never more than the codeword needs."""
+    decoding: set[int] = field(default_factory=set)
+    """Codewords being rebuilt now."""
+    rebuilt: bool = False
+    """True once a codeword was given to the decoder: from then on `held` runs ahead of the content."""
+    references: int = 0
+    """Delivered chunks that still lie in the memory."""
+    reported_round: int = 0
+    active_at: float = 0.0
+    closed: bool = False
+    """True when it takes no more symbols; the memory is free once `references` and `decoding` are empty."""
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Shape (symbol_count,): see `WindowMemory.held`."""
+        return self.memory.held[: self.shape.symbol_count]
+
+    def deficits(self) -> NDArray[np.int32]:
+        """Return how many symbols each codeword lacks, parity counted: shape (codewords,)."""
+        lost = np.flatnonzero(~self.held)
+        deficits = np.bincount(lost % self.shape.codewords, minlength=self.shape.codewords).astype(np.int32)
+        for codeword, rows in self.parity.items():
+            deficits[codeword] -= len(rows)
+        return deficits
+
+    @property
+    def busy(self) -> bool:
+        """True while somebody still reads or writes the memory."""
+        return bool(self.references or self.decoding)
