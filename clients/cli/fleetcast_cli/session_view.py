@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.scheduler.v1.session_pb2 import Participant, Session
+from fleetcast.scheduler.v1.session_pb2 import Participant, Session, StartRules
 from fleetcast_kit.durations import format_duration
 from fleetcast_kit.rates import format_rate
 from rich.console import Group
@@ -55,7 +55,13 @@ def start_rules(session: Session) -> str:
     parts = [f"{rules.min_clients} machines"] if rules.min_clients else []
     if rules.HasField("start_delay"):
         parts.append(f"{format_duration(rules.start_delay.ToTimedelta())} after the first")
-    return " or ".join(parts) or "first machine"
+    if rules.HasField("quiet_time"):
+        parts.append(f"{format_duration(rules.quiet_time.ToTimedelta())} after the last")
+    if rules.HasField("start_time"):
+        parts.append(f"at {format_time(rules.start_time)}")
+    if rules.manual:
+        parts.append("by hand")
+    return (" and " if rules.match == StartRules.MATCH_ALL else " or ").join(parts) or "first machine"
 
 
 def session_fields(session: Session) -> list[tuple[str, str]]:

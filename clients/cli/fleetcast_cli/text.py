@@ -71,7 +71,8 @@ def format_time(time: Timestamp) -> str:
 
 def plural(count: int, noun: str) -> str:
     """Returns `1 machine`, `2 machines`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending}"
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

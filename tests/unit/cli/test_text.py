@@ -1,0 +1,34 @@
+import pytest
+from fleetcast_cli.text import format_bytes, format_percent, format_seconds, format_time, plural
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (419_430_400, "419 MB"), (99_960_000, "100 MB"),
+     (999_600_000, "1 GB"), (5.4e12, "5.4 TB")],
+)  # fmt: skip
+def test_sizes_have_three_digits(size_bytes: float, text: str) -> None:
+    assert format_bytes(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.423, "0.42 s"), (12.4, "12 s"), (185, "3:05"), (3723, "1:02:03"), (59.6, "60 s")]
+)
+def test_durations_read_like_a_clock_from_a_minute_on(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_a_hundred_percent_means_all_of_it() -> None:
+    assert format_percent(999, 1000) == "99 %"
+    assert format_percent(1000, 1000) == "100 %"
+    assert format_percent(0, 0) == "-"
+
+
+def test_no_time_is_a_dash() -> None:
+    assert format_time(Timestamp()) == "-"
+    assert format_time(Timestamp(seconds=1_764_554_400)).startswith("2025-12-01")
+
+
+def test_plurals() -> None:
+    assert (plural(1, "machine"), plural(2, "machine"), plural(3, "pass")) == ("1 machine", "2 machines", "3 passes")
