@@ -1,1 +1,1 @@
-"""TODO"""
+"""The sender: transmissions over UDP multicast, their repair, their rate, and chunks by unicast."""

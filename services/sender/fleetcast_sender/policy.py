@@ -1,0 +1,30 @@
+"""The times and shares by which a transmission decides."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TransmissionPolicy:
+    """What an operator could want otherwise. Times in seconds; those of WIRE.md are its defaults."""
+
+    gather_seconds: float = 0.03
+    """How long reports on a round are gathered: longer than a LAN's round trip, shorter than a window takes."""
+    hold_seconds: float = 0.15
+    """How long a window stays open for reports on its last round: gathering, two marks lost, and a busy receiver."""
+    mark_interval_seconds: float = 0.02
+    silence_seconds: float = 5.0
+    """A receiver not heard for so long is forgotten."""
+    start_grace_seconds: float = 2.0
+    """How long the first pass waits for machines that were admitted with the first and are not ready yet."""
+    pass_grace_seconds: float = 0.5
+    """How long the next pass waits for the holdings of receivers that do not answer."""
+    repair_share: float = 0.3
+    """Most of the rate that repair may take while there is source to send."""
+    unicast_receiver_count: int = 1
+    """Chunks that so few receivers lack go by unicast; 0 sends everything by multicast."""
+    unicast_total_bytes: int = 4 << 20
+    """When all that everybody lacks adds up to so little, it goes by unicast: a pass would take longer."""
+    unicast_slice_bytes: int = 128 << 20
+    """Most that one offer holds: afterwards others may have joined, and a pass may be cheaper."""
+    stuck_offer_count: int = 4
+    """After so many offers or passes that brought nothing a receiver is dismissed."""

@@ -1,0 +1,271 @@
+"""The pump: a thread that sends what the engine says, and one that reads and encodes ahead of it."""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from fleetcast_kit.errors import FleetcastError
+from fleetcast_wire.packet import Kind, pack_mark
+from fleetcast_wire.seal import Sealer, SealKeys, datagram_bytes
+
+from .engine import Engine
+from .link import Link
+from .messages import Reception, Told
+from .pacing import Pacer, train_datagrams
+from .passes import SendMark, Train, Work, WorkItem
+from .rate import RateController
+from .sockets import train_limit
+from .windows import WindowMemory
+
+_logger = logging.getLogger(__name__)
+
+_SLEEP_FROM_SECONDS = 0.00005
+"""Shorter waits than the system's timers resolve are added up instead."""
+_UPDATE_SECONDS = 0.05
+_DEAF_SECONDS = 2.0
+"""A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
+_DEAF_DATAGRAMS = 2000
+_FEEDBACK_LIMIT_SECONDS = 1.0
+
+Input = Callable[[float], None]
+"""One input of the engine: called in the pump's thread with the time."""
+
+
+class TrainSocket(Protocol):
+    """What the pump sends by."""
+
+    def send_train(self, train: memoryview) -> None:
+        """Send datagrams of equal size that lie end to end."""
+        ...
+
+    def send(self, datagram: bytes) -> None:
+        """Send one datagram of any size."""
+        ...
+
+    def close(self) -> None:
+        """Release the port."""
+        ...
+
+
+class Pump:
+    """Drives one engine until it is stopped.
+
+    Args:
+        engine: touched by the pump's thread alone from `start` on.
+        controller: likewise.
+        memory: windows of the engine's passes.
+        keys: of the transmission; never used by another pump.
+        socket: closed at the end.
+        link: shared with other transmissions.
+        wire_overhead_bytes: headers below UDP's payload, for the rate.
+        deliver: called in the pump's thread with messages for receivers.
+        failed: called in the pump's thread, once, when it cannot go on.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        controller: RateController,
+        memory: WindowMemory,
+        *,
+        keys: SealKeys,
+        socket: TrainSocket,
+        link: Link,
+        wire_overhead_bytes: int,
+        deliver: Callable[[list[tuple[int, Told]]], None],
+        failed: Callable[[FleetcastError], None],
+    ) -> None:
+        self.engine = engine
+        self.controller = controller
+        geometry = engine.geometry
+        payload = datagram_bytes(geometry.symbol_bytes)
+        self._limit = train_limit(payload)
+        self._datagram_bits = (payload + wire_overhead_bytes) * 8
+        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
+        self._memory = memory
+        self._socket = socket
+        self._link = link
+        self._deliver = deliver
+        self._failed = failed
+        self._inputs: deque[Input] = deque()
+        self._woken = threading.Event()
+        self._stopping = False
+        self._work: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+        self._pacer = Pacer()
+        self._update_at = 0.0
+        self._deaf: dict[int, tuple[float, int]] = {}
+        self.rate_bits_per_second = 0.0
+        """What was sent lately."""
+        self._measured = (0.0, 0)
+        self._sender = threading.Thread(target=self._run, name="fleetcast-pump", daemon=True)
+        self._preparer = threading.Thread(target=self._prepare, name="fleetcast-prepare", daemon=True)
+
+    @property
+    def sent_datagrams(self) -> int:
+        """Datagrams sent so far: the packet counter."""
+        return self._sealer.counter
+
+    def start(self) -> None:
+        """Begin."""
+        self._preparer.start()
+        self._sender.start()
+
+    def put(self, given: Input) -> None:
+        """Hand an input to the engine, from any thread."""
+        self._inputs.append(given)
+        self._woken.set()
+
+    def report(self, seat: int, reception: Reception, window_memory_bytes: int) -> None:
+        """Hand in a receiver's totals, from any thread."""
+
+        def take(now: float) -> None:
+            self.engine.heard(seat, now)
+            self.controller.report(seat, reception, self._sealer.counter, now, window_memory_bytes)
+            self._watch_deaf(seat, reception, now)
+
+        self.put(take)
+
+    def forget(self, seat: int) -> None:
+        """Leave a receiver out of the rate, from the pump's thread."""
+        self.controller.forget(seat)
+        self._deaf.pop(seat, None)
+
+    def stop(self) -> None:
+        """End both threads and release everything. Blocks shortly; not for the pump's own thread."""
+        self._stopping = True
+        self._woken.set()
+        if self._sender.is_alive():
+            self._sender.join()
+
+    # The sending thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except FleetcastError as error:
+            self._failed(error)
+        except Exception as error:  # the thread's outermost frame
+            _logger.exception("a transmission failed")
+            self._failed(FleetcastError(f"the sender failed: {error}", reason="INTERNAL"))
+        finally:
+            self._stopping = True
+            self._link.leave(self)
+            self._work.put(None)
+            self._preparer.join()
+            self._socket.close()
+            self._memory.clear()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        while self._inputs:
+            self._inputs.popleft()(now)
+        if now >= self._update_at:
+            self._update(now)
+        delay = self._pacer.delay(now)
+        if delay > _SLEEP_FROM_SECONDS:
+            time.sleep(min(delay, _UPDATE_SECONDS))
+            return
+        rate = self.controller.rate
+        sent = self.engine.next(now, train_datagrams(rate, self._datagram_bits, self._limit))
+        self._serve()
+        if isinstance(sent, Train):
+            self._send(sent)
+            self._pacer.sent(len(sent.symbols) * self._datagram_bits, rate, now)
+        elif isinstance(sent, SendMark):
+            self._socket.send(self._sealer.seal_mark(sent.pass_number, pack_mark(sent.mark)))
+        else:
+            wait = self.engine.wake_at(now) - now
+            if wait > 0 and not self._inputs:
+                self._woken.wait(wait)
+                self._woken.clear()
+
+    def _send(self, train: Train) -> None:
+        loaded = self._memory.get(train.pass_number, train.window)
+        payloads: list[memoryview] | list[bytes]
+        if train.consecutive:
+            first = int(train.symbols[0])
+            payloads = loaded.symbols[first : first + len(train.symbols)]
+        elif train.kind is Kind.SOURCE:
+            payloads = [loaded.symbols[symbol] for symbol in train.symbols.tolist()]
+        else:
+            codewords, parity = len(loaded.parity), loaded.parity
+            payloads = [parity[s % codewords][s // codewords] for s in train.symbols.tolist()]
+        self._socket.send_train(
+            self._sealer.seal_symbols(train.kind, train.pass_number, train.window, train.symbols, payloads)
+        )
+
+    def _serve(self) -> None:
+        """Hand out the messages and the work that the engine has."""
+        if told := self.engine.take_told():
+            self._deliver(told)
+        for item in self.engine.take_work():
+            self._work.put(item)
+
+    def _update(self, now: float) -> None:
+        """Let the rate follow the reports, and the engine the rate."""
+        engine, controller = self.engine, self.controller
+        interval = max(_UPDATE_SECONDS, engine.report_interval_seconds)
+        self._update_at = now + _UPDATE_SECONDS
+        controller.update(self._sealer.counter, now, interval)
+        last, counter = self._measured
+        if now - last >= 0.5:
+            self.rate_bits_per_second = (self._sealer.counter - counter) * self._datagram_bits / (now - last)
+            self._measured = (now, self._sealer.counter)
+        active = engine.current is not None
+        share = self._link.share(self, controller.demand if active else 0)
+        if share:
+            controller.link_bits_per_second = share
+        if engine.current:
+            engine.current.feedback_seconds = min(controller.lag_seconds, _FEEDBACK_LIMIT_SECONDS)
+            losses = controller.loss_shares()
+            engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
+        for seat in controller.slow:
+            if not controller.follow_slow:
+                _logger.info("a receiver is too slow for the group and is served by unicast")
+                controller.forget(seat)
+                engine.move_to_unicast(seat)
+
+    def _watch_deaf(self, seat: int, reception: Reception, now: float) -> None:
+        """Serve a receiver by unicast that hears nothing: a switch, a firewall or its radio drops multicast."""
+        if reception.highest_packet_counter >= 0:
+            self._deaf.pop(seat, None)
+            return
+        since, counter = self._deaf.setdefault(seat, (now, self._sealer.counter))
+        if now - since > _DEAF_SECONDS and self._sealer.counter - counter > _DEAF_DATAGRAMS:
+            _logger.warning("a receiver hears nothing of the group and is served by unicast")
+            self._deaf.pop(seat)
+            self.engine.move_to_unicast(seat)
+
+    # The preparing thread
+
+    def _prepare(self) -> None:
+        while (item := self._work.get()) is not None and not self._stopping:
+            try:
+                self._do(item)
+            except Exception as error:  # the thread's outermost frame
+                known = error if isinstance(error, FleetcastError) else None
+                self._failed(known or FleetcastError(f"reading the image failed: {error}", reason="INTERNAL"))
+                self._stopping = True
+                self._woken.set()
+                return
+
+    def _do(self, item: WorkItem) -> None:
+        number, window = item.pass_number, item.window
+        if item.work is Work.RELEASE:
+            self._memory.release(number, window)
+            return
+        layout = self.engine.layouts.get(number)
+        if layout is None:
+            return
+        if item.work is Work.LOAD:
+            self._memory.load(number, layout, window)
+            self.put(lambda now: self.engine.loaded(number, window))
+        else:
+            self._memory.encode(number, layout, window, lambda: self._stopping)
+            self.put(lambda now: self.engine.encoded(number, window))

@@ -1,0 +1,99 @@
+"""Windows in memory: their source symbols as the pass has them, and their parity, made when it is wanted."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleetcast_wire.fec import CODECS
+from fleetcast_wire.geometry import Geometry, PassLayout
+
+from .source import ChunkSource
+
+
+@dataclass
+class LoadedWindow:
+    """One window. The views are made once for each buffer; the buffer serves many windows."""
+
+    buffer: bytearray
+    symbols: list[memoryview]
+    """Every source symbol of a full window, `symbol_bytes` each; those beyond the window's own count are stale."""
+    parity: dict[int, list[bytes]] = field(default_factory=dict)
+    """Codeword -> all its parity rows."""
+
+
+class WindowMemory:
+    """The buffers of one transmission. Loading and encoding are for one thread, reading for another.
+
+    Args:
+        geometry: of the transmission.
+        source: where stored chunks come from.
+        slots: how many windows there can be at once.
+    """
+
+    def __init__(self, geometry: Geometry, source: ChunkSource) -> None:
+        self._geometry = geometry
+        self._source = source
+        self._free: list[LoadedWindow] = []
+        self._windows: dict[tuple[int, int], LoadedWindow] = {}
+
+    def get(self, pass_number: int, window: int) -> LoadedWindow:
+        """Return a window that is loaded."""
+        return self._windows[pass_number, window]
+
+    def load(self, pass_number: int, layout: PassLayout, window: int) -> None:
+        """Fill a buffer with the source symbols of a window. Blocks on the source.
+
+        Raises:
+            FleetcastError: a chunk cannot be read.
+        """
+        loaded = self._free.pop() if self._free else self._new()
+        first, end = layout.window_span(window)
+        view = memoryview(loaded.buffer)
+        for position in layout.window_chunks(window):
+            chunk = int(layout.chunks[position])
+            start, stop = int(layout.offsets[position]), int(layout.offsets[position + 1])
+            if start >= first and stop <= end:
+                self._source.read_into(chunk, view[start - first : stop - first])
+            else:
+                stored = memoryview(bytearray(stop - start))
+                self._source.read_into(chunk, stored)
+                low, high = max(start, first), min(stop, end)
+                view[low - first : high - first] = stored[low - start : high - start]
+        padded = layout.window(window).symbol_count * self._geometry.symbol_bytes
+        view[end - first : padded] = bytes(padded - (end - first))
+        self._windows[pass_number, window] = loaded
+
+    def encode(self, pass_number: int, layout: PassLayout, window: int, stopped: Callable[[], bool]) -> None:
+        """Make the parity of every codeword of a window, letting other threads run in between."""
+        loaded = self._windows.get((pass_number, window))
+        if loaded is None:
+            return
+        codec = CODECS[self._geometry.codec]
+        shape = layout.window(window)
+        symbols = loaded.symbols[: shape.symbol_count]
+        zero = bytes(self._geometry.symbol_bytes)
+        for codeword in range(shape.codewords):
+            rows = list(map(bytes, symbols[codeword :: shape.codewords]))
+            rows += [zero] * (shape.rows - len(rows))
+            loaded.parity[codeword] = codec.encode(rows, self._geometry.parity_symbols)
+            if stopped():
+                return
+            time.sleep(0)  # the codec holds the interpreter: let the sending thread have its turn
+
+    def release(self, pass_number: int, window: int) -> None:
+        """Give a window's buffer back. Releasing what is not loaded does nothing."""
+        loaded = self._windows.pop((pass_number, window), None)
+        if loaded:
+            loaded.parity = {}
+            self._free.append(loaded)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._windows.clear()
+        self._free.clear()
+
+    def _new(self) -> LoadedWindow:
+        size = self._geometry.symbol_bytes
+        buffer = bytearray(self._geometry.window_bytes)
+        view = memoryview(buffer)
+        return LoadedWindow(buffer, [view[start : start + size] for start in range(0, len(buffer), size)])
