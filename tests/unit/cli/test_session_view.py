@@ -52,8 +52,9 @@ RUNNING = Session(
     start_rules=StartRules(min_clients=3),
     participant_count=3,
     succeeded_count=1,
-    transmission=Transmission(name="t", **{"pass": 2}, rate_bits_per_second=941_000_000, sent_source_bytes=SIZE),
+    transmission=Transmission(name="t", rate_bits_per_second=941_000_000, sent_source_bytes=SIZE),
 )
+setattr(RUNNING.transmission, "pass", 2)
 
 
 def test_a_waiting_session_says_how_many_are_missing() -> None:
@@ -120,6 +121,12 @@ def test_the_fields_of_a_session_name_its_start_rules() -> None:
     assert dict(session_fields(session))["starts with"] == "3 machines"
     session.start_rules.start_delay.FromSeconds(90)
     assert dict(session_fields(session))["starts with"] == "3 machines or 1m30s after the first"
+    session.start_rules.match = StartRules.MATCH_ALL
+    session.start_rules.quiet_time.FromSeconds(60)
+    session.start_rules.manual = True
+    assert dict(session_fields(session))["starts with"] == (
+        "3 machines and 1m30s after the first and 1m after the last and by hand"
+    )
     session.ClearField("start_rules")
     assert dict(session_fields(session))["starts with"] == "first machine"
     assert dict(session_fields(session))["rate"] == "auto"

@@ -16,9 +16,9 @@ def test_a_new_directory_is_private_and_says_its_layout(tmp_path: Path) -> None:
 
 
 def test_a_directory_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
-    with open_data_directory(tmp_path):
-        with pytest.raises(FailedPreconditionError, match=rf"another fleetcast-server \(process {os.getpid()}\)"):
-            open_data_directory(tmp_path).__enter__()
+    held = rf"another fleetcast-server \(process {os.getpid()}\)"
+    with open_data_directory(tmp_path), pytest.raises(FailedPreconditionError, match=held):
+        open_data_directory(tmp_path).__enter__()
     with open_data_directory(tmp_path):
         pass
 

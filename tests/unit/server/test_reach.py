@@ -7,9 +7,9 @@ from fleetcast_server.reach import multicast_interface, reachable_address, with_
     [
         ("10.1.2.3:7443", (), "10.1.2.3:7443"),
         ("localhost:7000", (), "localhost:7000"),
-        ("0.0.0.0:7000", ("deploy.example.org", "10.1.2.3"), "deploy.example.org:7000"),
+        ("[::]:7000", ("deploy.example.org", "10.1.2.3"), "deploy.example.org:7000"),
         ("[fd97::1]:7443", (), "[fd97::1]:7443"),
-        ("0.0.0.0", ("fd97::1",), "[fd97::1]:7443"),
+        ("[::]", ("fd97::1",), "[fd97::1]:7443"),
     ],
 )
 def test_machines_are_told_what_is_advertised_or_where_the_server_listens(
