@@ -11,7 +11,8 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
+from opentelemetry.semconv.metrics import MetricInstruments
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fleetcast_kit import telemetry
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 
 BUSY_SECONDS = 10
@@ -35,7 +37,9 @@ class Database:
         self._url = url
         self.name = url.render_as_string(hide_password=True)
         self._engine = _engine(url)
-        SQLAlchemyInstrumentor().instrument(engine=self._engine.sync_engine)
+        # The instrumentor of the library traces the first engine of a process only.
+        connections = telemetry.meter(__name__).create_up_down_counter(MetricInstruments.DB_CLIENT_CONNECTIONS_USAGE)
+        EngineTracer(telemetry.tracer(__name__), self._engine.sync_engine, connections)  # type: ignore[no-untyped-call]
 
     @property
     def engine(self) -> AsyncEngine:

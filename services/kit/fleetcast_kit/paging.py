@@ -21,12 +21,12 @@ def page_size(requested: int, *, default: int = 100, maximum: int = 1000) -> int
     return min(requested or default, maximum)
 
 
-def encode_page_token(position: Sequence[str | int]) -> str:
+def encode_page_token(position: Sequence[str | int | float]) -> str:
     """Returns the token for the page after the row with the sort keys `position`."""
     return base64.urlsafe_b64encode(json.dumps(list(position), separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def decode_page_token(token: str, *types: type) -> tuple[str | int, ...] | None:
+def decode_page_token(token: str, *types: type) -> tuple[str | int | float, ...] | None:
     """Returns the sort keys in `token`, of exactly the given types; None for the empty token, the first page.
 
     Raises:

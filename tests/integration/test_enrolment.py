@@ -1,0 +1,501 @@
+"""Enrolment over a real server: what a token gives, to whom, how often, and what a holder is told when it does not."""
+
+import asyncio
+import os
+import socket
+import stat
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
+from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
+from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
+from fleetcast_kit import certificates
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.channel import open_channel
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.enrolment import enrol, renew_if_due
+from fleetcast_kit.enrolment_token import EnrolmentToken
+from fleetcast_kit.errors import (
+    FailedPreconditionError,
+    FleetcastError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+    from_rpc_error,
+)
+from fleetcast_kit.identity import Identity, Role
+from fleetcast_scheduler import enrolment as enrolment_rules
+
+from tests.support.trust import TrustedServer, serving, serving_enrolment
+
+
+async def create_token(server: TrustedServer, **fields: Any) -> pb.CreateEnrolmentTokenResponse:
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        request = pb.CreateEnrolmentTokenRequest(**fields)
+        response: pb.CreateEnrolmentTokenResponse = await pb_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
+            request, timeout=10
+        )
+        return response
+
+
+async def list_tokens(server: TrustedServer) -> list[pb.EnrolmentToken]:
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        response = await pb_grpc.EnrolmentServiceStub(channel).ListEnrolmentTokens(
+            pb.ListEnrolmentTokensRequest(), timeout=10
+        )
+        return list(response.enrolment_tokens)
+
+
+async def test_a_machine_gets_an_identity_for_a_key_that_never_leaves_it(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        state = tmp_path / "machine"
+        credentials = await enrol(server.address, token, state, "lab-7")
+        assert credentials.identity.role is Role.MACHINE
+        assert credentials == Credentials.load(state)
+        assert stat.S_IMODE((state / "key.pem").stat().st_mode) == 0o600
+        assert certificates.names_in(credentials.certificate) == ()
+        async with open_channel(server.address, credentials) as channel:
+            response = await pb_grpc.EnrolmentServiceStub(channel).RenewCertificate(
+                pb.RenewCertificateRequest(
+                    public_key=certificates.public_key_der(credentials.private_key.public_key())
+                ),
+                timeout=10,
+            )
+        assert x509.load_pem_x509_certificate(response.certificate).subject == credentials.certificate.subject
+
+
+async def test_a_sender_gets_a_certificate_that_it_can_serve_with(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server, role=pb.ENROLMENT_ROLE_SENDER)).token
+        names = ["sender.lan", "10.0.0.7"]
+        credentials = await enrol(server.address, token, tmp_path / "s", "sender", advertised_names=names)
+        assert credentials.identity.role is Role.SENDER
+        assert certificates.names_in(credentials.certificate) == ("10.0.0.7", "sender.lan")
+
+
+@pytest.mark.parametrize("names", [[], ["not a name"], ["*.lan"], ["-x"], ["a" * 64], ["x"] * 65])
+async def test_a_sender_cannot_enrol_with_names_that_are_none(tmp_path: Path, names: list[str]) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server, role=pb.ENROLMENT_ROLE_SENDER)).token
+        with pytest.raises(InvalidArgumentError, match="name"):
+            await enrol(server.address, token, tmp_path / "s", "sender", advertised_names=names)
+
+
+async def test_enrolling_again_is_harmless_and_uses_nothing_up(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        first = await enrol(server.address, token, tmp_path / "m", "m")
+        assert await enrol(server.address, token, tmp_path / "m", "m") == first
+        # As after kill -9 between the answer and the last file.
+        (tmp_path / "m" / "cert.pem").unlink()
+        (tmp_path / "m" / "ca.pem").unlink()
+        again = await enrol(server.address, token, tmp_path / "m", "m")
+        assert again.identity == first.identity
+        assert [found.used_count for found in await list_tokens(server)] == [1]
+
+
+async def test_a_token_is_used_no_more_often_than_it_may_under_a_rush(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server, uses=3)).token
+        results = await asyncio.gather(
+            *(enrol(server.address, token, tmp_path / f"m{number}", "m") for number in range(12)),
+            return_exceptions=True,
+        )
+        enrolled = [result for result in results if isinstance(result, Credentials)]
+        refused = [result for result in results if isinstance(result, ResourceExhaustedError)]
+        assert (len(enrolled), len(refused)) == (3, 9)
+        assert len({credentials.identity for credentials in enrolled}) == 3
+        assert str(refused[0]) == (
+            "this enrolment token is used up (3 of 3): make a new one with: fleetcast enrolment-token create"
+        )
+
+
+async def test_one_key_in_a_rush_is_one_identity_and_one_use(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = EnrolmentToken.unpack((await create_token(server, uses=5)).token)
+        holder = holder_of(token, server.authority)
+
+        async def call() -> str:
+            async with open_channel(server.address, holder) as channel:
+                response = await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+                return response.name
+
+        assert len(set(await asyncio.gather(*(call() for _ in range(8))))) == 1
+        assert [found.used_count for found in await list_tokens(server)] == [1]
+
+
+async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_enrolment(tmp_path) as (server, enrolment):
+        expiring = await create_token(server, lifetime=timedelta(seconds=60))
+        revoked = await create_token(server)
+        async with server.dial(Role.ADMINISTRATOR) as channel:
+            stub = pb_grpc.EnrolmentServiceStub(channel)
+            for _ in range(2):
+                request = pb.RevokeEnrolmentTokenRequest(name=revoked.enrolment_token.name)
+                response = await stub.RevokeEnrolmentToken(request, timeout=10)
+                assert response.enrolment_token.HasField("revoke_time")
+        with pytest.raises(FailedPreconditionError, match=r"was revoked at 20.* make a new one") as caught:
+            await enrol(server.address, revoked.token, tmp_path / "m", "m")
+        assert caught.value.reason == "TOKEN_REVOKED"
+        later = datetime.now(UTC) + timedelta(seconds=61)
+        monkeypatch.setattr(enrolment, "_clock", lambda: later)
+        with pytest.raises(FailedPreconditionError, match="expired at 20") as caught:
+            await enrol(server.address, expiring.token, tmp_path / "m", "m")
+        assert caught.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_a_mistyped_token_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+    token = EnrolmentToken.create(bytes(32)).pack()
+    wrong = token[:-1] + ("a" if token[-1] != "a" else "b")
+    for text, message in [
+        (wrong, "mistyped"),
+        (token[:-3], "77 characters"),
+        ("hello", "not an enrolment token"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=message):
+            await enrol("localhost:1", text, tmp_path / "m", "m")
+    assert not (tmp_path / "m").exists()
+
+
+async def test_a_token_for_another_server_is_recognised_by_its_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with serving_enrolment(tmp_path / "a") as (one, _), serving_enrolment(tmp_path / "b") as (other, _):
+        token = (await create_token(other)).token
+        with pytest.raises(FailedPreconditionError, match="is for another server") as caught:
+            await enrol(one.address, token, tmp_path / "m", "m")
+        assert caught.value.reason == "TOKEN_FOR_OTHER_SERVER"
+        # The key of the failed attempt serves the right one.
+        credentials = await enrol(other.address, token, tmp_path / "m", "m")
+        second = (await create_token(one)).token
+        with pytest.raises(FailedPreconditionError, match="of another server: remove it to enrol anew"):
+            await enrol(one.address, second, tmp_path / "m", "m")
+        assert Credentials.load(tmp_path / "m") == credentials
+
+
+async def test_a_token_that_the_server_has_forgotten_is_explained(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = EnrolmentToken.create(server.authority.fingerprint).pack()
+        with pytest.raises(FailedPreconditionError, match="does not know this enrolment token") as caught:
+            await enrol(server.address, token, tmp_path / "m", "m")
+        assert caught.value.reason == "TOKEN_UNKNOWN"
+
+
+async def test_wrong_addresses_are_told_apart(tmp_path: Path, unused_tcp_port: int) -> None:
+    token = EnrolmentToken.create(bytes(32)).pack()
+    with pytest.raises(UnavailableError, match=r"cannot reach localhost:\d+: .*refused"):
+        await enrol(f"localhost:{unused_tcp_port}", token, tmp_path / "m", "m")
+    with pytest.raises(UnavailableError, match=r"host name 'no-such-host.invalid' is not known"):
+        await enrol("no-such-host.invalid", token, tmp_path / "m", "m")
+    with pytest.raises(InvalidArgumentError, match="write HOST:PORT"):
+        await enrol("localhost:port", token, tmp_path / "m", "m")
+
+
+async def test_something_else_on_the_port_is_recognised(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        await writer.drain()
+        await reader.read(10)
+        writer.close()
+
+    other = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with other:
+        port = other.sockets[0].getsockname()[1]
+        with pytest.raises(UnavailableError, match="does not speak TLS as a fleetcast server does"):
+            await enrol(f"127.0.0.1:{port}", EnrolmentToken.create(bytes(32)).pack(), tmp_path / "m", "m")
+
+
+async def test_an_address_that_is_not_in_the_servers_certificate_is_explained(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        message = r"does not know itself as '127\.0\.0\.2'.*--advertise 127\.0\.0\.2"
+        with socket.create_server(("127.0.0.2", 0)) as relay:
+            forwarding = asyncio.create_task(forward(relay, server.server.port))
+            with pytest.raises(FailedPreconditionError, match=message):
+                await enrol(f"127.0.0.2:{relay.getsockname()[1]}", token, tmp_path / "m", "m")
+            forwarding.cancel()
+
+
+async def forward(relay: socket.socket, port: int) -> None:
+    """Carries connections on `relay` to `port` of the loopback."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer), return_exceptions=True)
+
+    relay.setblocking(False)
+    server = await asyncio.start_server(accept, sock=relay)
+    async with server:
+        await server.serve_forever()
+
+
+def holder_of(token: EnrolmentToken, authority: CertificateAuthority) -> Credentials:
+    key = certificates.generate_key()
+    return Credentials(
+        certificates.private_key_pem(key),
+        certificates.certificate_pem(token.leaf(key.public_key())),
+        authority.certificate_pem,
+    )
+
+
+async def test_the_holder_of_a_token_can_enrol_and_do_nothing_else(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = EnrolmentToken.unpack((await create_token(server)).token)
+        async with open_channel(server.address, holder_of(token, server.authority)) as channel:
+            stub = pb_grpc.EnrolmentServiceStub(channel)
+            cases: list[tuple[Any, Any]] = [
+                (stub.CreateEnrolmentToken, pb.CreateEnrolmentTokenRequest()),
+                (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest()),
+                (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest()),
+                (stub.RenewCertificate, pb.RenewCertificateRequest()),
+            ]
+            for call, request in cases:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(request, timeout=10)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("claimed", ["fleetcast:administrators/local", "fleetcast:machines/victim"])
+async def test_a_certificate_signed_with_a_token_proves_nothing_that_it_claims(tmp_path: Path, claimed: str) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = EnrolmentToken.unpack((await create_token(server)).token)
+        key = certificates.generate_key()
+        now = certificates.now()
+        forged = certificates.leaf(
+            key.public_key(),
+            "forged",
+            issuer_key=token._key(),
+            issuer_common_name=f"enrolment-token:{token.id}",
+            not_before=now - timedelta(days=1),
+            not_after=now + timedelta(days=1),
+            uri=claimed,
+        )
+        forger = Credentials(
+            certificates.private_key_pem(key), certificates.certificate_pem(forged), server.authority.certificate_pem
+        )
+        async with open_channel(server.address, forger) as channel:
+            stub = pb_grpc.EnrolmentServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ListEnrolmentTokens(pb.ListEnrolmentTokensRequest(), timeout=10)
+        error = from_rpc_error(caught.value)
+        assert error.reason == "ROLE_NOT_ALLOWED"
+        assert error.metadata["role"] == "token holder"
+
+
+async def test_a_token_cannot_sign_an_authority_between(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = EnrolmentToken.unpack((await create_token(server)).token)
+        between, key = certificates.generate_key(), certificates.generate_key()
+        now = certificates.now()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "between")])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"enrolment-token:{token.id}")])
+        authority_between = (
+            x509.CertificateBuilder(issuer, name, between.public_key(), 7, now - timedelta(1), now + timedelta(1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(token._key(), hashes.SHA256())
+        )
+        leaf = certificates.leaf(
+            key.public_key(),
+            "leaf",
+            issuer_key=between,
+            issuer_common_name="between",
+            not_before=now - timedelta(1),
+            not_after=now + timedelta(1),
+            uri="fleetcast:administrators/local",
+        )
+        chain = certificates.certificate_pem(leaf) + certificates.certificate_pem(authority_between)
+        forger = Credentials(certificates.private_key_pem(key), chain, server.authority.certificate_pem)
+        async with open_channel(server.address, forger) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
+
+
+async def test_a_machine_cannot_make_tokens(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.MACHINE) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
+                pb.CreateEnrolmentTokenRequest(), timeout=10
+            )
+        error = from_rpc_error(caught.value)
+        assert error.message == (
+            "machines/test has the role machine; fleetcast.scheduler.v1.EnrolmentService/CreateEnrolmentToken "
+            "is for: administrator"
+        )
+
+
+async def test_a_stranger_without_a_certificate_does_not_get_past_tls(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        bare = grpc.ssl_channel_credentials(server.authority.certificate_pem)
+        async with grpc.aio.secure_channel(server.address, bare) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_repeated_request_gets_the_same_token(tmp_path: Path) -> None:
+    authority = CertificateAuthority.create()
+    request_id = str(uuid.uuid4())
+    async with serving_enrolment(tmp_path, authority=authority) as (server, _):
+        first = await create_token(server, uses=2, request_id=request_id)
+        assert await create_token(server, uses=2, request_id=request_id) == first
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create_token(server, uses=3, request_id=request_id)
+        assert from_rpc_error(caught.value).reason == "REQUEST_ID_REUSED"
+    async with serving_enrolment(tmp_path, authority=authority) as (server, _):
+        assert await create_token(server, uses=2, request_id=request_id) == first
+        await enrol(server.address, first.token, tmp_path / "m", "m")
+        assert len(await list_tokens(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"uses": -1}, "uses"),
+        ({"uses": 2**31 - 1}, "uses"),
+        ({"lifetime": timedelta(0)}, "lifetime"),
+        ({"lifetime": timedelta(days=366)}, "lifetime"),
+        ({"role": 99}, "role"),
+        ({"request_id": "again"}, "request_id"),
+    ],
+)
+async def test_impossible_tokens_are_refused_by_field(tmp_path: Path, fields: dict[str, Any], field: str) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create_token(server, **fields)
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidArgumentError)
+        assert error.field == field
+
+
+async def test_tokens_are_listed_in_pages_newest_first_without_their_texts(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        made = [(await create_token(server)).enrolment_token.name for _ in range(5)]
+        found: list[str] = []
+        async with server.dial(Role.ADMINISTRATOR) as channel:
+            stub = pb_grpc.EnrolmentServiceStub(channel)
+            request = pb.ListEnrolmentTokensRequest(page_size=2)
+            sizes = []
+            while True:
+                page = await stub.ListEnrolmentTokens(request, timeout=10)
+                sizes.append(len(page.enrolment_tokens))
+                found += [token.name for token in page.enrolment_tokens]
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+        assert sizes == [2, 2, 1]
+        assert sorted(found) == sorted(made)
+
+
+async def test_unknown_names_and_page_tokens_are_answered_clearly(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.ADMINISTRATOR) as channel:
+        stub = pb_grpc.EnrolmentServiceStub(channel)
+        cases: list[tuple[Any, Any, str]] = [
+            (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest(name="enrolmentTokens/none"), "NOT_FOUND"),
+            (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest(name="tokens/x/y"), "INVALID_ARGUMENT"),
+            (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest(page_token="no token"), "INVALID_ARGUMENT"),  # noqa: S106
+            (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest(page_size=-1), "INVALID_ARGUMENT"),
+        ]
+        for call, request, code in cases:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(request, timeout=10)
+            assert caught.value.code().name == code
+
+
+async def test_tokens_survive_a_restart_of_the_server(tmp_path: Path) -> None:
+    authority = CertificateAuthority.create()
+    async with serving_enrolment(tmp_path, authority=authority) as (server, _):
+        token = (await create_token(server)).token
+    async with serving_enrolment(tmp_path, authority=authority) as (server, _):
+        await enrol(server.address, token, tmp_path / "m", "m")
+
+
+async def test_no_more_tokens_are_made_than_a_handshake_can_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_enrolment(tmp_path) as (server, enrolment):
+        monkeypatch.setattr(enrolment_rules, "MAX_TRUSTED_TOKENS", 3)
+        tokens = [await create_token(server) for _ in range(3)]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create_token(server)
+        assert from_rpc_error(caught.value).reason == "TOO_MANY_TOKENS"
+        await enrolment.revoke_token(
+            tokens[0].enrolment_token.name.partition("/")[2], revoker=Identity.of(Role.ADMINISTRATOR, "test")
+        )
+        last = await create_token(server)
+        await enrol(server.address, last.token, tmp_path / "m", "m")
+
+
+async def test_handshakes_work_with_as_many_tokens_as_may_be(tmp_path: Path) -> None:
+    async with serving() as server:
+        now = certificates.now()
+        tokens = [
+            EnrolmentToken.create(server.authority.fingerprint) for _ in range(enrolment_rules.MAX_TRUSTED_TOKENS)
+        ]
+        server.trust.set_token_roots(
+            token.root(not_before=now - timedelta(1), not_after=now + timedelta(1)) for token in tokens
+        )
+        for credentials in (server.credentials(Role.MACHINE), holder_of(tokens[-1], server.authority)):
+            async with open_channel(server.address, credentials) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_certificate_is_renewed_when_a_third_of_its_life_is_left(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        old = server.authority.issue_credentials(
+            Identity.of(Role.SENDER, "east"), names=["east.lan"], lifetime=timedelta(hours=1)
+        )
+        old.save(tmp_path / "s")
+        renewed = await renew_if_due(server.address, tmp_path / "s")
+        assert renewed.certificate.not_valid_after_utc > old.certificate.not_valid_after_utc
+        assert (renewed.identity, renewed.key_pem) == (old.identity, old.key_pem)
+        assert certificates.names_in(renewed.certificate) == ("east.lan",)
+        assert Credentials.load(tmp_path / "s") == renewed
+        assert await renew_if_due(server.address, tmp_path / "s") == renewed
+
+
+async def test_a_key_that_is_none_is_not_certified(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.MACHINE) as channel:
+        for key in (b"", b"\x30\x00", os.urandom(91)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.EnrolmentServiceStub(channel).RenewCertificate(
+                    pb.RenewCertificateRequest(public_key=key), timeout=10
+                )
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_machine_whose_clock_is_wrong_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        with monkeypatch.context() as patched:
+            patched.setattr(certificates, "now", lambda: datetime(2009, 1, 1, tzinfo=UTC))
+            with pytest.raises(FailedPreconditionError, match="this machine's clock says 2009-01-01") as caught:
+                await enrol(server.address, token, tmp_path / "m", "m")
+        assert caught.value.reason == "CLOCK_WRONG"
+
+
+async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    token = EnrolmentToken.create(bytes(32)).pack()
+    with pytest.raises(FleetcastError, match="cannot be used"):
+        await enrol("localhost:1", token, tmp_path / "file" / "m", "m")
