@@ -1,0 +1,34 @@
+"""What an administrator may set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from fleetcast_kit.addresses import DEFAULT_PORT
+from fleetcast_kit.logs import LogFormat
+from fleetcast_kit.settings import CommaSeparated, Settings
+from pydantic import Field
+
+
+def default_data_directory() -> Path:
+    """Returns where the server keeps its data: the system's place for root, the user's own for others."""
+    return Path("/var/lib/fleetcast") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fleetcast"
+
+
+class ServerSettings(Settings):
+    """The settings of `fleetcast-server`: table `server` of the file."""
+
+    table: ClassVar[str] = "server"
+
+    data_dir: Path = Field(default_factory=default_data_directory)
+    """Images, databases, the authority."""
+    listen: str = f"[::]:{DEFAULT_PORT}"
+    """HOST:PORT of the one port; port 0 takes a free one."""
+    advertise: CommaSeparated = ()
+    """Names and addresses by which others reach this server; the first is the one that they are told."""
+    multicast_interface: str = ""
+    """Name or address of the interface that multicast leaves by; empty chooses the one of the default route."""
+    log_format: LogFormat = "human"
+    """Form of the log on standard error."""
