@@ -1,35 +1,45 @@
 """What can end a reception: each says what is wrong, with which value, and what to do."""
 
-from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.errors import (
+    AbortedError,
+    DataLossError,
+    FailedPreconditionError,
+    FleetcastError,
+    InvalidArgumentError,
+)
 
 
-class AgentError(FleetcastError):
-    """Something on this machine, or said to it, that the agent cannot work with."""
+class TargetRefusedError(FailedPreconditionError):
+    """The target cannot take the image: wrong kind, too small, read-only or in use. Nothing was written."""
 
 
-class TargetError(AgentError):
-    """The target cannot take the image: wrong kind, too small, busy, full, or failing."""
+class TargetFailedError(FleetcastError):
+    """The target failed while it was written: it is full, or its medium is broken."""
 
 
-class JournalError(AgentError):
+class JournalError(FailedPreconditionError):
     """The state directory cannot keep the journal of a target."""
 
 
-class InterfaceError(AgentError):
+class InterfaceError(InvalidArgumentError):
     """The network interface that was named does not exist or takes no multicast."""
 
 
-class ChunkTableError(AgentError):
+class ChunkTableError(DataLossError):
     """The chunk table that a sender gave is not that of the assigned image."""
 
 
-class TransmissionError(AgentError):
-    """What the sender said does not follow the protocol: the transmission cannot be received."""
+class TransmissionError(FleetcastError):
+    """What the sender said does not follow the protocol: its transmission cannot be received."""
 
 
-class DismissedError(AgentError):
+class MulticastError(FleetcastError):
+    """The group cannot be joined on this machine; unicast still works."""
+
+
+class DismissedError(AbortedError):
     """The scheduler ended this machine's part before it had the whole image."""
 
 
-class InterruptedReceptionError(AgentError):
+class InterruptedReceptionError(AbortedError):
     """A signal ended the reception; the same command continues it."""

@@ -22,6 +22,8 @@ from fleetcast_agent.windows import Piece, Window, WindowMemory, cut_pieces
 
 _STALE_SECONDS = 2.0
 """An incomplete window that has not grown for so long gives its memory to a new one. Rounds of repair take 0.05 s."""
+_SMALL_DEFICIT = 8
+"""So much is always repaired, even of a window of a few rows. WIRE.md, section 7."""
 _PREFIX_OF_TRANSMISSION = 0xFF00_0000_FFFF_FFFF
 """Of the first 8 bytes of a datagram: version and tag, without kind and pass."""
 _SYMBOL_MASK = 0xFFFF_FFFF
@@ -402,14 +404,13 @@ class Reception:
         window.reported_round = entry.round
         if self._geometry.parity_symbols:
             deficits = np.maximum(window.deficits(), 0)
-            worst = int(deficits.max())
-            if worst * 4 > window.shape.rows:
-                self._close(window)  # the sender would repair this window for nobody
-                return
+            hopeless = deficits.max() > max(window.shape.rows // 4, _SMALL_DEFICIT)
         else:
             deficits = (~window.held).astype(np.int32)
-            worst = int(deficits.max())
-        if worst:
+            hopeless = deficits.sum() > max(window.shape.symbol_count // 4, _SMALL_DEFICIT)
+        if hopeless:
+            self._close(window)  # the sender would not repair this window: it comes again in the next pass
+        elif deficits.any():
             self._events.append(DeficitsCounted(self.pass_number, window.number, entry.round, deficits))
 
     # The end of windows and of what they gave out.

@@ -14,10 +14,11 @@ from fleetcast_agent.reception import (
 )
 from fleetcast_agent.windows import WindowMemory
 from fleetcast_wire.fec import CODECS
+from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.manifest import chunk_digest
 from fleetcast_wire.seal import Opener, SealKeys
 
-from tests.unit.agent.transmitting import Geometry, StoredImage
+from tests.unit.agent.transmitting import StoredImage
 
 
 class MemoryReceiver:

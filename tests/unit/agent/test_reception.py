@@ -215,7 +215,15 @@ def test_forged_replayed_and_damaged_datagrams_are_counted_and_change_nothing() 
     slots=st.sampled_from([1, 7, 64]),
 )
 def test_any_mix_of_loss_duplication_and_order_ends_with_the_exact_bytes(
-    seed: int, loss: float, duplication: float, shuffle: int, size_bytes: int, chunk_bytes: int, plain: bool, slots: int
+    *,
+    seed: int,
+    loss: float,
+    duplication: float,
+    shuffle: int,
+    size_bytes: int,
+    chunk_bytes: int,
+    plain: bool,
+    slots: int,
 ) -> None:
     image, random = make_image(seed, size_bytes, chunk_bytes), Random(seed)
     sender, receiver = pair(image, PLAIN if plain else SMALL, slots=slots)
@@ -223,7 +231,7 @@ def test_any_mix_of_loss_duplication_and_order_ends_with_the_exact_bytes(
         if not receiver.lacking:
             break
         for window in range(begin(sender, receiver)):
-            datagrams = [d for d in lossy(sender.source(window), random, loss)]
+            datagrams = list(lossy(sender.source(window), random, loss))
             datagrams += [d for d in datagrams if random.random() < duplication]
             if shuffle:
                 order = sorted(range(len(datagrams)), key=lambda index: index + random.random() * shuffle)

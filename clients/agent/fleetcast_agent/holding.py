@@ -1,0 +1,92 @@
+"""What a machine holds of an image, and how it came: one place for all threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from fleetcast_wire.manifest import Manifest
+from numpy.typing import NDArray
+
+
+class Holding:
+    """The chunks that are proven and written. Thread-safe.
+
+    Args:
+        manifest: the image.
+        held: shape (chunk_count,): what is held from before; taken over.
+        completed: called once, on any thread, when everything is held.
+    """
+
+    def __init__(self, manifest: Manifest, held: NDArray[np.bool_], completed: Callable[[], None]) -> None:
+        sizes = np.full(manifest.chunk_count, manifest.chunk_size_bytes, np.int64)
+        sizes[-1] = manifest.chunk_bytes(manifest.chunk_count - 1)
+        self._sizes = sizes
+        self._held = held
+        self._lacking_count = int(np.count_nonzero(~held))
+        self._lock = threading.Lock()
+        self._completed = completed
+        self.size_bytes = manifest.size_bytes
+        self.held_bytes = int(sizes[held].sum())
+        """Content bytes held at the beginning."""
+        self.written_bytes = self.held_bytes
+        """Content bytes held now."""
+        self.multicast_bytes = 0
+        """Stored bytes of chunks that came by multicast."""
+        self.unicast_bytes = 0
+        """Stored bytes of chunks that came by unicast."""
+        self.damaged_chunk_count = 0
+        self.backlog_bytes = 0
+        """Stored bytes that came whole and are not written yet."""
+        if not self._lacking_count:
+            completed()
+
+    def snapshot(self) -> NDArray[np.bool_]:
+        """Return which chunks are held now, shape (chunk_count,)."""
+        return self._held.copy()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is held."""
+        return not self._lacking_count
+
+    def note_arrival(self, stored_bytes: int) -> None:
+        """Count a chunk that came whole."""
+        with self._lock:
+            self.backlog_bytes += stored_bytes
+
+    def note_zeros(self, chunks: NDArray[np.bool_]) -> None:
+        """Count the zero chunks whose zeros are on the target."""
+        with self._lock:
+            for chunk in np.flatnonzero(chunks & ~self._held).tolist():
+                self._add(chunk)
+        self._check_complete()
+
+    def note_written(self, chunk: int, stored_bytes: int, by_unicast: bool) -> None:
+        """Count a chunk that is proven and written."""
+        with self._lock:
+            self.backlog_bytes -= stored_bytes
+            if self._held[chunk]:
+                return
+            if by_unicast:
+                self.unicast_bytes += stored_bytes
+            else:
+                self.multicast_bytes += stored_bytes
+            self._add(chunk)
+        self._check_complete()
+
+    def note_damage(self, stored_bytes: int) -> None:
+        """Count a chunk that came whole and did not match its digest."""
+        with self._lock:
+            self.backlog_bytes -= stored_bytes
+            self.damaged_chunk_count += 1
+
+    def _add(self, chunk: int) -> None:
+        self._held[chunk] = True
+        self._lacking_count -= 1
+        self.written_bytes += int(self._sizes[chunk])
+
+    def _check_complete(self) -> None:
+        if not self._lacking_count:
+            self._completed()

@@ -1,0 +1,126 @@
+"""Which chunks were written to a target, kept beside it in the state directory.
+
+The journal is a hint, written without waiting for the disk: what it claims is read back and hashed before it counts.
+So it may be lost, torn or stale without harm, and needs no order between its bytes and those of the target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import struct
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from fleetcast_kit.files import make_private_directory
+from numpy.typing import NDArray
+
+from fleetcast_agent.errors import JournalError
+from fleetcast_agent.table import ChunkTable
+from fleetcast_agent.target import Target
+
+_log = logging.getLogger(__name__)
+_INDEX = struct.Struct("<I")
+_MAX_HEAD_BYTES = 65536
+
+
+class Journal:
+    """The claims of one target.
+
+    Args:
+        directory: where journals are kept; made if missing.
+        target: path of the target.
+
+    Raises:
+        JournalError: the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, target: Path) -> None:
+        self._path = directory / f"{hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:32]}.journal"
+        self._target = str(target.resolve())
+        self._descriptor = -1
+        try:
+            make_private_directory(directory)
+            content = self._path.read_bytes() if self._path.exists() else b""
+        except OSError as error:
+            raise JournalError(
+                f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-dir"
+            ) from error
+        self.image, self.chunk_size_bytes, self._claims = _parse(content)
+        """The image version that was received, `images/{image}@sha256:{hex}`; empty if none."""
+
+    def claims(self, image: str, chunk_size_bytes: int) -> list[int]:
+        """Return the chunks that may be held of an image: those written of it, or of another version of it."""
+        same = self.image.partition("@")[0] == image.partition("@")[0] and self.chunk_size_bytes == chunk_size_bytes
+        return sorted(set(self._claims)) if same else []
+
+    def begin(self, image: str, chunk_size_bytes: int, held: Iterable[int]) -> None:
+        """Start the journal of an image with the chunks that are proven to be held.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        head = {"image": image, "chunk_size_bytes": chunk_size_bytes, "target": self._target}
+        content = json.dumps(head).encode() + b"\n" + b"".join(map(_INDEX.pack, held))
+        fresh = self._path.with_suffix(".new")
+        try:
+            fresh.write_bytes(content)
+            fresh.replace(self._path)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise JournalError(
+                f"the state directory {self._path.parent} cannot be written: {error.strerror}"
+            ) from error
+
+    def note(self, chunk: int) -> None:
+        """Claim a chunk that was written. Any thread."""
+        if self._descriptor < 0:
+            return
+        try:
+            os.write(self._descriptor, _INDEX.pack(chunk))
+        except OSError as error:
+            _log.warning("the journal of %s cannot be continued (%s): a restart would receive more again", *_why(error))
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; it stays, to show what the target holds."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _why(error: OSError) -> tuple[str, str]:
+    return str(error.filename or "this target"), error.strerror or str(error)
+
+
+def _parse(content: bytes) -> tuple[str, int, list[int]]:
+    """Return image, chunk size and claims of a journal; nothing of one that is damaged."""
+    head, newline, body = content[: _MAX_HEAD_BYTES + 4 * (1 << 24)].partition(b"\n")
+    try:
+        fields = json.loads(head) if newline and len(head) <= _MAX_HEAD_BYTES else {}
+        image, chunk_size = str(fields["image"]), int(fields["chunk_size_bytes"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "", 0, []
+    whole = body[: len(body) - len(body) % _INDEX.size]
+    return image, chunk_size, [index for (index,) in _INDEX.iter_unpack(whole)]
+
+
+def prove_claims(claims: Iterable[int], table: ChunkTable, target: Target) -> NDArray[np.bool_]:
+    """Return which of the claimed chunks really are on the target, shape (chunk_count,): each is read and hashed."""
+    manifest = table.manifest
+    held = np.zeros(manifest.chunk_count, np.bool_)
+    candidates = [chunk for chunk in claims if chunk < manifest.chunk_count and not manifest.zero[chunk]]
+
+    def prove(chunk: int) -> None:
+        size = manifest.chunk_bytes(chunk)
+        content = target.read(chunk * manifest.chunk_size_bytes, size)
+        held[chunk] = len(content) == size and table.matches(chunk, content)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "prove") as pool:
+        for _ in pool.map(prove, candidates):
+            pass
+    return held

@@ -1,0 +1,113 @@
+"""The thread that empties the socket. It never waits for anything else: others hear of what came by events."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from fleetcast_agent.datagrams import GroupSocket
+from fleetcast_agent.reception import Event, Reception
+
+_log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.001
+"""After a read that did not fill half of the slots: 1 ms is 90 datagrams at 1 Gbit/s and 1.3 MB at 10, which the
+socket's buffer holds easily, and turns a hundred small batches into one."""
+_WAIT_SECONDS = 0.02
+_DRAIN_SECONDS = 0.005
+"""The socket counts as empty when nothing came for so long: words over TCP overtake datagrams in flight."""
+
+
+class Listener:
+    """Feeds a reception from a socket until stopped.
+
+    Args:
+        handle: called on the listener's thread with every event; must not block.
+        slots: how many datagrams one read can bring.
+    """
+
+    def __init__(self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], slots: int) -> None:
+        self._source = source
+        self._reception = reception
+        self._handle = handle
+        self._enough = slots // 2
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._when_drained: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._waiting = False
+        self._stopping = False
+        self.failure: Exception | None = None
+        """What ended the thread, if it was not `stop`."""
+        self._thread = threading.Thread(target=self._run, name="receive", daemon=True)
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._thread.start()
+
+    def post(self, action: Callable[[], None], *, when_drained: bool = False) -> None:
+        """Run an action on the listener's thread, at once or when nothing more lies in the socket."""
+        (self._when_drained if when_drained else self._inbox).append(action)
+        if self._waiting:
+            self._wake()
+
+    def stop(self) -> None:
+        """End the thread and close the socket. Actions that were posted and did not run are dropped."""
+        self._stopping = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._source.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_writer.send(b"\0")
+        except OSError:  # full: it is awake, or closed: it has ended
+            return
+
+    def _run(self) -> None:
+        try:
+            self._receive()
+        except Exception as error:
+            _log.exception("receiving ended with a defect")
+            self.failure = error
+
+    def _receive(self) -> None:
+        reception, inbox = self._reception, self._inbox
+        heard_at = time.monotonic()
+        while not self._stopping:
+            count, others = self._source.receive()
+            now = time.monotonic()
+            if count:
+                reception.receive(0, count, now)
+            for datagram in others:
+                reception.receive_other(datagram, now)
+            if count or others:
+                heard_at = now
+            while inbox:
+                inbox.popleft()()
+            if self._when_drained and now - heard_at > _DRAIN_SECONDS:
+                self._when_drained.popleft()()
+            for event in reception.take_events():
+                self._handle(event)
+            if not count and not others:
+                self._wait()
+            elif count < self._enough:
+                time.sleep(_GATHER_SECONDS)
+
+    def _wait(self) -> None:
+        self._waiting = True
+        seconds = _DRAIN_SECONDS if self._when_drained else _WAIT_SECONDS
+        if not self._inbox:
+            ready, _, _ = select.select([self._source.fileno(), self._wake_reader.fileno()], [], [], seconds)
+            if self._wake_reader.fileno() in ready:
+                self._wake_reader.recv(4096)
+        self._waiting = False
