@@ -30,6 +30,9 @@ _logger = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 """How long calls in flight may take to finish when the server stops."""
 
+NOTICE_SECONDS = 0.05
+"""What those who watch the health get to hear of the end before their streams end."""
+
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -128,6 +131,7 @@ class GrpcServer:
         if self._server is None:
             return
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(NOTICE_SECONDS)
         self._guard.end_streams()
         await self._server.stop(grace_seconds)
         self._server = None

@@ -1,0 +1,651 @@
+# ruff: noqa: N802 - methods have the names that the protos give them
+"""The server that every process starts: who gets in, what errors become, what is traced, how it ends."""
+
+import asyncio
+import errno
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from fleetcast.scheduler.v1 import participation_service_pb2 as participation_pb
+from fleetcast.scheduler.v1 import participation_service_pb2_grpc as participation_grpc
+from fleetcast.scheduler.v1 import session_service_pb2 as pb
+from fleetcast.scheduler.v1 import session_service_pb2_grpc as pb_grpc
+from fleetcast_kit import certificates
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.channel import open_channel
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.errors import (
+    FailedPreconditionError,
+    FleetcastError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+    from_rpc_error,
+)
+from fleetcast_kit.identity import Identity, Role, current_identity
+from fleetcast_kit.server import GrpcServer, Service
+from fleetcast_kit.telemetry import tracer
+from fleetcast_kit.trust import ServerCredentials, TrustBundle
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tests.support.spans import recorded_spans
+from tests.support.trust import NAMES, TrustedServer, serving
+
+METHODS = (
+    "CreateSession",
+    "GetSession",
+    "ListSessions",
+    "ListParticipants",
+    "WatchSession",
+    "StartSession",
+    "CancelSession",
+)
+ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
+
+
+class Sessions(pb_grpc.SessionServiceServicer):
+    """Answers GetSession and WatchSession with what a test puts here."""
+
+    def __init__(self) -> None:
+        self.get: Callable[[], Awaitable[str]] = self._nothing
+        self.watch: Callable[[], AsyncIterator[str]] = self._nobody
+        self.events: list[str] = []
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
+        response = pb.GetSessionResponse()
+        response.session.name = await self.get()
+        return response
+
+    async def WatchSession(
+        self, request: pb.WatchSessionRequest, context: Any
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        async for name in self.watch():
+            response = pb.WatchSessionResponse()
+            response.session.name = name
+            yield response
+
+    async def CancelSession(self, request: pb.CancelSessionRequest, context: Any) -> pb.CancelSessionResponse:
+        await context.abort(grpc.StatusCode.OUT_OF_RANGE, "by hand")
+        return pb.CancelSessionResponse()
+
+    async def _nothing(self) -> str:
+        return str(current_identity())
+
+    async def _nobody(self) -> AsyncIterator[str]:
+        yield str(current_identity())
+
+    async def CreateSession(self, request: Any, context: Any) -> Any: ...
+    async def ListSessions(self, request: Any, context: Any) -> Any: ...
+    async def ListParticipants(self, request: Any, context: Any) -> Any: ...
+    async def StartSession(self, request: Any, context: Any) -> Any: ...
+
+
+class Participation(participation_grpc.ParticipationServiceServicer):
+    """Answers each message with its number, and says who sent it."""
+
+    async def Participate(
+        self, request_iterator: AsyncIterator[participation_pb.ParticipateRequest], context: Any
+    ) -> AsyncIterator[participation_pb.ParticipateResponse]:
+        async for request in request_iterator:
+            yield participation_pb.ParticipateResponse(acknowledged_sequence=request.sequence)
+
+
+def session_service(servicer: object, **roles: frozenset[Role]) -> Service:
+    return Service(
+        pb_grpc.add_SessionServiceServicer_to_server,
+        servicer,
+        "fleetcast.scheduler.v1.SessionService",
+        dict.fromkeys(METHODS, ADMINISTRATORS) | roles,
+    )
+
+
+def participation_service() -> Service:
+    return Service(
+        participation_grpc.add_ParticipationServiceServicer_to_server,
+        Participation(),
+        "fleetcast.scheduler.v1.ParticipationService",
+        {"Participate": frozenset({Role.MACHINE})},
+    )
+
+
+async def get(server: TrustedServer, role: Role = Role.ADMINISTRATOR) -> str:
+    async with server.dial(role) as channel:
+        try:
+            response = await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=10)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return str(response.session.name)
+
+
+async def watch(server: TrustedServer) -> list[str]:
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        try:
+            call = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
+            return [response.session.name async for response in call]
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+
+async def test_handlers_know_who_calls() -> None:
+    async with serving([session_service(Sessions())]) as server:
+        assert await get(server) == "administrators/test"
+        assert await watch(server) == ["administrators/test"]
+
+
+async def test_handlers_know_who_calls_in_the_tasks_they_start() -> None:
+    sessions = Sessions()
+
+    async def ask_in_a_task() -> str:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(sessions._nothing())
+        return task.result()
+
+    sessions.get = ask_in_a_task
+    async with serving([session_service(sessions)]) as server:
+        assert await get(server) == "administrators/test"
+
+
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.ADMINISTRATOR, Role.TOKEN_HOLDER}))
+async def test_a_role_that_is_not_declared_is_refused(role: Role) -> None:
+    async with serving([session_service(Sessions())]) as server:
+        with pytest.raises(PermissionDeniedError, match="is for: administrator") as caught:
+            await get(server, role)
+        assert caught.value.reason == "ROLE_NOT_ALLOWED"
+
+
+async def test_a_certificate_of_another_authority_is_refused_at_the_handshake() -> None:
+    async with serving([session_service(Sessions())]) as server:
+        other = CertificateAuthority.create().issue_credentials(Identity.of(Role.ADMINISTRATOR, "evil"))
+        stranger = Credentials(other.key_pem, other.certificate_pem, server.authority.certificate_pem)
+        async with open_channel(server.address, stranger) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_certificate_of_the_authority_without_an_identity_is_refused() -> None:
+    async with serving([session_service(Sessions())]) as server:
+        key = certificates.generate_key()
+        now = certificates.now()
+        nobody = certificates.leaf(
+            key.public_key(),
+            "nobody",
+            issuer_key=server.authority._key,
+            issuer_common_name=str(server.authority.certificate.subject.rdns[0].rfc4514_string()).removeprefix("CN="),
+            not_before=now - timedelta(1),
+            not_after=now + timedelta(1),
+            uri="https://example.test/administrators/local",
+        )
+        pem = certificates.certificate_pem(nobody)
+        credentials = Credentials(certificates.private_key_pem(key), pem, server.authority.certificate_pem)
+        async with open_channel(server.address, credentials) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+        assert isinstance(from_rpc_error(caught.value), UnauthenticatedError)
+
+
+async def test_a_client_refuses_a_server_of_another_authority() -> None:
+    async with serving() as server:
+        stranger = CertificateAuthority.create().issue_credentials(Identity.of(Role.ADMINISTRATOR, "x"))
+        async with open_channel(server.address, stranger) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+        error = from_rpc_error(caught.value, address=server.address)
+        assert isinstance(error, UnauthenticatedError)
+        assert error.message.startswith(f"the server at {server.address} did not prove that it belongs to")
+
+
+async def test_a_client_refuses_a_server_under_a_name_that_is_not_its_own() -> None:
+    authority = CertificateAuthority.create()
+    credentials = authority.issue_credentials(Identity.of(Role.SERVICE, "x"), names=["elsewhere.lan"])
+    server = GrpcServer("127.0.0.1:0", ServerCredentials(credentials), [])
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}", credentials) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+    assert isinstance(from_rpc_error(caught.value), UnauthenticatedError)
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("host", NAMES)
+async def test_a_server_is_reached_under_each_of_its_names(host: str) -> None:
+    authority = CertificateAuthority.create()
+    credentials = authority.issue_credentials(Identity.of(Role.SERVICE, "x"), names=NAMES)
+    server = GrpcServer("[::]:0" if ":" in host else "0.0.0.0:0", ServerCredentials(credentials), [])
+    await server.start()
+    address = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    async with open_channel(address, credentials) as channel:
+        response = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
+    await server.stop(0)
+
+
+async def test_an_error_of_the_domain_arrives_whole() -> None:
+    sessions = Sessions()
+    async with serving([session_service(sessions)]) as server:
+
+        async def refuse() -> str:
+            raise InvalidArgumentError("size is -1", field="size", reason="SIZE_NEGATIVE", metadata={"size": "-1"})
+
+        sessions.get = refuse
+        with pytest.raises(InvalidArgumentError) as caught:
+            await get(server)
+        error = caught.value
+        assert (error.message, error.field, error.reason, error.metadata) == (
+            "size is -1",
+            "size",
+            "SIZE_NEGATIVE",
+            {"size": "-1"},
+        )
+
+
+async def test_an_error_after_some_answers_of_a_stream_arrives_whole() -> None:
+    sessions = Sessions()
+
+    async def two_then_lost() -> AsyncIterator[str]:
+        yield "one"
+        yield "two"
+        raise NotFoundError("sessions/x is gone", metadata={"session": "sessions/x"})
+
+    sessions.watch = two_then_lost
+    async with serving([session_service(sessions)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        call: Any = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
+        assert [(await call.read()).session.name for _ in range(2)] == ["one", "two"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert from_rpc_error(caught.value).metadata == {"session": "sessions/x"}
+
+
+async def test_an_error_inside_a_task_group_arrives_as_itself() -> None:
+    sessions = Sessions()
+
+    async def fail() -> str:
+        raise NotFoundError("sessions/x does not exist")
+
+    async def fail_in_a_group() -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+        return ""
+
+    sessions.get = fail_in_a_group
+    async with serving([session_service(sessions)]) as server:
+        with pytest.raises(NotFoundError, match="sessions/x does not exist"):
+            await get(server)
+
+
+async def test_a_defect_is_logged_and_its_text_stays_inside(caplog: pytest.LogCaptureFixture) -> None:
+    sessions = Sessions()
+
+    async def break_down() -> str:
+        raise RuntimeError("password=hunter2")
+
+    async def break_down_later() -> AsyncIterator[str]:
+        yield "one"
+        raise RuntimeError("password=hunter2")
+
+    sessions.get, sessions.watch = break_down, break_down_later
+    async with serving([session_service(sessions)]) as server:
+        for call in (get, watch):
+            with pytest.raises(InternalError) as caught:
+                await call(server)
+            assert caught.value.message == "the server met an error of its own: its log says more"
+    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True] * 2
+
+
+async def test_an_abort_of_the_handler_passes_through() -> None:
+    async with serving([session_service(Sessions())]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.SessionServiceStub(channel).CancelSession(pb.CancelSessionRequest(), timeout=10)
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.OUT_OF_RANGE, "by hand")
+
+
+async def test_a_nested_calls_error_is_passed_on_unless_it_is_about_trust() -> None:
+    inner_sessions, outer_sessions = Sessions(), Sessions()
+
+    async def missing() -> str:
+        raise NotFoundError("images/x does not exist")
+
+    inner_sessions.get = missing
+    async with serving([session_service(inner_sessions)]) as inner, serving([session_service(outer_sessions)]) as outer:
+
+        def ask_as(role: Role) -> Callable[[], Awaitable[str]]:
+            async def ask() -> str:
+                async with inner.dial(role) as channel:
+                    stub = pb_grpc.SessionServiceStub(channel)
+                    return str((await stub.GetSession(pb.GetSessionRequest(), timeout=5)).session.name)
+
+            return ask
+
+        outer_sessions.get = ask_as(Role.ADMINISTRATOR)
+        with pytest.raises(NotFoundError, match="images/x does not exist"):
+            await get(outer)
+        outer_sessions.get = ask_as(Role.MACHINE)
+        with pytest.raises(InternalError, match="an error of its own"):
+            await get(outer)
+
+
+async def test_a_cancelled_call_reaches_the_handlers_cleanup() -> None:
+    sessions = Sessions()
+    cleaned = asyncio.Event()
+
+    async def for_ever() -> AsyncIterator[str]:
+        try:
+            yield "one"
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    sessions.watch = for_ever
+    async with serving([session_service(sessions)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        call = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
+        async for _ in call:
+            break
+        call.cancel()
+        await asyncio.wait_for(cleaned.wait(), 5)
+
+
+async def test_messages_flow_both_ways_at_once() -> None:
+    async with serving([participation_service()]) as server, server.dial(Role.MACHINE) as channel:
+
+        async def requests() -> AsyncIterator[participation_pb.ParticipateRequest]:
+            for sequence in range(1, 101):
+                yield participation_pb.ParticipateRequest(sequence=sequence)
+
+        call = participation_grpc.ParticipationServiceStub(channel).Participate(requests(), timeout=10)
+        assert [response.acknowledged_sequence async for response in call] == list(range(1, 101))
+
+
+async def test_messages_are_read_and_written_by_hand_too() -> None:
+    async with serving([participation_service()]) as server, server.dial(Role.MACHINE) as channel:
+        call = participation_grpc.ParticipationServiceStub(channel).Participate(timeout=10)
+        for sequence in (1, 2):
+            await call.write(participation_pb.ParticipateRequest(sequence=sequence))
+            response: Any = await call.read()
+            assert response.acknowledged_sequence == sequence
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_health_and_reflection_answer_every_enrolled_role() -> None:
+    async with serving([session_service(Sessions())]) as server:
+        for role in (Role.ADMINISTRATOR, Role.MACHINE, Role.SENDER, Role.SERVICE):
+            async with server.dial(role) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                for name in ("", "fleetcast.scheduler.v1.SessionService"):
+                    response = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+                    assert response.status == health_pb2.HealthCheckResponse.SERVING
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5)
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_buf_curl_lists_and_calls_services_with_an_administrators_certificate(tmp_path: Path) -> None:
+    buf = Path(sys.executable).with_name("buf")
+    async with serving([session_service(Sessions())]) as server:
+        server.credentials(Role.ADMINISTRATOR).save(tmp_path)
+        files = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+        trust = [argument for flag, name in files.items() for argument in (f"--{flag}", str(tmp_path / name))]
+        base = f"https://{server.address}"
+
+        async def curl(*arguments: str) -> str:
+            command = [str(buf), "curl", "--protocol", "grpc", *trust, *arguments]
+            result = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=tmp_path)
+            assert result.returncode == 0, result.stderr
+            return result.stdout
+
+        assert "fleetcast.scheduler.v1.SessionService" in await curl("--list-services", base)
+        method = f"{base}/fleetcast.scheduler.v1.SessionService/GetSession"
+        assert "administrators/test" in await curl("-d", "{}", method)
+
+
+async def test_a_failed_call_is_a_failed_span_joined_to_its_caller() -> None:
+    exporter = recorded_spans()
+    sessions = Sessions()
+
+    async def break_down() -> str:
+        raise RuntimeError("broken")
+
+    async def refuse() -> str:
+        raise NotFoundError("sessions/x does not exist")
+
+    method = "/fleetcast.scheduler.v1.SessionService/GetSession"
+    async with serving([session_service(sessions)]) as server:
+        for handler, code, status in [
+            (sessions._nothing, grpc.StatusCode.OK, StatusCode.UNSET),
+            (refuse, grpc.StatusCode.NOT_FOUND, StatusCode.UNSET),  # the caller's fault, says the convention
+            (break_down, grpc.StatusCode.INTERNAL, StatusCode.ERROR),
+        ]:
+            sessions.get = handler
+            exporter.clear()
+            with tracer(__name__).start_as_current_span("command") as command:
+                try:
+                    await get(server)
+                except FleetcastError as error:
+                    assert error.code is code  # noqa: PT017 - one of the cases succeeds
+            served = next(span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER)
+            called = next(span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT)
+            assert served.name == called.name == method
+            assert served.attributes is not None
+            assert served.attributes["rpc.grpc.status_code"] == code.value[0]
+            assert served.attributes["fleetcast.caller"] == "administrators/test"
+            assert served.status.status_code is status
+            assert called.status.status_code is (StatusCode.UNSET if code is grpc.StatusCode.OK else StatusCode.ERROR)
+            assert served.parent is not None
+            assert served.parent.span_id == called.context.span_id
+            assert called.parent is not None
+            assert called.parent.span_id == command.get_span_context().span_id
+
+
+async def test_a_failed_stream_is_a_failed_span() -> None:
+    exporter = recorded_spans()
+    sessions = Sessions()
+
+    async def break_down() -> AsyncIterator[str]:
+        yield "one"
+        raise RuntimeError("broken")
+
+    sessions.watch = break_down
+    async with serving([session_service(sessions)]) as server:
+        with pytest.raises(InternalError):
+            await watch(server)
+    served = next(span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER)
+    assert served.status.status_code is StatusCode.ERROR
+    assert served.attributes is not None
+    assert served.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INTERNAL.value[0]
+
+
+async def test_health_checks_leave_no_spans() -> None:
+    exporter = recorded_spans()
+    async with serving() as server, server.dial(Role.MACHINE) as channel:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert not [span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
+
+
+async def test_a_method_without_declared_roles_is_a_start_up_error() -> None:
+    credentials = ServerCredentials(CertificateAuthority.create().issue_credentials(Identity.of(Role.SERVICE, "x")))
+
+    def build(service: Service) -> GrpcServer:
+        return GrpcServer("localhost:0", credentials, [service])
+
+    good = session_service(Sessions())
+    missing = Service(good.add, good.servicer, good.full_name, {"GetSession": ADMINISTRATORS})
+    with pytest.raises(ValueError, match="no roles are declared for CancelSession, CreateSession"):
+        build(missing)
+    with pytest.raises(ValueError, match="has no method GetSesion"):
+        build(session_service(Sessions(), GetSesion=ADMINISTRATORS))
+    with pytest.raises(ValueError, match=r"fleetcast\.Nothing is not the name of a known service"):
+        build(Service(good.add, good.servicer, "fleetcast.Nothing", {}))
+
+
+async def test_a_stream_that_is_a_coroutine_is_a_start_up_error() -> None:
+    class Wrong(Sessions):
+        async def WatchSession(self, request: Any, context: Any) -> Any:  # type: ignore[override]
+            return []
+
+    class Blocking(Sessions):
+        def GetSession(self, request: Any, context: Any) -> Any:
+            return pb.GetSessionResponse()
+
+    with pytest.raises(ValueError, match="WatchSession streams its answer: it must be an async generator"):
+        session_service(Wrong()).check()
+    with pytest.raises(ValueError, match="GetSession must be a coroutine function"):
+        session_service(Blocking()).check()
+
+
+async def test_a_port_in_use_is_named_with_what_to_do() -> None:
+    async with serving() as server:
+        again = GrpcServer(f"localhost:{server.server.port}", ServerCredentials(server.credentials(Role.SERVICE)), [])
+        with pytest.raises(FailedPreconditionError) as caught:
+            await again.start()
+        port = server.server.port
+        assert caught.value.message == (
+            f"cannot listen on localhost:{port}: port {port} is in use by another process; "
+            "stop that one, or choose another port with --listen"
+        )
+        await again.stop(0)
+
+
+async def test_addresses_that_cannot_be_listened_on_are_named() -> None:
+    credentials = ServerCredentials(CertificateAuthority.create().issue_credentials(Identity.of(Role.SERVICE, "x")))
+    for listen, message in [
+        ("192.0.2.1:0", "this host does not have that address"),
+        ("no-such-host.invalid:0", "is not a known host name"),
+    ]:
+        with pytest.raises(FailedPreconditionError, match=message):
+            await GrpcServer(listen, credentials, []).start()
+    with pytest.raises(InvalidArgumentError, match="write HOST:PORT"):
+        GrpcServer("localhost:x", credentials, [])
+
+
+async def test_a_port_is_free_again_right_after_the_end() -> None:
+    async with serving([session_service(Sessions())]) as first:
+        await get(first)
+        port = first.server.port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+    credentials = first.authority.issue_credentials(Identity.of(Role.SERVICE, "x"), names=NAMES)
+    again = GrpcServer(f"localhost:{port}", ServerCredentials(credentials), [])
+    await again.start()
+    await again.stop(0)
+
+
+async def test_a_call_in_flight_is_finished_before_the_end() -> None:
+    sessions = Sessions()
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        entered.set()
+        await release.wait()
+        return "done"
+
+    sessions.get = slow
+    async with serving([session_service(sessions)]) as server:
+        call = asyncio.create_task(get(server))
+        await entered.wait()
+        stop = asyncio.create_task(server.server.stop(10))
+        await asyncio.sleep(0.05)
+        with pytest.raises(UnavailableError):
+            await get(server)
+        release.set()
+        assert await call == "done"
+        await asyncio.wait_for(stop, 5)
+
+
+async def test_a_call_that_does_not_finish_is_ended_after_the_grace() -> None:
+    sessions = Sessions()
+    entered = asyncio.Event()
+
+    async def for_ever() -> str:
+        entered.set()
+        await asyncio.Event().wait()
+        return ""
+
+    sessions.get = for_ever
+    async with serving([session_service(sessions)]) as server:
+        call = asyncio.create_task(get(server))
+        await entered.wait()
+        await asyncio.wait_for(server.server.stop(0.1), 5)
+        with pytest.raises(FleetcastError):
+            await call
+
+
+async def test_streams_end_in_order_when_the_server_stops() -> None:
+    sessions = Sessions()
+    waiting = asyncio.Event()
+
+    async def for_ever() -> AsyncIterator[str]:
+        try:
+            yield "one"
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            sessions.events.append("cleaned up")
+
+    sessions.watch = for_ever
+    async with serving([session_service(sessions)]) as server, server.dial(Role.MACHINE) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        states = [(await health.read()).status]
+        call = asyncio.create_task(watch(server))
+        await waiting.wait()
+        await asyncio.wait_for(server.server.stop(10), 5)
+        with pytest.raises(UnavailableError, match="the server is stopping") as caught:
+            await call
+        assert caught.value.reason == "SERVER_STOPPING"
+        assert sessions.events == ["cleaned up"]
+        states.append((await health.read()).status)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health.read()
+        assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+async def test_a_new_certificate_is_shown_from_the_next_handshake_on() -> None:
+    authority = CertificateAuthority.create()
+    identity = Identity.of(Role.SERVICE, "x")
+    credentials = ServerCredentials(authority.issue_credentials(identity, names=["elsewhere.lan"]))
+    server = GrpcServer("localhost:0", credentials, [])
+    await server.start()
+
+    async def check() -> None:
+        bearer = authority.issue_credentials(Identity.of(Role.MACHINE, "x"))
+        async with open_channel(f"localhost:{server.port}", bearer) as channel:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await check()
+    credentials.replace(authority.issue_credentials(identity, names=NAMES))
+    await check()
+    await server.stop(0)
+
+
+async def test_a_certificate_near_its_end_is_issued_anew_without_a_restart() -> None:
+    authority = CertificateAuthority.create()
+    identity = Identity.of(Role.SERVICE, "x")
+    near = authority.issue_credentials(identity, names=["elsewhere.lan"], lifetime=timedelta(hours=1))
+    fresh = authority.issue_credentials(identity, names=NAMES)
+    credentials = ServerCredentials(near, TrustBundle(authority.certificate), reissue=lambda: fresh)
+    server = GrpcServer("localhost:0", credentials, [])
+    await server.start()
+    async with open_channel(f"localhost:{server.port}", fresh) as channel:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    await server.stop(0)
+
+
+async def test_messages_beyond_the_limit_are_refused_by_the_transport() -> None:
+    request = pb.GetSessionRequest(name="x" * (16 * 2**20 + 1))
+    async with serving([session_service(Sessions())]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.SessionServiceStub(channel).GetSession(request, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
