@@ -1,1 +1,1 @@
-"""TODO"""
+"""The catalog: image versions, their content, and who needs them."""

@@ -1,0 +1,96 @@
+"""The command `fleetcast-catalog`: the catalog alone, on its own host."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fleetcast_kit import logs, telemetry
+from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.server import GrpcServer, run_until_signal
+from fleetcast_kit.trust import ServerCredentials
+
+from fleetcast_catalog.app import open_catalog
+from fleetcast_catalog.settings import CatalogSettings
+
+NAME = "fleetcast-catalog"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES_HELP)
+
+
+@app.callback()
+def root() -> None:
+    """The catalog of fleetcast: image versions and their chunks."""
+
+
+@app.command()
+def run(
+    *,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where chunks and the database are kept.")
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
+    ] = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The catalog's own ca.pem, cert.pem and key.pem; by default DATA_DIR/server."),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file with these settings in [catalog]."),
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""
+    settings = CatalogSettings.load(
+        config=config,
+        data_dir=data_dir,
+        database_url=database_url,
+        listen=listen,
+        credentials=credentials,
+        log_format=log_format,
+    )
+    logs.configure(NAME, settings.log_format)
+    telemetry.start(NAME)
+    try:
+        asyncio.run(_serve(settings))
+    finally:
+        telemetry.stop()
+
+
+async def _serve(settings: CatalogSettings) -> None:
+    credentials = Credentials.load(settings.credentials or settings.data_dir / "server")
+    catalog = await open_catalog(settings.data_dir, settings.database_url)
+    server = GrpcServer(settings.listen, ServerCredentials(credentials), catalog.services)
+
+    async def stop() -> None:
+        await server.stop()
+        await catalog.stop()
+
+    try:
+        await catalog.start()
+        await server.start()
+        print(f"ready on port {server.port}", flush=True)
+    except BaseException:
+        await stop()
+        raise
+    await run_until_signal(stop)
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run_command_line(app, NAME, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Builds the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_kit.database import open_database
+from fleetcast_kit.errors import FailedPreconditionError
+from fleetcast_kit.files import make_private_directory
+from fleetcast_kit.server import Service
+
+from fleetcast_catalog.catalog import Catalog
+from fleetcast_catalog.importing import Workshop
+from fleetcast_catalog.pins import PinnedStore
+from fleetcast_catalog.reclamation import Reclamation
+from fleetcast_catalog.servicer import catalog_service
+from fleetcast_catalog.store import ImageStore
+
+MIGRATIONS = "fleetcast_catalog.migrations"
+MAX_IMPORTS = 4
+"""Imports that run at once; more of them wait."""
+
+INCOMING = "incoming"
+LOCK_FILE = "catalog.lock"
+
+
+class CatalogApp:
+    """The catalog: its service, and what is behind it."""
+
+    def __init__(self, workshop: Workshop, resources: AsyncExitStack) -> None:
+        self._workshop = workshop
+        self._resources = resources
+        self._catalog = Catalog(workshop)
+        self.services: list[Service] = [catalog_service(self._catalog)]
+        """What a server serves, from `start` on."""
+
+    @property
+    def chunk_store(self) -> ChunkStore:
+        """The stored chunks, for a sender on the same host."""
+        return self._workshop.store
+
+    async def start(self) -> None:
+        """Removes what an interrupted process left. To be awaited before the server listens."""
+        await self._workshop.reclamation.recover()
+
+    async def stop(self) -> None:
+        """Ends imports without a trace, and closes. To be awaited after the server stopped."""
+        await self._catalog.stop()
+        await self._resources.aclose()
+
+
+async def open_catalog(data_directory: Path, database_url: str = "") -> CatalogApp:
+    """Returns the catalog whose chunks are in `data_directory`, which is its own alone until it stops.
+
+    `database_url` is `sqlite:///PATH` or `postgresql://…`; empty means catalog.db in the data directory.
+
+    Raises:
+        InvalidArgumentError: `database_url` is not of a supported database.
+        FailedPreconditionError: the directory cannot be used, another catalog uses it, or a newer version did.
+        UnavailableError: the database cannot be opened.
+    """
+    resources = AsyncExitStack()
+    try:
+        data_directory = resources.enter_context(_taken(data_directory))
+        database = open_database(database_url or f"sqlite:///{data_directory / 'catalog.db'}")
+        resources.push_async_callback(database.close)
+        await database.upgrade(MIGRATIONS)
+        thread_count = max(2, min(8, os.cpu_count() or 2))
+        images = ImageStore(database)
+        store = ChunkStore(data_directory / "store")
+        pinned = PinnedStore(store)
+        incoming = data_directory / INCOMING
+        workshop = Workshop(
+            images=images,
+            store=store,
+            pinned=pinned,
+            reclamation=Reclamation(images, store, pinned, incoming),
+            incoming=incoming,
+            chunk_threads=resources.enter_context(ThreadPoolExecutor(thread_count, "catalog-chunk")),
+            chunk_thread_count=thread_count,
+            import_threads=resources.enter_context(ThreadPoolExecutor(MAX_IMPORTS, "catalog-import")),
+            slots=asyncio.Semaphore(MAX_IMPORTS),
+        )
+        return CatalogApp(workshop, resources)
+    except BaseException:
+        await resources.aclose()
+        raise
+
+
+@contextmanager
+def _taken(data_directory: Path) -> Iterator[Path]:
+    """Yields the data directory as an absolute path, made on first use and locked against other catalogs."""
+    path = data_directory.absolute()
+    try:
+        make_private_directory(path)
+        (path / INCOMING).mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FailedPreconditionError(
+            f"the data directory {path} cannot be used: {error.strerror}; choose another with --data-dir",
+            reason="DATA_DIRECTORY_UNUSABLE",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    except BlockingIOError as error:
+        raise FailedPreconditionError(
+            f"another catalog uses the data directory {path}: stop it, or choose another with --data-dir",
+            reason="DATA_DIRECTORY_IN_USE",
+        ) from error
+    finally:
+        os.close(lock)

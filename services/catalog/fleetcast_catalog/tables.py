@@ -1,0 +1,78 @@
+"""The catalog's tables. Only `store` uses them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class _Instant(sa.TypeDecorator[datetime]):
+    """An instant as microseconds since 1970: SQLite has no type that keeps the time zone."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class ImageRow(SQLModel, table=True):
+    """An image version."""
+
+    __tablename__ = "image"
+    __table_args__ = (sa.UniqueConstraint("image", "version"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    image: str
+    version: str
+    state: str = Field(index=True)
+    format: int
+    source_file: str
+    request_id: str = Field(index=True)
+    create_time: datetime = Field(sa_type=_Instant)
+    ready_time: datetime | None = Field(default=None, sa_type=_Instant)
+    verify_time: datetime | None = Field(default=None, sa_type=_Instant)
+    size_bytes: int = Field(default=0, sa_type=sa.BigInteger)
+    chunk_size_bytes: int
+    chunk_count: int = Field(default=0, sa_type=sa.BigInteger)
+    zero_chunk_count: int = Field(default=0, sa_type=sa.BigInteger)
+    stored_bytes: int = Field(default=0, sa_type=sa.BigInteger)
+    added_bytes: int = Field(default=0, sa_type=sa.BigInteger)
+    damaged_chunk_count: int = Field(default=0, sa_type=sa.BigInteger)
+    wim_images: str = Field(default="[]", sa_type=sa.Text)
+
+
+class ChunkTableRow(SQLModel, table=True):
+    """The packed chunk table of a version: one value, since 50,000 rows an image would only ever be read together."""
+
+    __tablename__ = "chunk_table"
+
+    image_id: int = Field(primary_key=True, foreign_key="image.id", ondelete="CASCADE")
+    packed: bytes = Field(sa_type=sa.LargeBinary)
+
+
+class HoldRow(SQLModel, table=True):
+    """A resource that needs a version."""
+
+    __tablename__ = "hold"
+
+    image_id: int = Field(primary_key=True, foreign_key="image.id")
+    holder: str = Field(primary_key=True)
+
+
+class DeletionRow(SQLModel, table=True):
+    """A deletion that was carried out, to answer its retry."""
+
+    __tablename__ = "deletion"
+
+    request_id: str = Field(primary_key=True)
+    reclaimed_bytes: int = Field(sa_type=sa.BigInteger)
+    create_time: datetime = Field(sa_type=_Instant)
