@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lab import INTERFACE, NetworkLab, _namespaces, remove_abandoned_labs
+from tests.support import namespaces
+from tests.support.lab import INTERFACE, PREFIX, NetworkLab
 from tests.support.loss import Loss
 from tests.support.lossy import Bursts
+from tests.support.namespaces import LabError
 
 pytestmark = pytest.mark.lab
 
@@ -91,6 +93,15 @@ def test_a_group_reaches_every_receiver_and_arrives_coalesced(open_lab: Callable
     assert all(largest > 1400 for _, largest in results)
 
 
+def test_a_switch_that_coalesces_loses_nothing(open_lab: Callable[..., NetworkLab]) -> None:
+    lab = open_lab(receiver_count=2, coalescing="switch")
+    assert all(total == 4000 and largest > 1400 for total, largest in multicast(lab, 4000))
+    frames = 4000 * (1400 + 8 + 20 + 14)
+    assert frames <= lab.sent_bytes(lab.sender) < frames * 1.01
+    with pytest.raises(LabError):
+        lab.set_loss(lab.receivers[0], Loss(fraction=0.1))
+
+
 def test_packets_have_wire_size_between_the_hosts(open_lab: Callable[..., NetworkLab]) -> None:
     lab = open_lab(receiver_count=1)
     before = lab.sent_bytes(lab.sender)
@@ -155,9 +166,9 @@ def test_hosts_have_ipv6_and_the_mtu_asked_for(open_lab: Callable[..., NetworkLa
 def test_nothing_is_left_when_a_lab_closes() -> None:
     with NetworkLab(receiver_count=1) as lab:
         process = lab.popen(lab.sender, ["sleep", "600"])
-        names = [host.namespace for host in lab.hosts]
+        made = {host.namespace for host in lab.hosts}
     assert process.returncode is not None
-    assert not set(names) & set(_namespaces())
+    assert not made & set(namespaces.names())
 
 
 def test_the_next_lab_removes_what_a_killed_run_left() -> None:
@@ -170,8 +181,8 @@ def test_the_next_lab_removes_what_a_killed_run_left() -> None:
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stdout
     pid, namespace = output.split()
-    assert namespace in _namespaces()
-    remove_abandoned_labs()
-    assert namespace not in _namespaces()
+    assert namespace in namespaces.names()
+    namespaces.remove_abandoned(PREFIX)
+    assert namespace not in namespaces.names()
     status = Path("/proc", pid, "stat")
     assert not status.exists() or status.read_text().split()[2] in "ZX"
