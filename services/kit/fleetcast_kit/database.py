@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
 from opentelemetry.semconv.metrics import MetricInstruments
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -70,9 +70,9 @@ class Database:
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(self._migrate, migrations_package)
-        except (OperationalError, OSError) as error:
+        except (DBAPIError, OSError) as error:
             cause = getattr(error, "orig", None) or error
-            raise UnavailableError(f"the database {self.name} cannot be opened: {cause}") from error
+            raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
         finally:
             await engine.dispose()
 
