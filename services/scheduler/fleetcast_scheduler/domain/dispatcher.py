@@ -58,6 +58,10 @@ class Dispatcher:
         self.ledger.sessions[session.name] = session
         self.ledger.record(session)
 
+    def recall(self, session: Session) -> None:
+        """Knows a stored session again that ended before; it is forgotten with the next cycle."""
+        self.ledger.sessions.setdefault(session.name, session)
+
     def session(self, name: str) -> Session:
         """Returns a session that is open or ended lately.
 
@@ -127,7 +131,7 @@ class Dispatcher:
         session = self.session(name)
         if session.state.final:
             participant = session.participants.get(joiner.machine)
-            if participant is None or not recalled(session, participant):
+            if participant is None or not _recalled(session, participant):
                 raise _ended(session)
             self.ledger.events.append(MachinesNotified(name, (joiner.machine,), farewell(session, participant)))
             self.ledger.record(session, participant)
@@ -240,7 +244,7 @@ class Dispatcher:
         self.ledger.record(session, participant)
 
 
-def recalled(session: Session, participant: Participant) -> bool:
+def _recalled(session: Session, participant: Participant) -> bool:
     """True if a machine that comes back to an ended session is told what it became, instead of being refused.
 
     One that succeeded may not have heard so; one that failed by itself has nothing to gain from hearing it again.

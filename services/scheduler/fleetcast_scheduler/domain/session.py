@@ -141,6 +141,16 @@ class Session:
         return self.present_count + self.counts[ParticipantState.LOST]
 
     @property
+    def participant_count(self) -> int:
+        """Participants in every state."""
+        return self.counts.total()
+
+    @property
+    def succeeded_count(self) -> int:
+        """Participants that hold the proven image."""
+        return self.counts[ParticipantState.SUCCEEDED]
+
+    @property
     def failed_count(self) -> int:
         """Participants that ended without the proven image."""
         return self.counts[ParticipantState.FAILED] + self.counts[ParticipantState.DISMISSED]

@@ -68,6 +68,8 @@ class Transmissions:
         self.changed_senders: set[str] = set()
         self.changed: set[str] = set()
         """Names of the transmissions to be stored."""
+        self.reported: set[str] = set()
+        """Names of those of which only the totals are newer than stored."""
         self.commands: list[CommandIssued] = []
         self._unsettled: set[str] = set()
         self._epoch = 0
@@ -247,6 +249,7 @@ class Transmissions:
                 self._issue(self.senders[sender], StopTransmission(report.transmission))
             return []
         transmission.totals = report.totals
+        self.reported.add(transmission.name)
         if goes_on or not transmission.state.live:
             return []
         return [self._fail(transmission, report.error or "the sender stopped it", now)]
@@ -263,7 +266,7 @@ class Transmissions:
             if transmission.release_time is not None:
                 if now >= transmission.release_time:
                     del self.transmissions[transmission.name]
-                    self.changed.add(transmission.name)
+                    self.changed.discard(transmission.name)
                     outcomes.append(CapacityChanged())
             elif transmission.state.live:
                 sender = self.senders[transmission.sender]

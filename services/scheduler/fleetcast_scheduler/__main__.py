@@ -1,0 +1,92 @@
+"""The command `fleetcast-scheduler`: the scheduler alone, on its own host."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fleetcast_kit import logs, telemetry
+from fleetcast_kit.addresses import join_address, served_names, split_address
+from fleetcast_kit.bootstrap import open_installation
+from fleetcast_kit.commandline import run_command_line
+from fleetcast_kit.server import GrpcServer, run_until_signal
+
+from fleetcast_scheduler.app import open_scheduler
+from fleetcast_scheduler.settings import SchedulerSettings
+
+NAME = "fleetcast-scheduler"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scheduler of fleetcast.")
+
+
+@app.callback()
+def root() -> None:
+    """The scheduler of fleetcast: machines, sessions, admission, senders."""
+
+
+@app.command()
+def run(
+    *,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of the authority and the database.")] = None,
+    database_url: Annotated[str | None, typer.Option(help="sqlite:///PATH or postgresql://…")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on.")] = None,
+    advertise: Annotated[list[str] | None, typer.Option(help="Name or address by which others reach it.")] = None,
+    catalog: Annotated[str | None, typer.Option(help="HOST:PORT of the catalog.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="human or json.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with the settings.")] = None,
+) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    settings = SchedulerSettings.load(
+        config=config,
+        data_dir=data_dir,
+        database_url=database_url,
+        listen=listen,
+        advertise=advertise,
+        catalog=catalog,
+        log_format=log_format,
+    )
+    logs.configure(NAME, settings.log_format)
+    telemetry.start(NAME)
+    try:
+        asyncio.run(serve(settings))
+    finally:
+        telemetry.stop()
+
+
+async def serve(settings: SchedulerSettings) -> None:
+    """Serves until a signal comes.
+
+    Raises:
+        FleetcastError: the settings cannot be used; the sentence says why.
+    """
+    installation = open_installation(settings.data_dir, listen=settings.listen, advertise=settings.advertise)
+    url = settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'scheduler.db'}"
+    scheduler = await open_scheduler(url, authority=installation.authority, trust=installation.trust)
+    server = GrpcServer(settings.listen, installation.server, scheduler.services)
+
+    async def stop() -> None:
+        await server.stop()
+        await scheduler.stop()
+
+    try:
+        await server.start()
+        await scheduler.start(settings.catalog, installation.service)
+    except BaseException:
+        await stop()
+        raise
+    names = settings.advertise or served_names(settings.listen)
+    host, port = split_address(names[0]) if settings.advertise else (names[0], server.port)
+    installation.publish_administrator(join_address(host, port))
+    await run_until_signal(stop)
+
+
+def main() -> None:
+    """Runs the command line."""
+    sys.exit(run_command_line(app, NAME, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Builds the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.database import Database, open_database
+from fleetcast_kit.errors import UnavailableError
+from fleetcast_kit.server import Service
+from fleetcast_kit.trust import TrustBundle
+
+from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.domain.session import Timing
+from fleetcast_scheduler.enrolment import Enrolment
+from fleetcast_scheduler.enrolment_servicer import enrolment_service
+from fleetcast_scheduler.enrolment_store import EnrolmentStore
+from fleetcast_scheduler.holds import Holds
+from fleetcast_scheduler.participation_servicer import participation_service
+from fleetcast_scheduler.pump import Pump
+from fleetcast_scheduler.sender_registry_servicer import sender_registry_service
+from fleetcast_scheduler.session_servicer import session_service
+from fleetcast_scheduler.sessions import Sessions
+from fleetcast_scheduler.store import MIGRATIONS, Store
+
+
+class SchedulerApp:
+    """The scheduler: its services, and the loops behind them."""
+
+    def __init__(
+        self, database: Database, pump: Pump, catalog: Catalog, holds: Holds, services: Sequence[Service]
+    ) -> None:
+        self.services = list(services)
+        """What a server serves. They answer once the server listens, and decide from `start` on."""
+        self.pump = pump
+        self._database = database
+        self._catalog = catalog
+        self._holds = holds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, catalog_address: str, credentials: Credentials) -> None:
+        """Starts to decide; the catalog is at `catalog_address` (HOST:PORT) and sees `credentials`, of a service.
+
+        The catalog need not be there yet.
+        """
+        self._catalog.open(catalog_address, credentials)
+        self._tasks = [
+            asyncio.create_task(self.pump.run(), name="scheduler pump"),
+            asyncio.create_task(self._holds.run(self.pump), name="scheduler holds"),
+        ]
+
+    async def stop(self) -> None:
+        """Stores what is decided and ends. To be awaited after the server stopped; nothing is lost without it."""
+        if self._tasks:
+            with suppress(UnavailableError):
+                await self.pump.durable()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._catalog.close()
+        await self._database.close()
+
+
+async def open_scheduler(
+    database_url: str,
+    *,
+    authority: CertificateAuthority,
+    trust: TrustBundle,
+    timing: Timing | None = None,
+    clock: Callable[[], float] = time.time,
+) -> SchedulerApp:
+    """Returns the scheduler with what its database holds; nothing is decided before `start`.
+
+    `trust` is the bundle of the server that will serve it: enrolment tokens go in there.
+
+    Raises:
+        InvalidArgumentError: `database_url` is not of a supported database.
+        FailedPreconditionError: a newer version of the program has used the database.
+        UnavailableError: the database cannot be opened.
+    """
+    database = open_database(database_url)
+    try:
+        await database.upgrade(MIGRATIONS)
+        store = Store(database)
+        now = clock()
+        dispatcher = Dispatcher(
+            timing,
+            sessions=await store.load_open_sessions(),
+            senders=await store.load_senders(),
+            transmissions=await store.load_leases(now),
+        )
+        dispatcher.recover(now)
+        enrolment = Enrolment(EnrolmentStore(database), authority, trust)
+        await enrolment.start()
+    except BaseException:
+        await database.close()
+        raise
+    catalog = Catalog()
+    holds = Holds(catalog)
+    pump = Pump(dispatcher, store, session_ended=holds.session_ended, clock=clock)
+    sessions = Sessions(pump, store, catalog, holds)
+    services = [
+        session_service(sessions),
+        participation_service(sessions, pump),
+        sender_registry_service(pump),
+        enrolment_service(enrolment),
+    ]
+    return SchedulerApp(database, pump, catalog, holds, services)

@@ -1,0 +1,87 @@
+"""Domain objects as rows, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from fleetcast_scheduler.domain.participant import Participant, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.domain.sender import Registration, Sender
+from fleetcast_scheduler.domain.session import RatePolicy, Session, SessionMode, SessionState
+from fleetcast_scheduler.domain.start_rules import Match, StartRules
+from fleetcast_scheduler.domain.transmission import Transmission, TransmissionState, TransmissionTotals
+from fleetcast_scheduler.tables import ParticipantRow, SenderRow, SessionRow, TransmissionRow
+
+Row = dict[str, Any]
+
+_SESSION_COLUMNS = tuple(SessionRow.model_fields)
+_PARTICIPANT_COLUMNS = tuple(ParticipantRow.model_fields)
+_TRANSMISSION_COLUMNS = tuple(TransmissionRow.model_fields)
+
+
+def session_row(session: Session) -> Row:
+    """Returns the row of a session."""
+    row = {column: getattr(session, column) for column in _SESSION_COLUMNS}
+    return row | {"rules": asdict(session.rules), "rate": asdict(session.rate), "counts": dict(session.counts)}
+
+
+def session_of(row: SessionRow) -> Session:
+    """Returns the session of a row, without participants but with their counts."""
+    values = {column: getattr(row, column) for column in _SESSION_COLUMNS}
+    return Session(
+        **values
+        | {
+            "mode": SessionMode(row.mode),
+            "state": SessionState(row.state),
+            "rules": StartRules(**row.rules | {"match": Match(row.rules["match"])}),
+            "rate": RatePolicy(**row.rate),
+            "counts": Counter({ParticipantState(state): count for state, count in row.counts.items()}),
+        }
+    )
+
+
+def participant_row(participant: Participant) -> Row:
+    """Returns the row of a participant."""
+    row = {column: getattr(participant, column) for column in _PARTICIPANT_COLUMNS}
+    row["totals"] = asdict(participant.totals)
+    return row
+
+
+def participant_of(row: ParticipantRow) -> Participant:
+    """Returns the participant of a row."""
+    values = {column: getattr(row, column) for column in _PARTICIPANT_COLUMNS}
+    return Participant(**values | {"state": ParticipantState(row.state), "totals": ReceptionTotals(**row.totals)})
+
+
+def sender_row(sender: Sender) -> Row:
+    """Returns the row of a sender."""
+    return {
+        "name": sender.name,
+        "registration": asdict(sender.registration),
+        "register_time": sender.register_time,
+        "contact_time": sender.contact_time,
+    }
+
+
+def sender_of(row: SenderRow) -> Sender:
+    """Returns the sender of a row, without a stream."""
+    return Sender(
+        name=row.name,
+        registration=Registration(**row.registration),
+        register_time=row.register_time,
+        contact_time=row.contact_time,
+    )
+
+
+def transmission_row(transmission: Transmission) -> Row:
+    """Returns the row of a transmission."""
+    row = {column: getattr(transmission, column) for column in _TRANSMISSION_COLUMNS}
+    row["totals"] = asdict(transmission.totals)
+    return row
+
+
+def transmission_of(row: TransmissionRow) -> Transmission:
+    """Returns the transmission of a row."""
+    values = {column: getattr(row, column) for column in _TRANSMISSION_COLUMNS}
+    return Transmission(**values | {"state": TransmissionState(row.state), "totals": TransmissionTotals(**row.totals)})

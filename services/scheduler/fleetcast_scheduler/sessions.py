@@ -1,0 +1,221 @@
+"""What operators and machines do with sessions, around the rules: images are held, decisions awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fleetcast_kit import semconv, telemetry
+from fleetcast_kit.errors import NotFoundError
+
+from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.domain.participant import Joiner, Participant
+from fleetcast_scheduler.domain.session import RatePolicy, Session, SessionMode
+from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.domain.transmission import Transmission
+from fleetcast_scheduler.holds import Holds
+from fleetcast_scheduler.locks import Locks
+from fleetcast_scheduler.pump import Pump
+from fleetcast_scheduler.store import Store
+from fleetcast_scheduler.streams import Mailbox
+
+_logger = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+WATCH_SECONDS = 0.25
+"""Changes within this are shown together: far below the second that people wait, far above one message's cost."""
+SLOW_SECONDS = 5.0
+"""A watcher that takes longer for one message is told that it lost changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A session as it is now, and the participants that a reader has not seen."""
+
+    session: Session
+    transmission: Transmission | None
+    participants: list[Participant]
+    lost: bool = False
+
+
+class Sessions:
+    """Sessions, open and ended."""
+
+    def __init__(self, pump: Pump, store: Store, catalog: Catalog, holds: Holds) -> None:
+        self._pump = pump
+        self._store = store
+        self._catalog = catalog
+        self._holds = holds
+        self._locks = Locks()
+
+    # For operators
+
+    async def create(self, image: str, rules: StartRules, rate: RatePolicy, request_id: str) -> Session:
+        """Opens a session on an image, or returns the one that the same request opened before.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+        """
+        async with self._locks.held(f"request {request_id or secrets.token_hex(8)}"):
+            name = await self._store.find_request(request_id) if request_id else None
+            if name is not None:
+                return await self.get(name)
+            session = await self._open(image, SessionMode.SCHEDULED, rules, rate, request_id)
+            await self._pump.durable()
+            return session
+
+    async def get(self, name: str) -> Session:
+        """Returns a session.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = self._pump.dispatcher.ledger.sessions.get(name) or await self._store.find_session(name)
+        if session is None:
+            raise NotFoundError(
+                f"there is no session {name}: list them to see which there are", reason="SESSION_NOT_FOUND"
+            )
+        return session
+
+    async def list(self, after: tuple[float, str] | None, limit: int) -> list[Session]:
+        """Returns sessions, newest first; the ended ones without participants."""
+        stored = await self._store.list_sessions(after, limit)
+        present = self._pump.dispatcher.ledger.sessions
+        return [present.get(session.name, session) for session in stored]
+
+    async def start(self, name: str) -> Session:
+        """Starts a session now.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            FailedPreconditionError: it has ended.
+        """
+        session = await self._recall(name)
+        self._pump.dispatcher.start(name)
+        await self._pump.durable()
+        return session
+
+    async def cancel(self, name: str) -> Session:
+        """Cancels a session; an ended one stays as it is.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = await self._recall(name)
+        self._pump.dispatcher.cancel(name, self._pump.clock())
+        await self._pump.durable()
+        return session
+
+    async def transmission(self, session: Session) -> Transmission | None:
+        """Returns the latest transmission of a session, or None."""
+        latest = f"{session.name}/transmissions/{session.transmission_count}"
+        present = self._pump.dispatcher.pool.transmissions.get(latest)
+        if present is not None or not session.transmission_count:
+            return present
+        return await self._store.last_transmission(session.name)
+
+    async def watch(self, name: str, after_revision: int) -> AsyncIterator[View]:
+        """Yields a session and what changed since `after_revision`, then each change; ends after the final state.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = await self.get(name)
+        seen, lost = after_revision, False
+        if after_revision > session.revision:
+            seen, lost = 0, True
+        first = True
+        with self._pump.pulse.watched(name) as changed:
+            while True:
+                changed.clear()
+                await self._pump.durable()
+                if session.revision > seen or first:
+                    participants = [one for one in session.participants.values() if one.revision > seen]
+                    seen, first = session.revision, False
+                    said_at = time.monotonic()
+                    yield View(session, await self.transmission(session), participants, lost)
+                    lost = time.monotonic() - said_at > SLOW_SECONDS
+                if session.state.final and session.revision == seen:
+                    return
+                await changed.wait()
+                await asyncio.sleep(WATCH_SECONDS)
+
+    # For machines
+
+    async def join_session(self, name: str, joiner: Joiner) -> Mailbox:
+        """A machine joins a session that it names.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            FailedPreconditionError: it has ended, or the image does not fit.
+        """
+        await self._recall(name)
+        return self._pump.join(name, joiner)
+
+    async def join_image(self, image: str, joiner: Joiner) -> Mailbox:
+        """A machine joins the open session for an image, or opens an automatic one.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+            FailedPreconditionError: the image does not fit.
+        """
+        find_open = self._pump.dispatcher.find_open
+        session = find_open(joiner.machine, image)
+        if session is None:
+            pinned = await self._catalog.resolve(image)
+            async with self._locks.held(pinned.name):
+                session = find_open(joiner.machine, pinned.name)
+                if session is None:
+                    session = await self._open(pinned.name, SessionMode.AUTO, StartRules(), RatePolicy(), "")
+        return self._pump.join(session.name, joiner)
+
+    async def _open(
+        self, image: str, mode: SessionMode, rules: StartRules, rate: RatePolicy, request_id: str
+    ) -> Session:
+        """Returns a new session, its image held and its trace begun, known to the dispatcher but not yet stored."""
+        now = self._pump.clock()
+        name = _new_name(now)
+        with _tracer.start_as_current_span("session", attributes={semconv.SESSION: name}) as span:
+            self._holds.opening.add(name)
+            try:
+                pinned = await self._catalog.hold(image, name)
+                span.set_attribute(semconv.IMAGE, pinned.name)
+                session = Session(
+                    name=name,
+                    image=pinned.name,
+                    image_size_bytes=pinned.size_bytes,
+                    mode=mode,
+                    create_time=now,
+                    rules=rules,
+                    rate=rate,
+                    traceparent=telemetry.current_traceparent(),
+                    request_id=request_id,
+                )
+                self._pump.dispatcher.add(session)
+            finally:
+                self._holds.opening.discard(name)
+        self._pump.wake()
+        _logger.info("%s opened for %s", name, pinned.name)
+        return session
+
+    async def _recall(self, name: str) -> Session:
+        """Returns a session, known to the dispatcher even if it ended long ago.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = await self.get(name)
+        self._pump.dispatcher.recall(session)
+        return session
+
+
+def _new_name(now: float) -> str:
+    """Returns a name that tells the day: `sessions/20261201-k3f9q`."""
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
+    return f"sessions/{day}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()[:6]}"

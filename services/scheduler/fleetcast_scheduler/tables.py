@@ -1,0 +1,107 @@
+"""The scheduler's tables. Instants are seconds since the epoch, UTC; structures that no query looks into are JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Double, Index, Text
+from sqlmodel import Field, SQLModel
+
+
+def _text(**options: Any) -> Any:
+    return Field(sa_column=Column(Text, nullable=False, **options))
+
+
+def _integer(**options: Any) -> Any:
+    return Field(sa_column=Column(BigInteger, nullable=False, **options))
+
+
+def _time(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(Double, nullable=nullable))
+
+
+def _json() -> Any:
+    return Field(sa_column=Column(JSON, nullable=False))
+
+
+class SessionRow(SQLModel, table=True):
+    """A session, without its participants."""
+
+    __tablename__ = "session"
+    __table_args__ = (Index("session_by_create_time", "create_time", "name"),)
+
+    name: str = _text(primary_key=True)
+    image: str = _text()
+    image_size_bytes: int = _integer()
+    mode: str = _text()
+    state: str = _text(index=True)
+    rules: dict[str, Any] = _json()
+    rate: dict[str, Any] = _json()
+    create_time: float = _time()
+    start_time: float | None = _time(nullable=True)
+    end_time: float | None = _time(nullable=True)
+    first_join_time: float | None = _time(nullable=True)
+    last_join_time: float | None = _time(nullable=True)
+    lost_time: float | None = _time(nullable=True)
+    idle_time: float | None = _time(nullable=True)
+    retry_time: float | None = _time(nullable=True)
+    waiting_reason: str = _text()
+    error: str = _text()
+    traceparent: str = _text()
+    request_id: str = _text(index=True)
+    transmission: str = _text()
+    transmission_count: int = _integer()
+    failure_count: int = _integer()
+    start_requested: bool
+    hold_released: bool = Field(index=True)
+    counts: dict[str, int] = _json()
+    revision: int = _integer()
+    edit_count: int = _integer()
+
+
+class ParticipantRow(SQLModel, table=True):
+    """One machine in one session."""
+
+    __tablename__ = "participant"
+    __table_args__ = (Index("participant_by_number", "session", "number"),)
+
+    session: str = _text(primary_key=True)
+    machine: str = _text(primary_key=True)
+    number: int = _integer()
+    state: str = _text()
+    display_name: str = _text()
+    unicast_only: bool
+    no_multicast_reason: str = _text()
+    join_time: float = _time()
+    contact_time: float = _time()
+    end_time: float | None = _time(nullable=True)
+    error: str = _text()
+    totals: dict[str, Any] = _json()
+    revision: int = _integer()
+
+
+class SenderRow(SQLModel, table=True):
+    """A sender that has registered at some time."""
+
+    __tablename__ = "sender"
+
+    name: str = _text(primary_key=True)
+    registration: dict[str, Any] = _json()
+    register_time: float = _time()
+    contact_time: float = _time()
+
+
+class TransmissionRow(SQLModel, table=True):
+    """What one sender did or does for one session."""
+
+    __tablename__ = "transmission"
+
+    name: str = _text(primary_key=True)
+    session: str = _text(index=True)
+    sender: str = _text()
+    group: str = _text()
+    port: int = _integer()
+    state: str = _text(index=True)
+    create_time: float = _time()
+    release_time: float | None = _time(nullable=True)
+    totals: dict[str, Any] = _json()

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from fleetcast_scheduler.domain.events import Assignment, StopTransmission
+from fleetcast_scheduler.domain.session import SessionState
+from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+
+from tests.unit.scheduler.actors import World, live, machines
+from tests.unit.scheduler.test_sessions import A, B, running_world
+
+
+def test_a_session_moves_to_another_sender_when_its_own_dies() -> None:
+    world = running_world(A, B)
+    world.connect_sender("senders/b", address="other:7444")
+    (before,) = live(world)
+    world.kill_sender("senders/a")
+    world.advance(4.9)
+    assert list(live(world)) == [before]
+    world.advance(0.1)
+    world.answer_all()
+    (after,) = live(world)
+    assert after != before
+    heard = world.last(A)
+    assert isinstance(heard, Assignment)
+    assert (heard.transmission, heard.sender_address) == (after, "other:7444")
+
+
+def test_a_lone_sender_that_comes_back_goes_on_with_what_it_still_runs() -> None:
+    world = running_world(A)
+    (before,) = live(world)
+    world.disconnect_sender()
+    assert "its stream is broken" in world.session().waiting_reason
+    world.advance(60)
+    world.connect_sender()
+    world.answer_all()
+    assert list(live(world)) == [before]
+    assert world.assigned(A)
+    assert world.session().waiting_reason == ""
+
+
+def test_a_lone_sender_that_lost_everything_gets_a_new_transmission() -> None:
+    world = running_world(A)
+    (before,) = live(world)
+    world.kill_sender()
+    world.connect_sender()
+    world.answer_all()
+    (after,) = live(world)
+    assert after != before
+    assert world.assigned(A)
+
+
+def test_a_sender_is_told_to_stop_what_nobody_wants() -> None:
+    world = World()
+    world.running["senders/a"] = {"sessions/gone/transmissions/1"}
+    world.connect_sender()
+    assert world.orders["senders/a"] == [StopTransmission("sessions/gone/transmissions/1")]
+
+
+def test_a_report_of_something_unknown_is_answered_with_a_stop() -> None:
+    world = running_world(A)
+    report = TransmissionReport("sessions/x/transmissions/9", ReportState.SENDING, TransmissionTotals())
+    world.dispatcher.report_transmission("senders/a", report, world.now)
+    world.settle()
+    assert world.orders["senders/a"] == [StopTransmission("sessions/x/transmissions/9")]
+
+
+def test_a_transmission_that_the_sender_reports_as_failed_is_replaced() -> None:
+    world = running_world(A)
+    (before,) = live(world)
+    report = TransmissionReport(before, ReportState.FAILED, TransmissionTotals(), "the network is unreachable")
+    world.dispatcher.report_transmission("senders/a", report, world.now)
+    world.settle()
+    world.advance(1)
+    world.answer_all()
+    (after,) = live(world)
+    assert after != before
+    assert world.assigned(A)
+
+
+def test_a_group_and_port_rest_after_the_stop_and_are_free_again_later() -> None:
+    world = World()
+    world.connect_sender(last_group="239.192.0.0", last_port=7500)
+    world.open_session()
+    world.join(A)
+    world.answer_all()
+    world.dispatcher.cancel("sessions/one", world.now)
+    world.settle()
+    world.answer_all()
+    world.open_session(name="sessions/two")
+    world.join(B, session="sessions/two")
+    assert world.state("sessions/two") is SessionState.WAITING
+    assert "no free group and port" in world.session("sessions/two").waiting_reason
+    world.advance(30)
+    assert world.state("sessions/two") is SessionState.RUNNING
+
+
+def test_the_least_loaded_sender_takes_the_next_session_and_its_limit_holds() -> None:
+    world = World()
+    world.connect_sender("senders/a", max_concurrent=1)
+    world.connect_sender("senders/b", max_concurrent=2)
+    for number, machine in enumerate(machines(4)):
+        world.open_session(name=f"sessions/{number}")
+        world.join(machine, session=f"sessions/{number}")
+    world.answer_all()
+    assert len(world.running["senders/a"]) == 1
+    assert len(world.running["senders/b"]) == 2
+    assert world.state("sessions/3") is SessionState.WAITING
+    world.dispatcher.cancel("sessions/0", world.now)
+    world.settle()
+    world.answer_all()
+    assert world.state("sessions/3") is SessionState.RUNNING
+
+
+def test_after_a_restart_of_the_scheduler_everything_goes_on() -> None:
+    world = running_world(A, B)
+    (before,) = live(world)
+    world.crash()
+    assert world.state() is SessionState.RUNNING
+    world.connect_sender()
+    world.join(A, B)
+    world.answer_all()
+    assert list(live(world)) == [before]
+    assert world.assigned(A)
+    assert world.assigned(B)
+
+
+def test_after_a_restart_of_both_the_transmission_is_started_anew() -> None:
+    world = running_world(A)
+    (before,) = live(world)
+    world.crash()
+    world.kill_sender()
+    world.connect_sender()
+    world.join(A)
+    world.answer_all()
+    (after,) = live(world)
+    assert after != before
+    assert world.assigned(A)
