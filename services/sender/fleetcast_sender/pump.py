@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +33,46 @@ _DEAF_SECONDS = 2.0
 """A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
 _DEAF_DATAGRAMS = 2000
 _FEEDBACK_LIMIT_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+
+
+class SlowAction(StrEnum):
+    """What becomes of receivers that are slower than the threshold."""
+
+    KEEP = "keep"
+    """They bound the rate of all."""
+    UNICAST = "unicast"
+    """They get their chunks apart from the group."""
+    SEPARATE = "separate"
+    """They get a second, slower transmission together."""
+    DISCONNECT = "disconnect"
+
+
+@dataclass(frozen=True)
+class SlowPolicy:
+    """How slow receivers are told, and what becomes of them."""
+
+    action: SlowAction = SlowAction.UNICAST
+    threshold: float = 0.5
+    """Share of the group's median rate."""
+    seconds: float = 3.0
+    """How long a receiver must be below it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a lane does, for other threads to read."""
+
+    sending: bool = False
+    """False when nobody that is heard lacks anything."""
+    pass_number: int = 0
+    source_bytes: int = 0
+    repair_bytes: int = 0
+    chunk_count: int = 0
+    rate_bits_per_second: int = 0
+    member_count: int = 0
+    participant_count: int = 0
+
 
 Input = Callable[[float], None]
 """One input of the engine: called in the pump's thread with the time."""
@@ -62,9 +104,11 @@ class Pump:
         keys: of the transmission; never used by another pump.
         socket: closed at the end.
         link: shared with other transmissions.
+        slow_policy: what becomes of slow receivers.
         wire_overhead_bytes: headers below UDP's payload, for the rate.
         deliver: called in the pump's thread with messages for receivers.
-        failed: called in the pump's thread, once, when it cannot go on.
+        failed: called in one of the pump's threads when it cannot go on.
+        slow: called in the pump's thread with a receiver that is to be moved to a separate lane.
     """
 
     def __init__(
@@ -76,9 +120,11 @@ class Pump:
         keys: SealKeys,
         socket: TrainSocket,
         link: Link,
+        slow_policy: SlowPolicy,
         wire_overhead_bytes: int,
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
+        slow: Callable[[int], None],
     ) -> None:
         self.engine = engine
         self.controller = controller
@@ -92,6 +138,10 @@ class Pump:
         self._link = link
         self._deliver = deliver
         self._failed = failed
+        self._slow_policy = slow_policy
+        self._slow = slow
+        controller.follow_slow = slow_policy.action is SlowAction.KEEP
+        controller.slow_threshold, controller.slow_seconds = slow_policy.threshold, slow_policy.seconds
         self._inputs: deque[Input] = deque()
         self._woken = threading.Event()
         self._stopping = False
@@ -99,8 +149,9 @@ class Pump:
         self._pacer = Pacer()
         self._update_at = 0.0
         self._deaf: dict[int, tuple[float, int]] = {}
-        self.rate_bits_per_second = 0.0
-        """What was sent lately."""
+        self.snapshot = Snapshot()
+        """Replaced a few times a second."""
+        self._rate = 0
         self._measured = (0.0, 0)
         self._sender = threading.Thread(target=self._run, name="fleetcast-pump", daemon=True)
         self._preparer = threading.Thread(target=self._prepare, name="fleetcast-prepare", daemon=True)
@@ -213,10 +264,6 @@ class Pump:
         interval = max(_UPDATE_SECONDS, engine.report_interval_seconds)
         self._update_at = now + _UPDATE_SECONDS
         controller.update(self._sealer.counter, now, interval)
-        last, counter = self._measured
-        if now - last >= 0.5:
-            self.rate_bits_per_second = (self._sealer.counter - counter) * self._datagram_bits / (now - last)
-            self._measured = (now, self._sealer.counter)
         active = engine.current is not None
         share = self._link.share(self, controller.demand if active else 0)
         if share:
@@ -226,10 +273,45 @@ class Pump:
             losses = controller.loss_shares()
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
         for seat in controller.slow:
-            if not controller.follow_slow:
-                _logger.info("a receiver is too slow for the group and is served by unicast")
-                controller.forget(seat)
-                engine.move_to_unicast(seat)
+            self._part_with(seat)
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Renew the snapshot."""
+        last, counter = self._measured
+        sending = self.engine.current is not None or self.engine.lacking
+        if now - last < _LOOK_SECONDS and sending == self.snapshot.sending:
+            return
+        if now - last >= _LOOK_SECONDS:
+            self._rate = int((self._sealer.counter - counter) * self._datagram_bits / (now - last))
+            self._measured = (now, self._sealer.counter)
+        totals, size = self.engine.totals, self.engine.geometry.symbol_bytes
+        self.snapshot = Snapshot(
+            sending,
+            self.engine.pass_number,
+            totals.source_symbol_count * size,
+            totals.repair_symbol_count * size,
+            totals.chunk_count,
+            self._rate,
+            self.engine.member_count,
+            self.engine.participant_count,
+        )
+
+    def _part_with(self, seat: int) -> None:
+        """Let a slow receiver bound the others no longer."""
+        action = self._slow_policy.action
+        if action is SlowAction.KEEP:
+            return
+        _logger.info("a receiver is below %.0f %% of the others: %s", self._slow_policy.threshold * 100, action)
+        self.controller.forget(seat)
+        if action is SlowAction.UNICAST:
+            self.engine.move_to_unicast(seat)
+        elif action is SlowAction.DISCONNECT:
+            self.engine.dismiss(
+                seat, "this machine is too slow for the group, and the session's policy is to disconnect"
+            )
+        else:
+            self._slow(seat)
 
     def _watch_deaf(self, seat: int, reception: Reception, now: float) -> None:
         """Serve a receiver by unicast that hears nothing: a switch, a firewall or its radio drops multicast."""

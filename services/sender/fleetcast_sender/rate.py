@@ -110,6 +110,10 @@ class RateController:
         lags = [r.lag_packets for seat, r in self._receivers.items() if seat not in self._slow]
         return max(lags, default=0) * self._datagram_bits / max(self.rate, 1.0)
 
+    def set_policy(self, policy: RatePolicy) -> None:
+        """Let the operator change his mind."""
+        self.policy = policy
+
     def loss_shares(self) -> list[float]:
         """Return the share of datagrams that each receiver lost lately."""
         return [r.loss for r in self._receivers.values() if r.sent_per_second]

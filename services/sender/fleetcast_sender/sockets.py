@@ -34,7 +34,7 @@ def train_limit(datagram_bytes: int) -> int:
 
 
 class GroupSocket:
-    """Sends to one group. Blocks while the interface's queue is full, which paces best where the link is the bottleneck.
+    """Sends to one group. Blocks while the interface's queue is full: the best pacing where the link is the bottleneck.
 
     Args:
         group: address of the group.

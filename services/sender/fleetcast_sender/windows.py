@@ -49,7 +49,9 @@ class WindowMemory:
         loaded = self._free.pop() if self._free else self._new()
         first, end = layout.window_span(window)
         view = memoryview(loaded.buffer)
-        for position in layout.window_chunks(window):
+        positions = layout.window_chunks(window)
+        self._source.prefetch(layout.chunks[positions.start : positions.stop].tolist())
+        for position in positions:
             chunk = int(layout.chunks[position])
             start, stop = int(layout.offsets[position]), int(layout.offsets[position + 1])
             if start >= first and stop <= end:

@@ -1,0 +1,132 @@
+"""The command `fleetcast-sender`: the sender alone, on its own host."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fleetcast_kit import logs, telemetry
+from fleetcast_kit.addresses import join_address, split_address
+from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.server import GrpcServer, run_until_signal
+from fleetcast_kit.trust import ServerCredentials
+
+from fleetcast_sender.app import open_sender
+from fleetcast_sender.interfaces import Interface
+from fleetcast_sender.settings import SenderSettings
+
+NAME = "fleetcast-sender"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES_HELP)
+
+
+@app.callback()
+def root() -> None:
+    """The sender of fleetcast: multicast transmissions and their repair."""
+
+
+@app.command()
+def run(
+    *,
+    scheduler: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The scheduler.")] = None,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The catalog; by default where the scheduler is.")
+    ] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The sender's own ca.pem, cert.pem and key.pem.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
+    ] = None,
+    advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="How machines reach this sender.")] = None,
+    chunk_store: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The catalog's DATA_DIR/store, if it is on this host.")
+    ] = None,
+    interface: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|ADDRESS", help="Interface for multicast; by default the default route's."),
+    ] = None,
+    link_rate: Annotated[str | None, typer.Option(metavar="RATE", help="Rate of that link, such as 1G.")] = None,
+    slow_policy: Annotated[
+        str | None,
+        typer.Option(metavar="keep|unicast|separate|disconnect", help="What becomes of slow receivers."),
+    ] = None,
+    site: Annotated[str | None, typer.Option(metavar="NAME", help="Where this sender stands.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with these and more settings in [sender].")
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""
+    settings = SenderSettings.load(
+        config=config,
+        scheduler=scheduler,
+        catalog=catalog,
+        credentials=credentials,
+        listen=listen,
+        advertise=advertise,
+        chunk_store=chunk_store,
+        interface=interface,
+        link_rate=link_rate,
+        slow_policy=slow_policy,
+        site=site,
+        log_format=log_format,
+    )
+    logs.configure(NAME, settings.log_format)
+    telemetry.start(NAME)
+    try:
+        asyncio.run(_serve(settings))
+    finally:
+        telemetry.stop()
+
+
+async def _serve(settings: SenderSettings) -> None:
+    if not settings.scheduler:
+        raise InvalidArgumentError("the scheduler is missing: give --scheduler HOST:PORT", field="scheduler")
+    if settings.credentials is None:
+        raise InvalidArgumentError("the credential is missing: give --credentials DIR", field="credentials")
+    credentials = Credentials.load(settings.credentials)
+    sender = await open_sender(settings)
+    server = GrpcServer(settings.listen, ServerCredentials(credentials), sender.services)
+
+    async def stop() -> None:
+        await sender.stop()
+        await server.stop()
+
+    try:
+        await server.start()
+        await sender.start(
+            scheduler=settings.scheduler,
+            catalog=settings.catalog or settings.scheduler,
+            address=settings.advertise or _address(sender.interface, settings.listen, server.port),
+            credentials=credentials,
+        )
+        print(f"ready on port {server.port}", flush=True)
+    except BaseException:
+        await stop()
+        raise
+    await run_until_signal(stop)
+
+
+def _address(interface: Interface, listen: str, port: int) -> str:
+    """Return how machines reach this sender when nobody said so: at the address it listens on, else the interface's."""
+    host, _ = split_address(listen)
+    if host in ("", "::", "0.0.0.0"):  # noqa: S104 - compared, not bound
+        host = str(interface.ipv4 or interface.ipv6)
+    return join_address(host, port)
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run_command_line(app, NAME, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Builds the sender: the only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
+from fleetcast_kit.addresses import join_address, split_address
+from fleetcast_kit.channel import open_channel
+from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.errors import InvalidArgumentError
+
+from . import convert
+from .catalog import Catalog, ChunkCache, RemoteChunks
+from .control import Control
+from .geometry_choice import GeometryOverrides
+from .groups import parse_group
+from .interfaces import Interface, find_interface
+from .lane import Outlet
+from .link import Link
+from .policy import TransmissionPolicy
+from .pump import SlowPolicy
+from .servicer import Transmissions, transmission_service
+from .settings import SenderSettings
+from .source import ChunkSource, ChunkTable, LocalChunks
+from .transmission import Transmission
+from .unicast import UnicastReader
+
+_logger = logging.getLogger(__name__)
+
+_IPV4_GROUPS = ("239.192.64.0", "239.192.79.255")
+_IPV6_GROUPS = ("ff05::f1ee:4000", "ff05::f1ee:7fff")
+
+
+class SenderApp:
+    """The sender: its services, and the loops behind them."""
+
+    def __init__(self, settings: SenderSettings, interface: Interface) -> None:
+        self._settings = settings
+        self._interface = interface
+        self._transmissions = Transmissions()
+        self._unicast = UnicastReader()
+        self.services = [transmission_service(self._transmissions, self._unicast)]
+        """What a server serves. They answer once the server listens."""
+        self._groups = _group_range(settings, interface)
+        self._outlet = _outlet(settings, interface)
+        self._channels: list[grpc.aio.Channel] = []
+        self._catalog: Catalog | None = None
+        self._cache: ChunkCache | None = None
+        self._control: Control | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """The interface that multicast leaves by."""
+        return self._interface
+
+    async def start(self, *, scheduler: str, catalog: str, address: str, credentials: Credentials) -> None:
+        """Register at `scheduler` (HOST:PORT) and take orders; neither it nor `catalog` need be there yet.
+
+        `address` is the HOST:PORT by which machines reach the server of `services`; `credentials` are a sender's.
+
+        Raises:
+            InvalidArgumentError: an address cannot be used.
+        """
+        control_channel = open_channel(scheduler, credentials)
+        catalog_channel = open_channel(catalog, credentials)
+        self._channels = [control_channel, catalog_channel]
+        self._catalog = Catalog(catalog_channel)
+        if self._settings.chunk_store is None:
+            self._cache = ChunkCache(self._settings.cache_dir, self._settings.cache_bytes)
+        settings = self._settings
+        registration = pb.SenderRegistration(
+            address=join_address(*split_address(address)),
+            interface=self._interface.name,
+            link_bits_per_second=self._outlet.link.bits_per_second,
+            first_group=self._groups[0],
+            last_group=self._groups[1],
+            first_port=settings.first_port,
+            last_port=settings.last_port,
+            max_concurrent=settings.max_concurrent,
+            site=settings.site,
+        )
+        self._control = Control(
+            control_channel, registration, self._transmissions, start=self._open, release=self._unicast.forget
+        )
+        self._task = asyncio.create_task(self._control.run(), name="sender control")
+        _logger.info("multicast leaves by %s, groups %s to %s", self._interface.name, *self._groups)
+
+    async def registered(self) -> None:
+        """Return when the scheduler has taken the sender in."""
+        if self._control:
+            await self._control.registered.wait()
+
+    async def stop(self) -> None:
+        """End every transmission and release everything."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for name in list(self._transmissions.running):
+            if transmission := self._transmissions.remove(name):
+                await transmission.stop("the sender is stopping")
+        for channel in self._channels:
+            await channel.close()
+
+    async def _open(self, command: pb.StartTransmission) -> Transmission:
+        """Return a transmission that machines can join.
+
+        Raises:
+            FleetcastError: it cannot be: no image, no such group.
+        """
+        assert self._catalog  # noqa: S101 - commands come after start
+        group = parse_group(command.group)
+        if not 0 < command.port < 65536:
+            raise InvalidArgumentError(f"port {command.port} is not a UDP port", field="port")
+        rate = convert.rate_policy_of(command.rate)
+        table = await self._catalog.chunk_table(command.image)
+        return Transmission(
+            command.transmission,
+            table=table,
+            source=self._source(command.image, table),
+            outlet=self._outlet,
+            group=group,
+            port=command.port,
+            rate=rate,
+            machines=list(command.machines),
+            traceparent=command.traceparent,
+        )
+
+    def _source(self, image: str, table: ChunkTable) -> ChunkSource:
+        if self._settings.chunk_store is not None:
+            return LocalChunks(ChunkStore(self._settings.chunk_store), table)
+        assert self._catalog is not None  # noqa: S101 - made in start
+        assert self._cache is not None  # noqa: S101 - made in start
+        return RemoteChunks(self._catalog, self._cache, image, table)
+
+
+async def open_sender(settings: SenderSettings) -> SenderApp:
+    """Return the sender; nothing is sent before `start`.
+
+    Raises:
+        InvalidArgumentError: a setting cannot be used.
+        FailedPreconditionError: the interface cannot be used.
+    """
+    return SenderApp(settings, await asyncio.to_thread(find_interface, settings.interface))
+
+
+def _outlet(settings: SenderSettings, interface: Interface) -> Outlet:
+    return Outlet(
+        interface,
+        Link(settings.link_bits_per_second or interface.link_bits_per_second),
+        ttl=settings.ttl,
+        loop=interface.loopback if settings.loop is None else settings.loop,
+        memory_bytes=settings.memory_bytes,
+        policy=TransmissionPolicy(unicast_receiver_count=settings.unicast_receivers),
+        slow=SlowPolicy(settings.slow_policy, settings.slow_threshold),
+        overrides=GeometryOverrides(symbol_bytes=settings.symbol_bytes),
+    )
+
+
+def _group_range(settings: SenderSettings, interface: Interface) -> tuple[str, str]:
+    """Return the first and last group.
+
+    Raises:
+        InvalidArgumentError: the range is empty, reserved, or of a family that the interface lacks.
+    """
+    if bool(settings.first_group) != bool(settings.last_group):
+        raise InvalidArgumentError("first_group and last_group belong together: set both or none", field="first_group")
+    default = _IPV4_GROUPS if interface.ipv4 else _IPV6_GROUPS
+    first, last = settings.first_group or default[0], settings.last_group or default[1]
+    low, high = parse_group(first, field="first_group"), parse_group(last, field="last_group")
+    if low.version != high.version or int(low) > int(high):
+        raise InvalidArgumentError(f"{first} to {last} is no range of groups", field="last_group")
+    if interface.address(low.version) is None:
+        raise InvalidArgumentError(
+            f"interface {interface.name} has no IPv{low.version} address, and the groups are {first} to {last}",
+            field="first_group",
+        )
+    if settings.first_port > settings.last_port:
+        raise InvalidArgumentError(f"ports {settings.first_port} to {settings.last_port} are none", field="last_port")
+    return first, last

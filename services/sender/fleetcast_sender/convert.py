@@ -1,0 +1,206 @@
+"""Protobuf to what the sender works with, and back. Checks every field that a peer fills in."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
+from fleetcast_kit.errors import DataLossError, InvalidArgumentError
+from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
+from fleetcast_wire.errors import ChunkSetError, ManifestError
+from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
+from fleetcast_wire.seal import SealKeys
+
+from .messages import (
+    ChunkMembers,
+    Deficits,
+    Dismissed,
+    Holding,
+    Join,
+    Offered,
+    PassEnded,
+    Planned,
+    Reception,
+    Told,
+    Welcomed,
+)
+from .rate import RatePolicy
+from .source import ChunkTable
+
+TABLE_RUN_ROWS = 16384
+
+
+def members_of(message: chunk_set_pb2.ChunkSet, chunk_count: int, field: str) -> ChunkMembers:
+    """Return the members of a set that a receiver sent.
+
+    Raises:
+        InvalidArgumentError: it does not fit the image.
+    """
+    try:
+        if message.bitmap and message.chunk_count != chunk_count:
+            raise ChunkSetError(f"the set is of {message.chunk_count} chunks, the image has {chunk_count}")
+        return unpack_chunk_set(message.bitmap, message.compressed, chunk_count)
+    except ChunkSetError as error:
+        raise InvalidArgumentError(str(error), field=field) from error
+
+
+def chunk_set(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
+    """Return the message of a set."""
+    bitmap, compressed = pack_chunk_set(members)
+    return chunk_set_pb2.ChunkSet(chunk_count=len(members), bitmap=bitmap, compressed=compressed)
+
+
+def join_of(message: pb.ReceiverJoin, machine: str, chunk_count: int) -> Join:
+    """Return a receiver's wish to take part.
+
+    Raises:
+        InvalidArgumentError: a field makes no sense.
+    """
+    return Join(
+        machine,
+        members_of(message.held, chunk_count, "join.held"),
+        unicast_only=message.unicast_only,
+        window_memory_bytes=message.window_memory_bytes or 1 << 40,
+        max_payload_bytes=message.max_payload_bytes or 65507,
+        codecs=frozenset(message.codecs),
+        receive_buffer_bytes=message.receive_buffer_bytes,
+    )
+
+
+def reception_of(message: pb.ReceptionReport) -> Reception:
+    """Return a receiver's totals."""
+    return Reception(
+        message.highest_packet_counter,
+        message.datagram_count,
+        overflow_datagram_count=message.overflow_datagram_count,
+        backlog_bytes=message.backlog_bytes,
+        written_bytes=message.written_bytes,
+        dropped_window_count=message.dropped_window_count,
+    )
+
+
+def deficits_of(message: pb.DeficitReport) -> Deficits:
+    """Return a receiver's deficits of one window."""
+    return Deficits(getattr(message, "pass"), message.window, message.round, message.run_values, message.run_lengths)
+
+
+def holding_of(message: pb.HoldingReport, chunk_count: int) -> Holding:
+    """Return everything that a receiver holds.
+
+    Raises:
+        InvalidArgumentError: it does not fit the image.
+    """
+    return Holding(getattr(message, "pass"), members_of(message.held, chunk_count, "holding.held"))
+
+
+def geometry_message(geometry: Geometry) -> pb.Geometry:
+    """Return the message of a geometry."""
+    return pb.Geometry(
+        symbol_bytes=geometry.symbol_bytes,
+        codeword_symbols=geometry.codeword_symbols,
+        window_codewords=geometry.window_codewords,
+        parity_symbols=geometry.parity_symbols,
+        codec=geometry.codec,
+    )
+
+
+def welcome_message(
+    welcomed: Welcomed, keys: SealKeys, *, group: str, port: int, source_address: str
+) -> pb.ReceiveResponse:
+    """Return the answer to a join; a receiver of unicast alone gets no keys."""
+    interval = round(welcomed.report_interval_seconds * 1000)
+    if welcomed.unicast_only:
+        return pb.ReceiveResponse(
+            welcome=pb.ReceiverWelcome(
+                geometry=geometry_message(welcomed.geometry), report_interval_milliseconds=interval
+            )
+        )
+    return pb.ReceiveResponse(
+        welcome=pb.ReceiverWelcome(
+            group=group,
+            port=port,
+            source_address=source_address,
+            transmission_tag=keys.tag,
+            key=keys.key,
+            initialization_vector=keys.initialization_vector,
+            geometry=geometry_message(welcomed.geometry),
+            report_interval_milliseconds=interval,
+        )
+    )
+
+
+def told_message(told: Told) -> pb.ReceiveResponse:
+    """Return the message of anything but a welcome."""
+    match told:
+        case Planned():
+            plan = pb.PassPlan(chunks=chunk_set(told.chunks), **{"pass": told.pass_number})
+            return pb.ReceiveResponse(plan=plan)
+        case PassEnded():
+            return pb.ReceiveResponse(pass_end=pb.PassEnd(**{"pass": told.pass_number}))
+        case Offered():
+            return pb.ReceiveResponse(unicast=pb.UnicastOffer(chunks=chunk_set(told.chunks)))
+        case Dismissed():
+            return pb.ReceiveResponse(dismissal=pb.ReceiverDismissal(reason=told.reason))
+        case Welcomed():
+            raise TypeError("a welcome needs keys: use welcome_message")
+
+
+def rate_policy_of(message: session_pb2.RatePolicy) -> RatePolicy:
+    """Return how fast a session is to be sent.
+
+    Raises:
+        InvalidArgumentError: a rate is negative.
+    """
+    for field in ("fixed_bits_per_second", "ceiling_bits_per_second"):
+        if getattr(message, field) < 0:
+            raise InvalidArgumentError(f"{field} is {getattr(message, field)}: it cannot be negative", field=field)
+    return RatePolicy(message.fixed_bits_per_second, message.ceiling_bits_per_second)
+
+
+def chunk_table_of(
+    size_bytes: int, chunk_size_bytes: int, runs: Sequence[chunk_table_pb2.ChunkTable], image: str
+) -> ChunkTable:
+    """Return the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
+
+    Raises:
+        DataLossError: the table is not that of the image.
+    """
+    digests = np.frombuffer(b"".join(run.digests for run in runs), np.uint8)
+    sizes = np.concatenate([np.fromiter(run.stored_size_bytes, np.int64) for run in runs] or [np.zeros(0, np.int64)])
+    encodings = np.concatenate([np.fromiter(run.encodings, np.int32) for run in runs] or [np.zeros(0, np.int32)])
+    if len(digests) % DIGEST_BYTES or not len(digests) // DIGEST_BYTES == len(sizes) == len(encodings):
+        raise DataLossError(f"the chunk table of {image} has columns of different lengths")
+    try:
+        manifest = Manifest(size_bytes, chunk_size_bytes, digests.reshape(-1, DIGEST_BYTES))
+    except ManifestError as error:
+        raise DataLossError(f"the chunk table of {image} is damaged: {error}") from error
+    if manifest.digest != image.partition("@")[2]:
+        raise DataLossError(f"the chunk table of {image} has the digest {manifest.digest}")
+    if ((sizes > 0) == manifest.zero).any() or sizes.max(initial=0) > manifest.chunk_size_bytes:
+        raise DataLossError(f"the chunk table of {image} has impossible stored sizes")
+    return ChunkTable(manifest, sizes, encodings)
+
+
+def chunk_table_messages(table: ChunkTable) -> list[pb.GetChunkTableResponse]:
+    """Return the table in runs; the first names the image's sizes."""
+    manifest, messages = table.manifest, []
+    for first in range(0, manifest.chunk_count, TABLE_RUN_ROWS):
+        rows = slice(first, first + TABLE_RUN_ROWS)
+        run = chunk_table_pb2.ChunkTable(
+            first_chunk=first,
+            digests=manifest.digests[rows].tobytes(),
+            stored_size_bytes=table.stored_size_bytes[rows].tolist(),
+            encodings=table.encodings[rows].tolist(),
+        )
+        messages.append(pb.GetChunkTableResponse(table=run))
+    messages[0].size_bytes = manifest.size_bytes
+    messages[0].chunk_size_bytes = manifest.chunk_size_bytes
+    return messages
+
+
+def read_chunks_request(image: str, members: ChunkMembers) -> catalog_pb.ReadChunksRequest:
+    """Return the request for stored chunks of an image."""
+    return catalog_pb.ReadChunksRequest(name=image, chunks=chunk_set(members))

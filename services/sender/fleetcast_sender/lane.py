@@ -1,0 +1,113 @@
+"""A lane: one group, one port, one set of keys, one engine. A transmission has one; slow receivers may get a second."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast_kit.errors import FleetcastError
+from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.seal import SealKeys, datagram_bytes
+
+from . import convert
+from .engine import Engine
+from .geometry_choice import GeometryOverrides
+from .interfaces import Interface, IPAddress
+from .link import Link
+from .messages import Told, Welcomed
+from .policy import TransmissionPolicy
+from .pump import Pump, SlowPolicy
+from .rate import RateController, RatePolicy
+from .sockets import GroupSocket
+from .source import ChunkSource, ChunkTable
+from .windows import WindowMemory
+
+_MAX_SLOTS, _MIN_SLOTS = 8, 3
+_SEND_BUFFER_SECONDS = 0.004
+"""What the kernel may queue: bridges the scheduling of threads, and does not overflow a queue of 1000 packets."""
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """How transmissions leave this host."""
+
+    interface: Interface
+    link: Link
+    ttl: int = 1
+    loop: bool = False
+    memory_bytes: int = 512 << 20
+    """What one lane may keep of windows."""
+    policy: TransmissionPolicy = field(default_factory=TransmissionPolicy)
+    slow: SlowPolicy = field(default_factory=SlowPolicy)
+    overrides: GeometryOverrides = field(default_factory=GeometryOverrides)
+
+
+class Lane:
+    """Runs from its making to `stop`.
+
+    Raises:
+        FailedPreconditionError: the interface cannot send to the group.
+    """
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        group: IPAddress,
+        port: int,
+        *,
+        geometry: Geometry,
+        table: ChunkTable,
+        source: ChunkSource,
+        rate: RatePolicy,
+        deliver: Callable[[list[tuple[int, Told]]], None],
+        failed: Callable[[FleetcastError], None],
+        slow: Callable[[int], None],
+    ) -> None:
+        self.group = group
+        self.port = port
+        self.geometry = geometry
+        self.keys = SealKeys.fresh()
+        payload = datagram_bytes(geometry.symbol_bytes)
+        overhead = 28 if group.version == 4 else 48
+        link = outlet.link.bits_per_second or outlet.interface.link_bits_per_second
+        socket = GroupSocket(
+            group,
+            port,
+            outlet.interface,
+            ttl=outlet.ttl,
+            loop=outlet.loop,
+            datagram_bytes=payload,
+            send_buffer_bytes=int(min(max(link * _SEND_BUFFER_SECONDS / 8, 512 << 10), 4 << 20)),
+        )
+        self.source_address = socket.source_address
+        slots = min(max(outlet.memory_bytes // geometry.window_bytes, _MIN_SLOTS), _MAX_SLOTS)
+        self.pump = Pump(
+            Engine(geometry, table.stored_size_bytes, outlet.policy, window_slots=slots),
+            RateController(rate, link_bits_per_second=link, datagram_bits=(payload + overhead) * 8),
+            WindowMemory(geometry, source),
+            keys=self.keys,
+            socket=socket,
+            link=outlet.link,
+            slow_policy=outlet.slow,
+            wire_overhead_bytes=overhead,
+            deliver=deliver,
+            failed=failed,
+            slow=slow,
+        )
+
+    def start(self) -> None:
+        """Begin to send when somebody is there to receive."""
+        self.pump.start()
+
+    def welcome(self, welcomed: Welcomed) -> pb.ReceiveResponse:
+        """Return the answer to a join, with the keys."""
+        return convert.welcome_message(
+            welcomed, self.keys, group=str(self.group), port=self.port, source_address=self.source_address
+        )
+
+    def set_rate(self, rate: RatePolicy) -> None:
+        """Change the rate, running or not."""
+        self.pump.put(lambda now: self.pump.controller.set_policy(rate))
+
+    def stop(self) -> None:
+        """End and release everything. Blocks shortly."""
+        self.pump.stop()

@@ -1,0 +1,182 @@
+"""TransmissionService: the streams of receivers, and chunks by unicast."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+
+import grpc
+import numpy as np
+from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1.transmission_service_pb2_grpc import (
+    TransmissionServiceServicer,
+    add_TransmissionServiceServicer_to_server,
+)
+from fleetcast_kit import semconv
+from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.identity import Role, current_identity
+from fleetcast_kit.server import Service
+from opentelemetry import trace
+
+from . import convert
+from .messages import Dismissed, Welcomed
+from .transmission import Seat, Transmission
+from .unicast import UnicastReader
+
+_APPEARANCE_SECONDS = 5.0
+"""How long a machine waits for a transmission that the scheduler has told it of and not yet told the sender."""
+
+
+class Transmissions:
+    """The transmissions of this sender, by name."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Transmission] = {}
+        self._appeared = asyncio.Event()
+
+    @property
+    def running(self) -> Mapping[str, Transmission]:
+        """Those that run."""
+        return self._running
+
+    def add(self, transmission: Transmission) -> None:
+        """Let machines find it."""
+        self._running[transmission.name] = transmission
+        self._appeared.set()
+        self._appeared = asyncio.Event()
+
+    def remove(self, name: str) -> Transmission | None:
+        """Let nobody find it any more."""
+        return self._running.pop(name, None)
+
+    async def find(self, name: str) -> Transmission:
+        """Return a transmission, waiting a little for it to appear.
+
+        Raises:
+            NotFoundError: it does not run here.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_APPEARANCE_SECONDS):
+                while name not in self._running:
+                    await self._appeared.wait()
+        if name not in self._running:
+            raise NotFoundError(f"no transmission {name!r} runs here: join the session again")
+        return self._running[name]
+
+
+class TransmissionServicer(TransmissionServiceServicer):
+    """Checks who asks, converts, and hands on."""
+
+    def __init__(self, transmissions: Transmissions, unicast: UnicastReader) -> None:
+        self._transmissions = transmissions
+        self._unicast = unicast
+
+    async def Receive(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[pb.ReceiveRequest],
+        context: "grpc.aio.ServicerContext[pb.ReceiveRequest, pb.ReceiveResponse]",
+    ) -> AsyncIterator[pb.ReceiveResponse]:
+        """Serves one receiver as long as its stream lives."""
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("message") != "join":
+            raise InvalidArgumentError("the first message of the stream must be a join", field="join")
+        machine, transmission = await self._admitted(first.join.transmission)
+        join = convert.join_of(first.join, machine, transmission.table.manifest.chunk_count)
+        seat = await transmission.enter(join)
+        reader = asyncio.create_task(self._read(request_iterator, transmission, seat))
+        try:
+            async for response in self._messages(seat, reader):
+                yield response
+        finally:
+            transmission.leave(seat)
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+
+    async def _messages(self, seat: Seat, reader: asyncio.Task[None]) -> AsyncIterator[pb.ReceiveResponse]:
+        """Yield what the receiver is told until it is dismissed or ends its stream."""
+        while True:
+            told = asyncio.create_task(seat.messages.get())
+            try:
+                await asyncio.wait((told, reader), return_when=asyncio.FIRST_COMPLETED)
+                if not told.done():
+                    reader.result()
+                    return
+            finally:
+                told.cancel()
+            lane, message = told.result()
+            if isinstance(message, Welcomed):
+                yield lane.welcome(message)
+            else:
+                yield convert.told_message(message)
+            if isinstance(message, Dismissed):
+                return
+
+    async def GetChunkTable(  # noqa: N802
+        self,
+        request: pb.GetChunkTableRequest,
+        context: "grpc.aio.ServicerContext[pb.GetChunkTableRequest, pb.GetChunkTableResponse]",
+    ) -> AsyncIterator[pb.GetChunkTableResponse]:
+        """Streams the chunk table of the transmission's image."""
+        _, transmission = await self._admitted(request.transmission)
+        for message in convert.chunk_table_messages(transmission.table):
+            yield message
+
+    async def FetchChunks(  # noqa: N802
+        self,
+        request: pb.FetchChunksRequest,
+        context: "grpc.aio.ServicerContext[pb.FetchChunksRequest, pb.FetchChunksResponse]",
+    ) -> AsyncIterator[pb.FetchChunksResponse]:
+        """Streams stored chunks by unicast, taking turns with other readers chunk by chunk."""
+        _, transmission = await self._admitted(request.transmission)
+        table = transmission.table
+        wanted = convert.members_of(request.chunks, table.manifest.chunk_count, "chunks")
+        for chunk in np.flatnonzero(wanted & ~table.manifest.zero).tolist():
+            yield pb.FetchChunksResponse(chunk=chunk, stored=await self._unicast.read(transmission, chunk))
+
+    async def _admitted(self, name: str) -> tuple[str, Transmission]:
+        """Return who calls and the transmission it may take part in.
+
+        Raises:
+            NotFoundError: there is no such transmission.
+            PermissionDeniedError: the caller is not admitted.
+        """
+        machine = current_identity().name
+        trace.get_current_span().set_attributes({semconv.MACHINE: machine, semconv.TRANSMISSION: name})
+        transmission = await self._transmissions.find(name)
+        await transmission.require_admission(machine)
+        return machine, transmission
+
+    async def _read(self, requests: AsyncIterator[pb.ReceiveRequest], transmission: Transmission, seat: Seat) -> None:
+        """Hand on what the receiver says until it ends its side.
+
+        Raises:
+            InvalidArgumentError: a message makes no sense.
+        """
+        chunk_count = transmission.table.manifest.chunk_count
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "report":
+                    transmission.report(seat, convert.reception_of(request.report))
+                case "deficits":
+                    transmission.deficits(seat, convert.deficits_of(request.deficits))
+                case "ready":
+                    transmission.ready(seat)
+                case "holding":
+                    transmission.holding(seat, convert.holding_of(request.holding, chunk_count))
+                case "done":
+                    transmission.done(seat)
+                case other:
+                    raise InvalidArgumentError(
+                        f"a message of the stream is {other or 'empty'}: a join comes once, first", field="message"
+                    )
+
+
+def transmission_service(transmissions: Transmissions, unicast: UnicastReader) -> Service:
+    """Return the service, ready to be served."""
+    machine = frozenset({Role.MACHINE})
+    return Service(
+        add=add_TransmissionServiceServicer_to_server,
+        servicer=TransmissionServicer(transmissions, unicast),
+        full_name="fleetcast.sender.v1.TransmissionService",
+        roles={"Receive": machine, "GetChunkTable": machine, "FetchChunks": machine},
+    )
