@@ -1,0 +1,102 @@
+"""The command `fleetcast-server`: everything in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fleetcast_kit import logs, telemetry
+from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.server import run_until_signal
+
+from fleetcast_server.app import ServerApp
+from fleetcast_server.data_directory import open_data_directory
+from fleetcast_server.settings import ServerSettings
+
+NAME = "fleetcast-server"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=EXIT_CODES_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root() -> None:
+    """Catalog, scheduler and sender of fleetcast in one process."""
+
+
+@app.command()
+def run(
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where images, databases and the authority are kept; by default /var/lib/fleetcast for root, "
+            "~/.local/share/fleetcast for others.",
+        ),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
+    ] = None,
+    advertise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|ADDRESS", help="How others reach this server; may be given several times."),
+    ] = None,
+    multicast_interface: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|ADDRESS", help="Interface that multicast leaves by; by default that of the default route."
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file with these settings in [server]; /etc/fleetcast/fleetcast.toml."),
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""
+    settings = ServerSettings.load(
+        config=config,
+        data_dir=data_dir,
+        listen=listen,
+        advertise=advertise,
+        multicast_interface=multicast_interface,
+        log_format=log_format,
+    )
+    logs.configure(NAME, settings.log_format)
+    telemetry.start(NAME)
+    try:
+        with open_data_directory(settings.data_dir.absolute()) as directory:
+            asyncio.run(_serve(settings, directory))
+    finally:
+        telemetry.stop()
+
+
+async def _serve(settings: ServerSettings, directory: Path) -> None:
+    server = await ServerApp.open(settings, directory)
+    try:
+        await server.start()
+        print(server.ready_line(), flush=True)
+    except BaseException:
+        await server.stop()
+        raise
+    await run_until_signal(server.stop)
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run_command_line(app, NAME, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

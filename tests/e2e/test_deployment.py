@@ -1,0 +1,276 @@
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import MIB, DiskImage
+from tests.support.installation import BIN, Installation, Machine, Reception
+from tests.support.lab import Host, NetworkLab
+from tests.support.loss import Loss
+
+pytestmark = pytest.mark.e2e
+
+
+def written_bytes(installation: Installation, session: str) -> dict[str, int]:
+    """Returns what each machine of a session has written, by its display name or id."""
+    shown = installation.fleetcast("session", "show", session)
+    return {each["machine"]: each["totals"]["written_bytes"] for each in shown["participants"] if each["totals"]}
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"this did not happen within {timeout_seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def wait_for_half(installation: Installation, session: str, size_bytes: int) -> None:
+    wait_until(
+        lambda: max(written_bytes(installation, session).values(), default=0) >= size_bytes // 2,
+        "a machine has half of the image",
+    )
+
+
+def open_session(installation: Installation, image: str, *flags: str) -> str:
+    session: str = installation.fleetcast("session", "create", "--image", image, *flags)["name"]
+    return session
+
+
+def transmission(installation: Installation, session: str) -> dict[str, Any]:
+    found: dict[str, Any] = installation.fleetcast("session", "show", session)["transmission"] or {}
+    return found
+
+
+def test_two_machines_on_the_loopback_get_the_image_of_an_automatic_session(
+    installation: Installation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    disk = make_disk_image(24)
+    installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    machines = installation.enrol(["one", "two"])
+    receptions = [installation.receive(machine, machine.directory / "disk.img", image="disk") for machine in machines]
+    for reception in receptions:
+        summary = reception.wait()
+        assert reception.output.read_bytes() == disk.content
+        assert summary["multicast_bytes"] + summary["unicast_bytes"] >= disk.noise_bytes
+    sessions = installation.fleetcast("session", "list")["sessions"]
+    assert [session["mode"] for session in sessions] == ["auto"]
+    refused = installation.run("image", "delete", "disk")
+    assert refused.returncode == 6
+    assert "sessions/" in refused.stderr
+    installation.fleetcast("session", "cancel", sessions[0]["name"])
+    wait_until(lambda: installation.run("image", "delete", "disk").returncode == 0, "the image is free")
+
+
+def test_a_scheduled_session_waits_for_its_machines_and_a_watch_says_who_is_missing(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    disk = make_disk_image(12)
+    installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    session = open_session(installation, "disk", "--min-clients", "2")
+    watched = tmp_path / "watch"
+    watch = installation.watch(session, stdout=watched)
+    first, second = installation.enrol(["one", "two"])
+    early = installation.receive(first, first.directory / "disk.img", session=session)
+    wait_until(lambda: "1 of 2 missing" in watched.read_text(), "the watch says who is missing")
+    assert early.process.poll() is None
+    late = installation.receive(second, second.directory / "disk.img", session=session)
+    for reception in (early, late):
+        reception.wait()
+        assert reception.output.read_bytes() == disk.content
+    assert watch.wait(20) == 0
+    text = watched.read_text()
+    assert "completed; 2 machines, 2 succeeded" in text
+    assert text.count("succeeded, 100 %") == 2
+
+
+def test_a_session_can_be_started_by_hand_and_cancelled(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    disk = make_disk_image(12)
+    installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    (machine,) = installation.enrol(["one"])
+    session = open_session(installation, "disk", "--min-clients", "5")
+    reception = installation.receive(machine, machine.directory / "disk.img", session=session)
+    wait_until(lambda: bool(installation.fleetcast("session", "show", session)["participants"]), "it joined")
+    installation.fleetcast("session", "start", session)
+    reception.wait()
+    assert reception.output.read_bytes() == disk.content
+    cancelled = open_session(installation, "disk", "--min-clients", "5")
+    reception = installation.receive(machine, machine.directory / "other.img", session=cancelled)
+    wait_until(lambda: bool(installation.fleetcast("session", "show", cancelled)["participants"]), "it joined")
+    assert installation.fleetcast("session", "cancel", cancelled)["state"] == "cancelled"
+    assert reception.process.wait(20) != 0
+    assert "cancelled" in reception.stderr.read_text()
+    assert installation.fleetcast("session", "cancel", cancelled)["state"] == "cancelled"
+
+
+def test_a_wim_and_a_qcow2_reach_the_disk_as_what_they_describe(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    disk = make_disk_image(6)
+    qcow2, wim, tree = tmp_path / "disk.qcow2", tmp_path / "some.wim", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(disk.content)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk.file, qcow2], check=True)
+    subprocess.run(["wimlib-imagex", "capture", tree, wim, "--quiet"], check=True, capture_output=True)
+    installation.fleetcast("image", "import", str(qcow2), "--name", "virtual")
+    installation.fleetcast("image", "import", str(wim), "--name", "wim")
+    (machine,) = installation.enrol(["one"])
+    installation.receive(machine, machine.directory / "disk.img", image="virtual").wait()
+    written = (machine.directory / "disk.img").read_bytes()
+    assert written[: len(disk.content)] == disk.content
+    assert not any(written[len(disk.content) :]), "qemu-img rounds up to whole sectors"
+    installation.receive(machine, machine.directory / "some.wim", image="wim").wait()
+    assert (machine.directory / "some.wim").read_bytes() == wim.read_bytes()
+
+
+class LabInstallation:
+    """An installation whose server and machines are hosts of the network lab."""
+
+    def __init__(self, installation: Installation, lab: NetworkLab) -> None:
+        self.installation = installation
+        self.lab = lab
+
+    def place(self, host: Host) -> Callable[[Any], list[str]]:
+        return partial(self.lab.command, host)
+
+    def enrol(self, count: int) -> list[Machine]:
+        hosts = self.lab.receivers[:count]
+        return self.installation.enrol([host.name for host in hosts], {host.name: self.place(host) for host in hosts})
+
+
+@pytest.fixture
+def in_lab(tmp_path: Path, open_lab: Callable[..., NetworkLab]) -> Iterator[LabInstallation]:
+    """Returns a server and four hosts for machines on a switch at 1 Gbit/s with 1 % loss to each."""
+    lab = open_lab(receiver_count=4, rate_bits_per_second=1_000_000_000)
+    for host in lab.receivers:
+        lab.set_loss(host, Loss(fraction=0.01))
+    with Installation(
+        tmp_path / "installation",
+        listen=f"{lab.sender.address}:7443",
+        place=partial(lab.command, lab.sender),
+    ) as installation:
+        installation.start_server()
+        yield LabInstallation(installation, lab)
+
+
+def start_all(installation: Installation, machines: list[Machine], session: str) -> list[Reception]:
+    return [installation.receive(each, each.directory / "disk.img", session=session) for each in machines]
+
+
+@pytest.mark.lab
+def test_three_machines_behind_a_lossy_switch_get_identical_disks(
+    in_lab: LabInstallation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    disk = make_disk_image(96)
+    site = in_lab.installation
+    site.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    session = open_session(site, "disk", "--min-clients", "3")
+    receptions = start_all(site, in_lab.enrol(3), session)
+    for reception in receptions:
+        summary = reception.wait()
+        assert reception.output.read_bytes() == disk.content
+        assert summary["multicast_bytes"] > disk.noise_bytes // 2
+        assert summary["lost_datagram_count"] > 0
+    sent = transmission(site, session)
+    assert sent["sent_source_bytes"] < 1.5 * disk.noise_bytes, "one copy and repair, not three copies"
+
+
+@pytest.mark.lab
+def test_nobody_suffers_when_a_machine_dies_the_server_dies_and_a_fourth_comes_late(
+    in_lab: LabInstallation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    disk = make_disk_image(60)
+    site = in_lab.installation
+    site.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    machines = in_lab.enrol(4)
+    session = open_session(site, "disk", "--min-clients", "3", "--rate", "80M")
+    receptions = start_all(site, machines[:3], session)
+    wait_for_half(site, session, len(disk.content))
+    receptions[0].process.kill()
+    receptions[0].process.wait()
+    receptions.append(site.receive(machines[3], machines[3].directory / "disk.img", session=session))
+    site.kill_server()
+    site.start_server()
+    receptions[0] = site.receive(machines[0], machines[0].directory / "disk.img", session=session)
+    for reception in receptions:
+        reception.wait()
+        assert reception.output.read_bytes() == disk.content
+    wait_until(lambda: site.fleetcast("session", "show", session)["state"] == "completed", "the session is completed")
+    assert site.fleetcast("session", "show", session)["succeeded_count"] == 4
+
+
+@pytest.mark.lab
+def test_a_lone_machine_killed_at_half_is_sent_nothing_that_it_holds(
+    in_lab: LabInstallation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    disk = make_disk_image(60)
+    site = in_lab.installation
+    in_lab.lab.set_loss(in_lab.lab.receivers[0], None)
+    site.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    (machine,) = in_lab.enrol(1)
+    session = open_session(site, "disk", "--min-clients", "1", "--rate", "80M")
+    (killed,) = start_all(site, [machine], session)
+    wait_for_half(site, session, len(disk.content))
+    killed.process.kill()
+    killed.process.wait()
+
+    def payload() -> int:
+        sent = transmission(site, session)
+        return int(sent["sent_source_bytes"] + sent["sent_repair_bytes"] + sent["sent_unicast_bytes"])
+
+    wait_until(lambda: site.fleetcast("session", "show", session)["participants"][0]["state"] == "lost", "it is missed")
+    time.sleep(2)  # the sender reports once a second
+    before = payload()
+    summary = site.receive(machine, machine.directory / "disk.img", session=session).wait()
+    assert (machine.directory / "disk.img").read_bytes() == disk.content
+    time.sleep(2)
+    held = summary["held_bytes"]
+    assert held >= len(disk.content) * 4 // 10
+    lacking = summary["size_bytes"] - held
+    assert payload() - before <= lacking + 2 * MIB, "what it lacked, and the symbols that fill the last window"
+
+
+@pytest.mark.lab
+def test_a_loopback_device_takes_an_image_like_a_disk(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    disk = make_disk_image(6)
+    backing = tmp_path / "backing"
+    backing.write_bytes(b"\xaa" * (len(disk.content) + MIB))
+    attached = subprocess.run(["losetup", "--find", "--show", backing], capture_output=True, text=True, check=False)
+    if attached.returncode:
+        pytest.skip(f"no loop device: {attached.stderr.strip()}")
+    device = attached.stdout.strip()
+    try:
+        installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
+        (machine,) = installation.enrol(["one"])
+        installation.receive(machine, Path(device), image="disk").wait()
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert backing.read_bytes()[: len(disk.content)] == disk.content
+
+
+def test_buf_curl_lists_images_by_reflection_with_the_administrators_certificate(
+    installation: Installation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    imported = installation.fleetcast("image", "import", str(make_disk_image(3).file), "--name", "disk")
+    administrator = installation.data_directory / "administrator"
+    listed = subprocess.run(
+        [
+            *(BIN / "buf", "curl", "--protocol", "grpc", "--reflect-protocol", "grpc-v1"),
+            *("--cacert", administrator / "ca.pem"),
+            *("--cert", administrator / "cert.pem", "--key", administrator / "key.pem", "--data", "{}"),
+            f"https://{installation.address}/fleetcast.catalog.v1.CatalogService/ListImages",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert [image["name"] for image in json.loads(listed.stdout)["images"]] == [imported["name"]]
