@@ -102,6 +102,40 @@ async def test_enrolling_again_is_harmless_and_uses_nothing_up(tmp_path: Path) -
         assert [found.used_count for found in await list_tokens(server)] == [1]
 
 
+class Killed(BaseException):
+    """Stands for the end of the process: nothing handles it."""
+
+
+async def test_enrolling_killed_before_any_file_ends_with_one_identity_and_one_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        replace = os.replace
+        for number in range(1, 10):
+            token = (await create_token(server)).token
+            calls = 0
+
+            def replace_or_die(source: str, target: Path, *, number: int = number) -> None:
+                nonlocal calls
+                calls += 1
+                if calls == number:
+                    raise Killed
+                replace(source, target)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "replace", replace_or_die)
+                try:
+                    await enrol(server.address, token, tmp_path / str(number), "m")
+                except Killed:
+                    pass
+                else:
+                    assert number == 5
+                    break
+            await enrol(server.address, token, tmp_path / str(number), "m")
+            newest = (await list_tokens(server))[0]
+            assert (newest.uses, newest.used_count) == (1, 1)
+
+
 async def test_a_token_is_used_no_more_often_than_it_may_under_a_rush(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _):
         token = (await create_token(server, uses=3)).token
@@ -402,7 +436,7 @@ async def test_tokens_are_listed_in_pages_newest_first_without_their_texts(tmp_p
                     break
                 request.page_token = page.next_page_token
         assert sizes == [2, 2, 1]
-        assert sorted(found) == sorted(made)
+        assert found == made[::-1]
 
 
 async def test_unknown_names_and_page_tokens_are_answered_clearly(tmp_path: Path) -> None:
