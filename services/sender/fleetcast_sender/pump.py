@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 
 _SLEEP_FROM_SECONDS = 0.00005
 """Shorter waits than the system's timers resolve are added up instead."""
+_TRAINS_AT_ONCE = 4
+"""Trains that are sealed together: their fixed cost counts once, and reports wait a quarter of a millisecond."""
 _UPDATE_SECONDS = 0.05
 _DEAF_SECONDS = 2.0
 """A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
@@ -130,9 +132,10 @@ class Pump:
         self.controller = controller
         geometry = engine.geometry
         payload = datagram_bytes(geometry.symbol_bytes)
+        self._payload_bytes = payload
         self._limit = train_limit(payload)
         self._datagram_bits = (payload + wire_overhead_bytes) * 8
-        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
+        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit * _TRAINS_AT_ONCE)
         self._memory = memory
         self._socket = socket
         self._link = link
@@ -218,16 +221,10 @@ class Pump:
             self._inputs.popleft()(now)
         if now >= self._update_at:
             self._update(now)
-        delay = self._pacer.delay(now)
-        if delay > _SLEEP_FROM_SECONDS:
-            time.sleep(min(delay, _UPDATE_SECONDS))
-            return
-        rate = self.controller.rate
-        sent = self.engine.next(now, train_datagrams(rate, self._datagram_bits, self._limit))
+        sent = self.engine.next(now, self._limit * _TRAINS_AT_ONCE)
         self._serve()
         if isinstance(sent, Train):
-            self._send(sent)
-            self._pacer.sent(len(sent.symbols) * self._datagram_bits, rate, now)
+            self._send(sent, now)
         elif isinstance(sent, SendMark):
             self._socket.send(self._sealer.seal_mark(sent.pass_number, pack_mark(sent.mark)))
         else:
@@ -236,20 +233,30 @@ class Pump:
                 self._woken.wait(wait)
                 self._woken.clear()
 
-    def _send(self, train: Train) -> None:
+    def _send(self, symbols: Train, now: float) -> None:
+        """Seal symbols, and send them in trains that are paced."""
+        payloads = self._payloads(symbols)
+        sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
+        rate = self.controller.rate
+        train_bytes = train_datagrams(rate, self._datagram_bits, self._limit) * self._payload_bytes
+        for start in range(0, len(sealed), train_bytes):
+            delay = self._pacer.delay(now)
+            if delay > _SLEEP_FROM_SECONDS:
+                time.sleep(min(delay, _UPDATE_SECONDS))
+            train = sealed[start : start + train_bytes]
+            self._socket.send_train(train)
+            now = time.monotonic()
+            self._pacer.sent(len(train) // self._payload_bytes * self._datagram_bits, rate, now)
+
+    def _payloads(self, train: Train) -> Sequence[memoryview] | Sequence[bytes]:
         loaded = self._memory.get(train.pass_number, train.window)
-        payloads: list[memoryview] | list[bytes]
         if train.consecutive:
             first = int(train.symbols[0])
-            payloads = loaded.symbols[first : first + len(train.symbols)]
-        elif train.kind is Kind.SOURCE:
-            payloads = [loaded.symbols[symbol] for symbol in train.symbols.tolist()]
-        else:
-            codewords, parity = len(loaded.parity), loaded.parity
-            payloads = [parity[s % codewords][s // codewords] for s in train.symbols.tolist()]
-        self._socket.send_train(
-            self._sealer.seal_symbols(train.kind, train.pass_number, train.window, train.symbols, payloads)
-        )
+            return loaded.symbols[first : first + len(train.symbols)]
+        if train.kind is Kind.SOURCE:
+            return [loaded.symbols[symbol] for symbol in train.symbols.tolist()]
+        codewords, parity = len(loaded.parity), loaded.parity
+        return [parity[s % codewords][s // codewords] for s in train.symbols.tolist()]
 
     def _serve(self) -> None:
         """Hand out the messages and the work that the engine has."""

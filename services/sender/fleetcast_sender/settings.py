@@ -49,8 +49,8 @@ class SenderSettings(Settings):
     link_rate: str = ""
     """Rate of that interface's link, such as `1G`; empty asks the system."""
     first_group: str = ""
-    """Groups for transmissions, from here to `last_group`. Empty means 239.192.64.0 to 239.192.79.255, a part of the
-    range for organisations (RFC 2365), or ff05::f1ee:4000 to ff05::f1ee:7fff where the interface has no IPv4 address."""
+    """Groups for transmissions, up to `last_group`. Empty means 239.192.64.0 to 239.192.79.255, of the range for
+    organisations (RFC 2365), or ff05::f1ee:4000 to ff05::f1ee:7fff where the interface has no IPv4 address."""
     last_group: str = ""
     first_port: int = Field(default=64000, ge=1024, le=65535)
     last_port: int = Field(default=64255, ge=1024, le=65535)
