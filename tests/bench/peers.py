@@ -77,7 +77,7 @@ def run_uftp(lab: NetworkLab, source: Path, folder: Path) -> Measurement:
             argv = ["uftpd", "-d", *buffer, "-U", f"0x{number:08X}", "-D", target]
             receivers.append(stack.enter_context(Watched(lab, host, argv, folder / f"{host.name}.log")))
         for receiver in receivers:
-            poll(partial(_has_joined, receiver.pid), _START_SECONDS, f"the joining of {receiver.name}")
+            poll(partial(_has_joined, receiver.meter.pid), _START_SECONDS, f"the joining of {receiver.name}")
         sent_before = lab.sent_bytes(lab.sender)
         argv = ["uftp", *buffer, "-R", "-1", "-r", "0.05:0.01:0.5", "-b", "1440", "-Y", "none", source]
         sender = stack.enter_context(Watched(lab, lab.sender, argv, folder / "sender.log"))
@@ -116,10 +116,10 @@ def _measurement(
         tool=tool,
         size_bytes=source.stat().st_size,
         seconds=seconds,
-        wall_seconds=max(program.ended_at for program in (sender, *receivers)) - sender.started_at,
-        sender_cpu_seconds=sender.cpu_seconds,
-        receiver_cpu_seconds=[receiver.cpu_seconds for receiver in receivers],
-        receiver_peak_memory_bytes=[receiver.peak_memory_bytes for receiver in receivers],
+        wall_seconds=max(program.meter.ended_at for program in (sender, *receivers)) - sender.started_at,
+        sender_cpu_seconds=sender.meter.cpu_seconds,
+        receiver_cpu_seconds=[receiver.meter.cpu_seconds for receiver in receivers],
+        receiver_peak_memory_bytes=[receiver.meter.peak_memory_bytes for receiver in receivers],
         wire_bytes=lab.sent_bytes(lab.sender) - sent_before,
     )
 

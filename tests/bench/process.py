@@ -1,7 +1,6 @@
 """Programs under measurement: their output with times, their end, what they used."""
 
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -29,6 +28,44 @@ class Line:
     text: str
 
 
+class Meter:
+    """What a child process of ours uses, taken without reaping it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.ended_at = 0.0
+        """When it ended, in seconds of the monotonic clock; 0 while it runs."""
+        self.cpu_seconds = 0.0
+        """User and system time, once it ended."""
+        self.peak_memory_bytes = 0
+        """Largest resident set since its exec, as it was in its last tenth of a second."""
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._watcher.start()
+        self._sampler.start()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Return whether the process has ended, as soon as it has, or after the timeout."""
+        return self._ended.wait(timeout_seconds)
+
+    def _watch(self) -> None:
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self.ended_at = time.monotonic()
+            self.cpu_seconds = cpu_seconds_of(self.pid)  # of the zombie
+        except (ChildProcessError, FileNotFoundError):
+            self.ended_at = time.monotonic()  # reaped already: it was not waited for here
+        finally:
+            self._ended.set()
+
+    def _sample(self) -> None:
+        while not self._ended.is_set():
+            with suppress(FileNotFoundError, ProcessLookupError, StopIteration):
+                self.peak_memory_bytes = peak_memory_bytes_of(self.pid)
+            self._ended.wait(0.1)
+
+
 class Watched:
     """A program on a host of the lab. Its output is kept in memory and in the file `log`."""
 
@@ -45,14 +82,9 @@ class Watched:
         self.name = f"{Path(command[0]).name} on {host.name}"
         self.log = log
         self.started_at = time.monotonic()
-        self.ended_at = 0.0
-        self.exit_code: int | None = None
-        self.cpu_seconds = 0.0
-        """User and system time, once ended."""
-        self.peak_memory_bytes = 0
-        """Largest resident set seen in its last tenth of a second or before."""
         self.lines: list[Line] = []
         self._news = threading.Condition()
+        self._ended = False
         self._process = subprocess.Popen(
             lab.command(host, command),
             env=env,
@@ -61,10 +93,9 @@ class Watched:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.pid = self._process.pid
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._reap, self._sample)]
-        for thread in self._threads:
-            thread.start()
+        self.meter = Meter(self._process.pid)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -88,9 +119,7 @@ class Watched:
             return next((line for line in self.lines if part in line.text), None)
 
         with self._news:
-            self._news.wait_for(lambda: found() or self.exit_code is not None, timeout_seconds)
-        if self.exit_code is not None:
-            self._threads[0].join(1)
+            self._news.wait_for(lambda: found() is not None or self._ended, timeout_seconds)
         line = found()
         if line is None:
             raise BenchError(f"{self.name} did not print {part!r} within {timeout_seconds} s: see {self.log}")
@@ -102,38 +131,25 @@ class Watched:
         Raises:
             BenchError: it failed, or went on for longer than `timeout_seconds`, and was killed.
         """
-        with self._news:
-            ended = self._news.wait_for(lambda: self.exit_code is not None, timeout_seconds)
-        if not ended:
+        if not self.meter.wait(timeout_seconds):
             self.kill()
             raise BenchError(f"{self.name} went on for more than {timeout_seconds:.0f} s: see {self.log}")
-        self._threads[0].join(1)
-        if self.exit_code:
-            raise BenchError(f"{self.name} ended with {self.exit_code}: see {self.log}")
+        self._reader.join()
+        if self._process.wait():
+            raise BenchError(f"{self.name} ended with {self._process.returncode}: see {self.log}")
 
     def stop(self, timeout_seconds: float = 10) -> None:
         """End it by SIGTERM, or by SIGKILL if that takes too long."""
-        if self.exit_code is None:
-            self._signal(signal.SIGTERM)
-            with self._news:
-                self._news.wait_for(lambda: self.exit_code is not None, timeout_seconds)
+        self._process.terminate()
+        self.meter.wait(timeout_seconds)
         self.kill()
 
     def kill(self) -> None:
         """End it by SIGKILL, if it still runs."""
-        if self.exit_code is None:
-            self._signal(signal.SIGKILL)
-        for thread in self._threads:
-            thread.join(5)
-
-    def freeze(self) -> None:
-        """Stop it as it is, for ever."""
-        self._signal(signal.SIGSTOP)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with self._news:  # not after it was reaped
-            if self.exit_code is None:
-                os.kill(self.pid, number)
+        self._process.kill()
+        self.meter.wait(10)
+        self._process.wait()
+        self._reader.join()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -144,24 +160,9 @@ class Watched:
                 with self._news:
                     self.lines.append(Line(time.monotonic(), line.decode(errors="replace").rstrip()))
                     self._news.notify_all()
-
-    def _reap(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        ended_at = time.monotonic()
         with self._news:
-            _, status, usage = os.wait4(self.pid, 0)
-            self.ended_at = ended_at
-            self.cpu_seconds = usage.ru_utime + usage.ru_stime
-            self._process.returncode = self.exit_code = os.waitstatus_to_exitcode(status)
+            self._ended = True
             self._news.notify_all()
-
-    def _sample(self) -> None:
-        # Not ru_maxrss, which counts this process before the exec, too.
-        with self._news:
-            while self.exit_code is None:
-                with suppress(FileNotFoundError, ProcessLookupError, StopIteration):
-                    self.peak_memory_bytes = peak_memory_bytes_of(self.pid)
-                self._news.wait_for(lambda: self.exit_code is not None, 0.1)
 
 
 def cpu_seconds_of(pid: int) -> float:

@@ -1,0 +1,58 @@
+"""`make bench`: fleetcast against udpcast and UFTP in the network lab."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tests.bench.cases import BARE, CASES, OURS
+from tests.bench.peers import installed_peers
+from tests.bench.plots import write_plots
+from tests.bench.report import as_plain, as_text
+from tests.bench.run import Bench
+from tests.support.lab import why_unavailable
+
+_FOLDER = Path("build/bench")
+
+
+def main() -> int:
+    """Run what the arguments ask for; 0 if every run of fleetcast gave the right bytes."""
+    names = [case.name for case in CASES]
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="64 MiB, one run: shows that everything works")
+    parser.add_argument("--size-mib", type=int, help="size of the file, 1024 by default")
+    parser.add_argument("--runs", type=int, help="runs of each tool in each case, 5 by default")
+    parser.add_argument("--case", action="append", choices=names, help="only this case; may be given again")
+    parser.add_argument("--tool", action="append", help="only this tool; may be given again")
+    parser.add_argument(
+        "--json", type=Path, default=_FOLDER / "results.json", metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="measure the further points of the plots; draw them"
+    )
+    arguments = parser.parse_args()
+
+    if reason := why_unavailable():
+        print(reason, file=sys.stderr)
+        return 1
+    size_bytes = (arguments.size_mib or (64 if arguments.quick else 1024)) << 20
+    run_count = arguments.runs or (1 if arguments.quick else 5)
+    cases = [
+        case
+        for case in CASES
+        if (case.name in arguments.case if arguments.case else arguments.plots or not case.only_for_plots)
+    ]
+    tools = arguments.tool or [OURS, BARE, *installed_peers()]
+    bench = Bench(tools, size_bytes=size_bytes, run_count=run_count, log_folder=arguments.json.parent / "logs")
+    outcome = bench.run(cases)
+    print(as_text(outcome.results, outcome.failures, size_bytes))
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(as_plain(outcome.results, outcome.failures, size_bytes), indent=1))
+    print(f"\nEverything measured is in {arguments.json}.")
+    if arguments.plots:
+        print("Plots:", *write_plots(outcome.results, arguments.plots))
+    return 1 if any(f": {OURS}: " in failure for failure in outcome.failures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The cases: networks, and what is asked of fleetcast in each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.bench.measurement import Measurement, spread
+from tests.support.loss import Loss
+from tests.support.lossy import Bursts
+
+OURS, UDPCAST, UFTP, BARE = "fleetcast", "udpcast", "uftp", "bare"
+
+GIGABIT = 1_000_000_000
+PAYLOAD_SHARE = 1408 / (1408 + 24 + 16 + 8 + 20 + 14)
+"""Share of a frame (symbol, header, seal, UDP, IPv4, Ethernet; as the link's rate counts) that is image."""
+
+Results = Mapping[tuple[str, str], Sequence[Measurement]]
+"""Measurements by case and tool."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network, and the tools that are measured in it."""
+
+    name: str
+    title: str
+    receiver_count: int
+    tools: Sequence[str]
+    rate_bits_per_second: int | None = None
+    loss: Loss | None = None
+    """Of every receiver, with a seed of its own."""
+    only_for_plots: bool = False
+
+
+_PEERS = (OURS, UDPCAST, UFTP)
+_ONE_IN_100, _FIVE_IN_100 = Loss(fraction=0.01), Loss(fraction=0.05)
+_BURSTS = Loss(bursts=Bursts(fraction=0.01, mean_length=20))
+
+CASES = (
+    Case("receivers-1", "1 receiver, no limit", 1, (*_PEERS, BARE), only_for_plots=True),
+    Case("receivers-2", "2 receivers, no limit", 2, (*_PEERS, BARE)),
+    Case("receivers-4", "4 receivers, no limit", 4, (*_PEERS, BARE), only_for_plots=True),
+    Case("receivers-8", "8 receivers, no limit", 8, (*_PEERS, BARE)),
+    Case("link-4", "1 Gbit/s, 4 receivers", 4, _PEERS, GIGABIT),
+    Case("loss-0", "1 Gbit/s, 3 receivers", 3, _PEERS, GIGABIT, only_for_plots=True),
+    Case("loss-1", "1 Gbit/s, 3 receivers, 1 % loss", 3, _PEERS, GIGABIT, _ONE_IN_100),
+    Case("loss-5", "1 Gbit/s, 3 receivers, 5 % loss", 3, _PEERS, GIGABIT, _FIVE_IN_100),
+    Case("bursts-1", "1 Gbit/s, 3 receivers, 1 % loss in bursts of 20", 3, _PEERS, GIGABIT, _BURSTS),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure with what it must and what it should reach."""
+
+    title: str
+    unit: str
+    must: float
+    aim: float
+    value: float
+    at_most: bool = False
+    """True if less is better."""
+
+    @property
+    def verdict(self) -> str:
+        """`aim`, `must` or `missed`."""
+        sign = -1 if self.at_most else 1
+        if sign * self.value >= sign * self.aim:
+            return "aim"
+        return "must" if sign * self.value >= sign * self.must else "missed"
+
+
+def targets(results: Results) -> list[Target]:
+    """Return every target for which there are measurements."""
+    ratios = [
+        ("receivers-8", UDPCAST, 2.5, 4.0),
+        ("receivers-8", UFTP, 2.5, 4.0),
+        ("receivers-2", UDPCAST, 3.0, 5.0),
+        ("receivers-2", BARE, 0.25, 0.40),
+    ]
+    shares = [
+        ("link-4", 0.97, 0.99),
+        ("loss-1", 0.93, 0.95),
+        ("loss-5", 0.86, 0.89),
+        ("bursts-1", 0.90, 0.94),
+    ]
+    found = []
+    for case, other, must, aim in ratios:
+        ours, theirs = results.get((case, OURS)), results.get((case, other))
+        if ours and theirs:
+            value = _goodput(ours) / _goodput(theirs)
+            found.append(Target(f"{_title(case)}: goodput against {other}", "times", must, aim, value))
+    for case, must, aim in shares:
+        if ours := results.get((case, OURS)):
+            value = _goodput(ours) / (GIGABIT * PAYLOAD_SHARE)
+            found.append(Target(f"{_title(case)}: share of the highest payload rate", "", must, aim, value))
+    return found + _costs(results)
+
+
+def _costs(results: Results) -> list[Target]:
+    found = []
+    for case, must, aim in (("link-4", 2.5, 1.5), ("loss-1", 5.0, 3.0)):
+        if ours := results.get((case, OURS)):
+            value = spread(ours, lambda run: run.receiver_cpu_seconds_per_gib).median
+            found.append(Target(f"{_title(case)}: agent CPU per GiB", "s", must, aim, value, at_most=True))
+    if ours := results.get(("receivers-8", OURS)):
+        value = spread(ours, lambda run: run.sender_cpu_seconds_per_gib).median
+        found.append(Target(f"{_title('receivers-8')}: sender CPU per GiB", "s", 2.0, 1.2, value, at_most=True))
+    if runs := [run for (_, tool), runs in results.items() if tool == OURS for run in runs]:
+        peak = max(run.peak_memory_bytes for run in runs) / 1e6
+        found.append(Target("all cases: agent peak memory", "MB", 450, 450, peak, at_most=True))
+    return found
+
+
+def _goodput(runs: Sequence[Measurement]) -> float:
+    return spread(runs, lambda run: run.goodput_bits_per_second).median
+
+
+def _title(name: str) -> str:
+    return next(case.title for case in CASES if case.name == name)

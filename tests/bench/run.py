@@ -1,0 +1,141 @@
+"""Runs the cases: every tool in turn on the same file in the same network, several times."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from subprocess import SubprocessError
+
+from tests.bench.bare import run_bare
+from tests.bench.cases import BARE, OURS, UDPCAST, UFTP, Case
+from tests.bench.fleetcast import Fleetcast
+from tests.bench.measurement import Measurement
+from tests.bench.peers import run_udpcast, run_uftp
+from tests.bench.process import BenchError
+from tests.support.installation import ProcessFailedError
+from tests.support.lab import NetworkLab
+
+Runner = Callable[[Path], Measurement]
+
+_FAILURES = (BenchError, ProcessFailedError, SubprocessError, OSError)
+_BLOCK_BYTES = 16 << 20
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+_PREFIX = "fleetcast-bench-"
+
+
+@dataclass
+class Outcome:
+    """What came of all cases."""
+
+    results: dict[tuple[str, str], list[Measurement]] = field(default_factory=lambda: defaultdict(list))
+    """Measurements by case and tool, in the order of the runs."""
+    failures: list[str] = field(default_factory=list)
+    """Runs that gave no measurement, one line each."""
+
+
+class Bench:
+    """Runs cases one after the other and says on standard error how it goes.
+
+    A tool that fails is left out of the rest of its case; its output is kept in `log_folder`.
+    """
+
+    def __init__(self, tools: Collection[str], *, size_bytes: int, run_count: int, log_folder: Path) -> None:
+        self.outcome = Outcome()
+        self._tools = tools
+        self._size_bytes = size_bytes
+        self._run_count = run_count
+        self._log_folder = log_folder
+
+    def run(self, cases: Sequence[Case]) -> Outcome:
+        """Run every case with those of its tools that are wanted."""
+        with _work_folder(self._size_bytes) as folder:
+            source = folder / "image.raw"
+            _write_incompressible(source, self._size_bytes)
+            for case in cases:
+                case_folder = folder / case.name
+                case_folder.mkdir()
+                self._run_case(case, source, case_folder)
+                shutil.rmtree(case_folder)
+        return self.outcome
+
+    def _run_case(self, case: Case, source: Path, folder: Path) -> None:
+        with (
+            NetworkLab(
+                receiver_count=case.receiver_count,
+                rate_bits_per_second=case.rate_bits_per_second,
+                coalescing="receivers" if case.loss else "switch",
+            ) as lab,
+            ExitStack() as stack,
+        ):
+            for seed, host in enumerate(lab.receivers, 1):
+                if case.loss:
+                    lab.set_loss(host, replace(case.loss, seed=seed))
+            runners: dict[str, Runner] = {}
+            for tool in case.tools:
+                if tool in self._tools:
+                    with self._noting_failure(case, tool, folder):
+                        runners[tool] = _runner(tool, lab, source, folder, stack)
+            for number in range(1, self._run_count + 1):
+                # Alternating, so that what changes on the machine meanwhile strikes every tool alike.
+                for tool in sorted(runners, reverse=number % 2 == 0):
+                    run_folder = folder / f"{tool}-{number}"
+                    run_folder.mkdir()
+                    before = len(self.outcome.failures)
+                    with self._noting_failure(case, tool, run_folder):
+                        measurement = runners[tool](run_folder)
+                        self.outcome.results[case.name, tool].append(measurement)
+                        _say(f"{case.title}: {tool} {number}: {measurement.goodput_bits_per_second / 1e6:.0f} Mbit/s")
+                    if len(self.outcome.failures) > before:
+                        del runners[tool]
+                    shutil.rmtree(run_folder)
+
+    @contextmanager
+    def _noting_failure(self, case: Case, tool: str, folder: Path) -> Iterator[None]:
+        """Note a failure instead of raising it, and keep the logs."""
+        try:
+            yield
+        except _FAILURES as error:
+            kept = self._log_folder / f"{case.name}-{tool}"
+            for log in folder.rglob("*.log"):
+                target = kept / log.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(log, target)
+            self.outcome.failures.append(f"{case.title}: {tool}: {error} (output kept in {kept})")
+            _say(self.outcome.failures[-1])
+
+
+def _runner(tool: str, lab: NetworkLab, source: Path, folder: Path, stack: ExitStack) -> Runner:
+    if tool == OURS:
+        return stack.enter_context(Fleetcast(lab, source, folder / "installation")).run
+    runner = {UDPCAST: run_udpcast, UFTP: run_uftp, BARE: run_bare}[tool]
+    return lambda run_folder: runner(lab, source, run_folder)
+
+
+@contextmanager
+def _work_folder(size_bytes: int) -> Iterator[Path]:
+    """Give an empty folder in memory if there is room for the copies, else on disk. Removes those of killed runs."""
+    for abandoned in _MEMORY.glob(f"{_PREFIX}*"):
+        if not Path("/proc", abandoned.name.removeprefix(_PREFIX).partition("-")[0]).exists():
+            shutil.rmtree(abandoned, ignore_errors=True)
+    room = shutil.disk_usage(_MEMORY).free if os.access(_MEMORY, os.W_OK) else 0
+    in_memory = room > 12 * size_bytes
+    if not in_memory:
+        _say("there is not enough room in /dev/shm: the files are on disk, which may be what is measured")
+    parent = _MEMORY if in_memory else None
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as name:
+        yield Path(name)
+
+
+def _write_incompressible(path: Path, size_bytes: int) -> None:
+    with path.open("wb") as file:
+        for start in range(0, size_bytes, _BLOCK_BYTES):
+            file.write(os.urandom(min(_BLOCK_BYTES, size_bytes - start)))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
