@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from importlib import metadata
 
 import grpc
@@ -29,7 +31,7 @@ from opentelemetry.trace import Tracer
 
 from fleetcast_kit import logs
 
-FLUSH_SECONDS = 5
+FLUSH_SECONDS = 3.0
 """How long `stop` waits for a collector that does not answer."""
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -50,24 +52,26 @@ def start(service_name: str) -> None:
         logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
         logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
         _logs.set_logger_provider(logger_provider)
-        logs.add_handler(LoggingHandler(logger_provider=logger_provider))
+        handler = LoggingHandler(logger_provider=logger_provider)
+        # What the exporters say of a collector out of reach must not go to that collector.
+        handler.addFilter(lambda record: not record.name.startswith("opentelemetry."))
+        logs.add_handler(handler)
 
 
 def stop() -> None:
-    """Sends what is buffered, waiting at most some seconds, and ends the exporters. Blocks."""
-    tracer_provider, meter_provider, logger_provider = (
-        trace.get_tracer_provider(),
-        metrics.get_meter_provider(),
-        _logs.get_logger_provider(),
-    )
-    if isinstance(tracer_provider, TracerProvider):
-        tracer_provider.force_flush(FLUSH_SECONDS * 1000)
-        tracer_provider.shutdown()
-    if isinstance(meter_provider, MeterProvider):
-        meter_provider.shutdown(FLUSH_SECONDS * 1000)
-    if isinstance(logger_provider, LoggerProvider):
-        logger_provider.force_flush(FLUSH_SECONDS * 1000)
-        logger_provider.shutdown()
+    """Sends what is buffered and ends the exporters; a collector that does not answer delays it by seconds. Blocks."""
+    # The exporters' own time limits do not hold while they try again, so they work in threads that may be left behind.
+    providers = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    threads = [
+        threading.Thread(target=provider.shutdown, daemon=True)
+        for provider in providers
+        if isinstance(provider, TracerProvider | MeterProvider | LoggerProvider)
+    ]
+    deadline = time.monotonic() + FLUSH_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def tracer(name: str) -> Tracer:

@@ -1,0 +1,113 @@
+"""A process from its start to its end by a signal: answers in flight, spans, log."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from fleetcast.scheduler.v1 import session_service_pb2 as pb
+from fleetcast.scheduler.v1 import session_service_pb2_grpc as pb_grpc
+from fleetcast_kit.channel import open_channel
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.errors import from_rpc_error
+from fleetcast_kit.telemetry import tracer
+from opentelemetry import trace
+
+from tests.support.collector import TraceCollector
+from tests.support.spans import recorded_spans
+
+
+class Process:
+    """The process of `tests.support.served`, and a stub to call it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stub: "pb_grpc.SessionServiceAsyncStub") -> None:
+        self.process = process
+        self.stub = stub
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        return (await asyncio.wait_for(self.process.stdout.readline(), 20)).decode().strip()
+
+    async def end(self) -> tuple[int, list[dict[str, str]]]:
+        _, log = await asyncio.wait_for(self.process.communicate(), 20)
+        return self.process.returncode or 0, [json.loads(line) for line in log.decode().splitlines()]
+
+
+@asynccontextmanager
+async def served(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    command = [sys.executable, "-m", "tests.support.served", str(directory)]
+    pipe = asyncio.subprocess.PIPE
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**inherited, **environment, "PYTHONPATH": "."}, stdout=pipe, stderr=pipe
+    )
+    try:
+        assert process.stdout is not None
+        port = int(await asyncio.wait_for(process.stdout.readline(), 20))
+        async with open_channel(f"localhost:{port}", Credentials.load(directory / "administrator")) as channel:
+            yield Process(process, pb_grpc.SessionServiceStub(channel))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_process_after_what_it_has_begun(
+    tmp_path: Path, collector: TraceCollector, number: signal.Signals
+) -> None:
+    recorded_spans()
+    async with served(tmp_path, collector.environment()) as running:
+        with tracer(__name__).start_as_current_span("command") as command:
+            watch = running.stub.WatchSession(pb.WatchSessionRequest(), timeout=20)
+            await watch.read()
+            call = asyncio.ensure_future(running.stub.GetSession(pb.GetSessionRequest(), timeout=20))
+            assert await running.line() == "called"
+            running.process.send_signal(number)
+            assert await call == pb.GetSessionResponse()
+
+        async def drain() -> None:
+            async for _ in watch:
+                pass
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await drain()
+        assert from_rpc_error(caught.value).reason == "SERVER_STOPPING"
+        code, log = await running.end()
+        assert code == 0
+    trace_id = trace.format_trace_id(command.get_span_context().trace_id)
+    spans = collector.wait_for(lambda spans: len(spans) >= 2)
+    assert {(span.service, span.name.rpartition("/")[2], span.trace_id) for span in spans} == {
+        ("kit-test", "GetSession", trace_id),
+        ("kit-test", "WatchSession", trace_id),
+    }
+    messages = [entry["message"] for entry in log]
+    assert messages[0].startswith("listening on localhost:")
+    assert messages[1:] == ["called with [secret]", "stopping"]
+    assert log[1]["trace_id"] == trace_id
+
+
+async def test_without_a_collector_nothing_is_said_about_it(tmp_path: Path) -> None:
+    async with served(tmp_path, {}) as running:
+        await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+        running.process.terminate()
+        code, log = await running.end()
+    assert code == 0
+    assert [entry["level"] for entry in log] == ["INFO"] * 3
+
+
+async def test_a_collector_that_does_not_answer_delays_the_end_by_seconds_only(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    async with served(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}) as running:
+        await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+        running.process.terminate()
+        code, log = await running.end()
+    assert code == 0
+    assert "called with [secret]" in [entry["message"] for entry in log]
