@@ -43,3 +43,11 @@ class DismissedError(AbortedError):
 
 class InterruptedReceptionError(AbortedError):
     """A signal ended the reception; the same command continues it."""
+
+
+class SenderLostError(FleetcastError):
+    """The sender cannot be reached, or took this machine out: another assignment is needed."""
+
+
+class MulticastSilentError(FleetcastError):
+    """The sender sends, and nothing of it arrives by multicast: unicast is needed."""

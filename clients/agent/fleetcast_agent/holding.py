@@ -16,7 +16,7 @@ class Holding:
     Args:
         manifest: the image.
         held: shape (chunk_count,): what is held from before; taken over.
-        completed: called once, on any thread, when everything is held.
+        completed: called on any thread when every chunk that can be sent is held.
     """
 
     def __init__(self, manifest: Manifest, held: NDArray[np.bool_], completed: Callable[[], None]) -> None:
@@ -24,7 +24,7 @@ class Holding:
         sizes[-1] = manifest.chunk_bytes(manifest.chunk_count - 1)
         self._sizes = sizes
         self._held = held
-        self._lacking_count = int(np.count_nonzero(~held))
+        self._lacking_count = int(np.count_nonzero(~held & ~manifest.zero))
         self._lock = threading.Lock()
         self._completed = completed
         self.size_bytes = manifest.size_bytes
@@ -48,7 +48,7 @@ class Holding:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is held."""
+        """Whether every chunk that can be sent is held."""
         return not self._lacking_count
 
     def note_arrival(self, stored_bytes: int) -> None:
@@ -59,9 +59,9 @@ class Holding:
     def note_zeros(self, chunks: NDArray[np.bool_]) -> None:
         """Count the zero chunks whose zeros are on the target."""
         with self._lock:
-            for chunk in np.flatnonzero(chunks & ~self._held).tolist():
-                self._add(chunk)
-        self._check_complete()
+            fresh = chunks & ~self._held
+            self._held |= fresh
+            self.written_bytes += int(self._sizes[fresh].sum())
 
     def note_written(self, chunk: int, stored_bytes: int, by_unicast: bool) -> None:
         """Count a chunk that is proven and written."""
@@ -73,20 +73,14 @@ class Holding:
                 self.unicast_bytes += stored_bytes
             else:
                 self.multicast_bytes += stored_bytes
-            self._add(chunk)
-        self._check_complete()
+            self._held[chunk] = True
+            self._lacking_count -= 1
+            self.written_bytes += int(self._sizes[chunk])
+        if not self._lacking_count:
+            self._completed()
 
     def note_damage(self, stored_bytes: int) -> None:
         """Count a chunk that came whole and did not match its digest."""
         with self._lock:
             self.backlog_bytes -= stored_bytes
             self.damaged_chunk_count += 1
-
-    def _add(self, chunk: int) -> None:
-        self._held[chunk] = True
-        self._lacking_count -= 1
-        self.written_bytes += int(self._sizes[chunk])
-
-    def _check_complete(self) -> None:
-        if not self._lacking_count:
-            self._completed()

@@ -86,6 +86,14 @@ class Journal:
             _log.warning("the journal of %s cannot be continued (%s): a restart would receive more again", *_why(error))
             self.close()
 
+    def discard_if_empty(self) -> None:
+        """Remove the file of a closed journal if it claims nothing."""
+        try:
+            if not _parse(self._path.read_bytes())[2]:
+                self._path.unlink()
+        except OSError as error:
+            _log.debug("the journal %s stays: %s", self._path, error)
+
     def close(self) -> None:
         """Close the file; it stays, to show what the target holds."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -1,0 +1,134 @@
+"""The command `fleetcast-agent`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fleetcast_kit import logs, telemetry
+from fleetcast_kit.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.enrolment import enrol as enrol_machine
+from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+
+from fleetcast_agent.display import Display, print_summary
+from fleetcast_agent.errors import InterruptedReceptionError
+from fleetcast_agent.receiving import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.settings import AgentSettings, save_server_address
+
+_NAME = "fleetcast-agent"
+_tracer = telemetry.tracer(__name__)
+
+app = typer.Typer(
+    name=_NAME,
+    help=f"One machine: enrols, receives images, proves and writes them. {EXIT_CODES_HELP}.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Option(help="TOML file with a table [agent].")]
+StateDir = Annotated[Path | None, typer.Option(help="Where this machine's identity and journals are kept.")]
+
+
+@app.callback()
+def main_options() -> None:
+    """One machine: enrols, receives images, proves and writes them."""
+
+
+@app.command()
+def enrol(
+    server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
+    token: Annotated[str, typer.Option(help="Enrolment token, from: fleetcast enrolment-token create.")],
+    state_dir: StateDir = None,
+    config: Config = None,
+) -> None:
+    """Get this machine an identity from a server, once."""
+    settings = AgentSettings.load(config=config, state_dir=state_dir)
+
+    async def run() -> Credentials:
+        return await enrol_machine(server, token, settings.state_dir, socket.gethostname())
+
+    with _tracer.start_as_current_span("enrol"):
+        credentials = asyncio.run(run())
+    save_server_address(settings.state_dir, server)
+    print(f"enrolled as {credentials.identity} with {server}; its key is in {settings.state_dir}")
+
+
+@app.command()
+def receive(  # noqa: PLR0917 - typer makes options of them
+    output: Annotated[Path, typer.Option(help="File or block device to write, in place.")],
+    image: Annotated[str, typer.Option(help="NAME or NAME@sha256:… of the image.")] = "",
+    session: Annotated[str, typer.Option(help="Session to join instead.")] = "",
+    server: Annotated[str | None, typer.Option(help="HOST:PORT; default: where this machine enrolled.")] = None,
+    state_dir: StateDir = None,
+    multicast_interface: Annotated[
+        str | None, typer.Option(help="Name or address of the interface; default: the one towards the sender.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="About how much to use, such as 128MiB.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    config: Config = None,
+) -> None:
+    """Receive an image. Ends well only when every chunk is verified and on the medium; run again to continue."""
+    if bool(image) == bool(session):
+        raise InvalidArgumentError("name what to receive, with either --image or --session", field="image")
+    settings = AgentSettings.load(
+        config=config, server=server, state_dir=state_dir, multicast_interface=multicast_interface, memory=memory
+    )
+    address = settings.server_address()
+    try:
+        credentials = Credentials.load(settings.state_dir)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"this machine is not enrolled ({error.message}): run fleetcast-agent enrol first", reason="NOT_ENROLLED"
+        ) from error
+    request = ReceiveRequest(
+        server=address,
+        credentials=credentials,
+        output=output,
+        image=image.removeprefix("images/"),
+        session=session.removeprefix("sessions/"),
+        state_dir=settings.state_dir,
+        multicast_interface=settings.multicast_interface,
+        memory_bytes=settings.memory,
+    )
+    display = Display()
+    with _tracer.start_as_current_span("receive command"):
+        try:
+            summary = asyncio.run(_receive(request, display))
+        except InterruptedReceptionError as error:
+            display.close()
+            print(f"{_NAME}: {error.message}", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
+        finally:
+            display.close()
+    print_summary(summary, as_json=json)
+
+
+async def _receive(request: ReceiveRequest, display: Display) -> ReceiveSummary:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    if sys.platform != "win32":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+    return await receive_image(request, display, stop)
+
+
+def main() -> None:
+    """Run the command line."""
+    logs.configure(_NAME)
+    telemetry.start(_NAME)
+    try:
+        code = run_command_line(app, _NAME, sys.argv[1:])
+    finally:
+        telemetry.stop()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

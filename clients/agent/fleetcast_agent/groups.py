@@ -1,0 +1,165 @@
+"""Everything that hears one transmission: socket, windows, and the threads between them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from fleetcast_wire.errors import GeometryError
+from fleetcast_wire.fec import CODECS
+from fleetcast_wire.geometry import PassLayout
+from fleetcast_wire.seal import Opener
+
+from fleetcast_agent.datagrams import GroupSocket
+from fleetcast_agent.decoding import Decoder
+from fleetcast_agent.download import Download
+from fleetcast_agent.errors import TransmissionError
+from fleetcast_agent.interfaces import Interface
+from fleetcast_agent.listening import Listener
+from fleetcast_agent.memory import MemoryPlan
+from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
+from fleetcast_agent.reception import (
+    ChunkArrived,
+    CodewordCompleted,
+    DeficitsCounted,
+    Event,
+    PassSettled,
+    Reception,
+)
+
+_BATCH_BYTES = 6 << 16
+"""Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
+
+
+class GroupReceiver:
+    """Hears a group until closed.
+
+    Args:
+        welcome: the sender's, with a group.
+        handle: called on the event loop with deficits, settled passes, and chunks that were damaged.
+
+    Raises:
+        MulticastError: the group cannot be joined.
+    """
+
+    def __init__(
+        self,
+        welcome: Welcome,
+        interface: Interface,
+        download: Download,
+        memory: MemoryPlan,
+        handle: Callable[[DeficitsCounted | PassSettled | None], None],
+    ) -> None:
+        if welcome.keys is None:
+            raise TransmissionError("the sender named a group and gave no keys")
+        geometry = welcome.geometry
+        stride = geometry.symbol_bytes + 40
+        slots = -(-(_BATCH_BYTES + 65536) // stride)
+        opener = Opener(welcome.keys, geometry.symbol_bytes, slots)
+        total_symbols = int(download.table.stored_size_bytes.sum()) // geometry.symbol_bytes + 1
+        ring = memory.make_ring(geometry, total_symbols)
+        gc.collect()
+        gc.freeze()  # a hundred thousand views would otherwise be walked through again and again
+        self._geometry = geometry
+        self._download = download
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._under_way = 0
+        self._settled = threading.Condition()
+        self._reception = Reception(opener, geometry, ring, ~download.held, welcome.keys.tag)
+        self._socket = GroupSocket(
+            welcome.group,
+            welcome.port,
+            interface=interface,
+            source_address=welcome.source_address,
+            buffer=opener.buffer,
+            stride=stride,
+            receive_buffer_bytes=memory.receive_buffer_bytes,
+        )
+        self._past_overflow_count = download.overflow_count
+        download.count(self._reception.counts)
+        self._listener = Listener(self._socket, self._reception, self._handle_event, slots)
+        codec = CODECS.get(geometry.codec)
+        self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
+        self._listener.start()
+
+    @property
+    def reception(self) -> Reception:
+        """Its counts may be read at any time."""
+        return self._reception
+
+    @property
+    def overflow_count(self) -> int:
+        """Datagrams that this socket dropped."""
+        return self._socket.overflow_count
+
+    @property
+    def claimed(self) -> ChunkMembers:
+        """Chunks held or on their way to the target."""
+        return ~self._reception.wanted
+
+    def start_pass(self, plan: PassPlanned) -> None:
+        """Begin a pass.
+
+        Raises:
+            TransmissionError: the plan does not fit the image.
+        """
+        try:
+            layout = PassLayout(self._geometry, plan.chunks.nonzero()[0], self._download.table.stored_size_bytes)
+        except GeometryError as error:
+            raise TransmissionError(f"the plan of pass {plan.pass_number} cannot be used: {error}") from error
+        self._listener.post(partial(self._reception.start_pass, plan.pass_number, layout))
+
+    def end_pass(self, pass_number: int) -> None:
+        """End a pass, when what is in the socket has been taken."""
+        self._listener.post(partial(self._reception.end_pass, pass_number), when_drained=True)
+
+    def note_held(self, chunk: int) -> None:
+        """Want a chunk no more: it came by unicast."""
+        self._listener.post(partial(self._reception.wanted.__setitem__, chunk, False))
+
+    def update_overflow(self) -> None:
+        """Bring the download's count of overflows up to date."""
+        self._download.overflow_count = self._past_overflow_count + self._socket.overflow_count
+
+    @property
+    def failure(self) -> Exception | None:
+        """A defect that ended the listening."""
+        return self._listener.failure
+
+    def close(self) -> None:
+        """Leave the group; return when no thread uses the windows any more. Blocks."""
+        self._listener.stop()
+        if self._decoder is not None:
+            self._decoder.close()
+        with self._settled:
+            self._settled.wait_for(lambda: not self._under_way)
+
+    def _handle_event(self, event: Event) -> None:
+        match event:
+            case ChunkArrived():
+                with self._settled:
+                    self._under_way += 1
+                self._download.writer.submit(
+                    event.chunk, event.stored, by_unicast=False, settle=partial(self._settle_chunk, event)
+                )
+            case CodewordCompleted():
+                if self._decoder is not None:
+                    self._decoder.submit(event)
+            case DeficitsCounted() | PassSettled():
+                self._loop.call_soon_threadsafe(self._handle, event)
+
+    def _settle_chunk(self, event: ChunkArrived, written: bool) -> None:
+        self._listener.post(partial(self._reception.settle_chunk, event, written))
+        if not written:
+            self._download.damaged(event.chunk)
+            self._loop.call_soon_threadsafe(self._handle, None)
+        with self._settled:
+            self._under_way -= 1
+            self._settled.notify_all()
+
+    def _settle_codeword(self, completed: CodewordCompleted, rebuilt: bool) -> None:
+        self._listener.post(partial(self._reception.settle_codeword, completed, rebuilt))

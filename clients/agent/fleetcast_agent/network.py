@@ -1,0 +1,53 @@
+"""Whether and where this machine hears multicast."""
+
+from __future__ import annotations
+
+import socket
+
+from fleetcast_agent.errors import InterfaceError, MulticastError
+from fleetcast_agent.interfaces import Interface, find_interface, interface_towards, unfit_for_multicast
+
+
+class Network:
+    """The choice of the interface, and why there is none.
+
+    Args:
+        wanted: name or address of the interface that the user chose; empty to go by the route to the sender.
+
+    Raises:
+        InterfaceError: the chosen interface does not exist or takes no multicast.
+    """
+
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+        self.no_multicast_reason = ""
+        """Why this machine takes no multicast; empty if it does."""
+        if wanted:
+            family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
+            reason = unfit_for_multicast(find_interface(wanted, family))
+            if reason:
+                raise InterfaceError(
+                    f"{reason}: name another with --multicast-interface, or leave it out to receive by unicast",
+                    field="multicast_interface",
+                )
+
+    def look_towards(self, host: str, port: int) -> None:
+        """Find out whether the way to `host` is fit for multicast; note why not."""
+        if self._wanted:
+            return
+        try:
+            self.no_multicast_reason = unfit_for_multicast(interface_towards(host, port, socket.AF_INET))
+        except MulticastError:
+            return  # an IPv6 network, perhaps; the sender's group will tell
+
+    def interface_for(self, group: str, sender_host: str) -> Interface:
+        """Return where to join a group.
+
+        Raises:
+            MulticastError: no interface leads there.
+        """
+        family = socket.AF_INET6 if ":" in group else socket.AF_INET
+        if self._wanted:
+            found = find_interface(self._wanted, family if ":" not in self._wanted else socket.AF_INET6)
+            return find_interface(found.name, family)
+        return interface_towards(sender_host, 9, family)

@@ -1,0 +1,81 @@
+"""Chunks by unicast, for machines outside the group and for the last few chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import grpc
+from fleetcast_kit.errors import from_rpc_error
+
+from fleetcast_agent import convert
+from fleetcast_agent.download import Download
+from fleetcast_agent.messages import ChunkMembers
+from fleetcast_agent.participation import backoff_seconds
+
+_log = logging.getLogger(__name__)
+_UNDER_WAY_CHUNKS = 16
+_ATTEMPTS = 4
+_STALL_SECONDS = 30.0
+
+
+class ChunkFetcher:
+    """Fetches chunks from one sender.
+
+    Args:
+        stub: of the sender's TransmissionService.
+        written: called on a writer's thread with every chunk that was written.
+    """
+
+    def __init__(self, stub: Any, transmission: str, download: Download, written: Callable[[int], None]) -> None:
+        self._stub = stub
+        self._transmission = transmission
+        self._download = download
+        self._written = written
+        self._room = asyncio.Semaphore(_UNDER_WAY_CHUNKS)
+        self._loop = asyncio.get_running_loop()
+
+    async def fetch(self, chunks: ChunkMembers) -> None:
+        """Fetch and write those of `chunks` that are lacking; return when all are, or after some failed attempts."""
+        for attempt in range(_ATTEMPTS):
+            lacking = chunks & ~self._download.held
+            if not lacking.any():
+                return
+            try:
+                await self._fetch_once(lacking)
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                reason = from_rpc_error(error).message if isinstance(error, grpc.aio.AioRpcError) else "it stalled"
+                _log.info("unicast broke off: %s", reason)
+                await asyncio.sleep(backoff_seconds(attempt))
+
+    async def _fetch_once(self, chunks: ChunkMembers) -> None:
+        sizes = self._download.table.stored_size_bytes
+        call = self._stub.FetchChunks(convert.fetch_request(self._transmission, chunks))
+        try:
+            while True:
+                response = await asyncio.wait_for(call.read(), _STALL_SECONDS)
+                if response is grpc.aio.EOF:
+                    break
+                chunk, stored = int(response.chunk), response.stored
+                if not 0 <= chunk < len(chunks) or not chunks[chunk] or len(stored) != sizes[chunk]:
+                    _log.warning("the sender gave chunk %d of %d bytes, which nobody asked for", chunk, len(stored))
+                    continue
+                chunks[chunk] = False
+                await self._room.acquire()
+                self._download.writer.submit(chunk, stored, by_unicast=True, settle=partial(self._settle, chunk))
+        finally:
+            call.cancel()
+            for _ in range(_UNDER_WAY_CHUNKS):  # all are settled when all room is back
+                await self._room.acquire()
+            for _ in range(_UNDER_WAY_CHUNKS):
+                self._room.release()
+
+    def _settle(self, chunk: int, written: bool) -> None:
+        if written:
+            self._written(chunk)
+        else:
+            self._download.damaged(chunk)
+        self._loop.call_soon_threadsafe(self._room.release)
