@@ -300,5 +300,6 @@ class Pass:
 
     def _mark(self, now: float) -> SendMark:
         self._mark_at = now + self._policy.mark_interval_seconds
-        windows = [repair.marked for repair in self._open.values() if repair.round]
+        # A window between its source and its first round is named too: one that is not named is given up.
+        windows = [repair.marked for repair in self._open.values()]
         return SendMark(self.number, Mark(tuple(windows[:MAX_MARKED_WINDOWS]), self.layout.window_count))

@@ -99,7 +99,7 @@ class WindowRepair:
             self.first_peaks.append(peak)
         if peak > self._hard_cap or peak < 1:
             return False
-        if not self._parity and int(deficits.sum()) > self.shape.symbol_count // 4:
+        if not self._parity and int(deficits.sum()) > max(self.shape.symbol_count // 4, 8):
             return False
         wanted = self._cumulative[round_number] + deficits * (deficits > 0)
         if peak <= self._soft_cap:
