@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +19,9 @@ from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.telemetry import tracer
 from opentelemetry import trace
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support.collector import TraceCollector
 from tests.support.spans import recorded_spans
@@ -56,6 +60,58 @@ async def served(directory: Path, environment: Mapping[str, str]) -> AsyncIterat
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[tuple[str, dict[str, list[Any]]]]:
+    """Gives the endpoint of an OTLP receiver, and what it received by kind."""
+    received: dict[str, list[Any]] = {"trace": [], "metrics": [], "logs": []}
+    requests: dict[str, Any] = {
+        "trace": ExportTraceServiceRequest,
+        "metrics": ExportMetricsServiceRequest,
+        "logs": ExportLogsServiceRequest,
+    }
+    server = grpc.aio.server()
+    for kind, request_type in requests.items():
+
+        async def export(request: Any, context: Any, kind: str = kind) -> bytes:
+            received[kind].append(request)
+            return b""
+
+        handler: Any = grpc.unary_unary_rpc_method_handler(export, request_deserializer=request_type.FromString)
+        service = f"opentelemetry.proto.collector.{kind}.v1.{kind.capitalize()}Service"
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}", received
+    finally:
+        await server.stop(0)
+
+
+async def test_traces_metrics_and_logs_reach_a_collector_under_one_name(tmp_path: Path) -> None:
+    async with receiving() as (endpoint, received):
+        async with served(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as running:
+            await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+            running.process.terminate()
+            code, _ = await running.end()
+        assert code == 0
+    span = received["trace"][0].resource_spans[0].scope_spans[0].spans[0]
+    assert span.name.endswith("/GetSession")
+    metrics = [m for r in received["metrics"] for s in r.resource_metrics[0].scope_metrics for m in s.metrics]
+    assert "calls" in [metric.name for metric in metrics]
+    records = [m for r in received["logs"] for s in r.resource_logs[0].scope_logs for m in s.log_records]
+    called = next(record for record in records if record.body.string_value.startswith("called"))
+    assert called.body.string_value == "called with [secret]"
+    assert (called.trace_id, called.span_id) == (span.trace_id, span.span_id)
+    for resource in (
+        received["trace"][0].resource_spans[0].resource,
+        received["metrics"][0].resource_metrics[0].resource,
+        received["logs"][0].resource_logs[0].resource,
+    ):
+        attributes = {attribute.key: attribute.value.string_value for attribute in resource.attributes}
+        assert attributes["service.name"] == "kit-test"
+        assert attributes["service.version"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

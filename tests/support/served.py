@@ -29,6 +29,7 @@ class SlowSessions(pb_grpc.SessionServiceServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
         logging.getLogger(__name__).info("called with %s", EnrolmentToken.create(bytes(32)).pack())
+        telemetry.meter(__name__).create_counter("calls").add(1)
         print("called", flush=True)
         await asyncio.sleep(0.5)
         return pb.GetSessionResponse()

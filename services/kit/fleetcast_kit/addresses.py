@@ -61,7 +61,7 @@ def served_names(listen: str, advertise: Iterable[str] = ()) -> tuple[str, ...]:
         names |= _interface_addresses()
     else:
         names.add(host)
-    return tuple(sorted(str(ipaddress.ip_address(name)) if is_ip_address(name) else name.lower() for name in names))
+    return tuple(sorted({str(ipaddress.ip_address(name)) if is_ip_address(name) else name.lower() for name in names}))
 
 
 def _interface_addresses() -> set[str]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "fleetcast"
@@ -140,14 +141,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str = "") -> Fleetca
 
     `address` is what was dialled; it goes into the sentence when nobody answered there.
     """
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            status.ParseFromString(value)
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    for detail in status.details:
-        _ = detail.Unpack(info) or detail.Unpack(bad_request)
+    info, bad_request = _details_of(error)
     message, reason, metadata = error.details() or "", info.reason, dict(info.metadata)
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
         field = bad_request.field_violations[0].field if bad_request.field_violations else ""
@@ -155,6 +149,20 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str = "") -> Fleetca
     if not info.reason:
         return _without_details(error.code(), message, address)
     return _CLASS_OF_CODE.get(error.code(), InternalError)(message, reason=reason, metadata=metadata)
+
+
+def _details_of(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:
+    """Returns the details in the trailing metadata; empty messages for those that are missing or damaged."""
+    status, info, bad_request = status_pb2.Status(), error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    try:
+        for key, value in error.trailing_metadata() or ():
+            if key == DETAILS_KEY and isinstance(value, bytes):
+                status.ParseFromString(value)
+        for detail in status.details:
+            _ = detail.Unpack(info) or detail.Unpack(bad_request)
+    except DecodeError:
+        return error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    return info, bad_request
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
