@@ -17,6 +17,7 @@ Row = dict[str, Any]
 
 _SESSION_COLUMNS = tuple(SessionRow.model_fields)
 _PARTICIPANT_COLUMNS = tuple(ParticipantRow.model_fields)
+_TOTALS = tuple(ReceptionTotals.__dataclass_fields__)
 _TRANSMISSION_COLUMNS = tuple(TransmissionRow.model_fields)
 
 
@@ -44,7 +45,8 @@ def session_of(row: SessionRow) -> Session:
 def participant_row(participant: Participant) -> Row:
     """Returns the row of a participant."""
     row = {column: getattr(participant, column) for column in _PARTICIPANT_COLUMNS}
-    row["totals"] = asdict(participant.totals)
+    totals = participant.totals
+    row["totals"] = {field: getattr(totals, field) for field in _TOTALS}  # asdict would copy deeply: ten times slower
     return row
 
 
