@@ -86,7 +86,7 @@ class Bench:
                     run_folder = folder / f"{tool}-{number}"
                     run_folder.mkdir()
                     before = len(self.outcome.failures)
-                    with self._noting_failure(case, tool, run_folder):
+                    with self._noting_failure(case, tool, folder):
                         measurement = runners[tool](run_folder)
                         self.outcome.results[case.name, tool].append(measurement)
                         _say(f"{case.title}: {tool} {number}: {measurement.goodput_bits_per_second / 1e6:.0f} Mbit/s")
@@ -96,12 +96,13 @@ class Bench:
 
     @contextmanager
     def _noting_failure(self, case: Case, tool: str, folder: Path) -> Iterator[None]:
-        """Note a failure instead of raising it, and keep the logs."""
+        """Note a failure instead of raising it, and keep the tool's logs from the case's folder."""
         try:
             yield
         except _FAILURES as error:
             kept = self._log_folder / f"{case.name}-{tool}"
-            for log in folder.rglob("*.log"):
+            logs = [log for tool_folder in folder.glob(f"{tool}-*") for log in tool_folder.rglob("*.log")]
+            for log in logs:
                 target = kept / log.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(log, target)
@@ -111,7 +112,7 @@ class Bench:
 
 def _runner(tool: str, lab: NetworkLab, source: Path, folder: Path, stack: ExitStack) -> Runner:
     if tool == OURS:
-        return stack.enter_context(Fleetcast(lab, source, folder / "installation")).run
+        return stack.enter_context(Fleetcast(lab, source, folder / f"{OURS}-installation")).run
     runner = {UDPCAST: run_udpcast, UFTP: run_uftp, BARE: run_bare}[tool]
     return lambda run_folder: runner(lab, source, run_folder)
 
