@@ -107,6 +107,7 @@ class Engine:
         self._expected: dict[str, float] = {}
         self._told: deque[tuple[int, Told]] = deque()
         self._wait_until: float | None = None
+        self._send_from = 0.0
         self._ended_at = 0.0
         self._end_mark_at = 0.0
         self._check_silence_at = 0.0
@@ -272,6 +273,8 @@ class Engine:
                 return None
             self._end_mark_at = now + self._policy.mark_interval_seconds
             return SendMark(self.current.number, self.current.ended_mark())
+        if now < self._send_from:
+            return None
         sent = self.current.next(now, limit)
         if isinstance(sent, Train):
             if sent.kind is Kind.SOURCE and sent.consecutive:
@@ -288,7 +291,7 @@ class Engine:
         if self.phase is Phase.ENDING:
             times += [self._end_mark_at, self._ended_at + self._policy.pass_grace_seconds]
         elif self.phase is Phase.SENDING and self.current:
-            times.append(self.current.wake_at(now))
+            times.append(max(self.current.wake_at(now), self._send_from))
         elif self._wait_until is not None and self._wait_until > now:
             times.append(self._wait_until)
         return max(now, min(times))
@@ -401,9 +404,9 @@ class Engine:
         if (self._expected or any(not p.ready for p in members)) and now < self._wait_until:
             return
         if any(p.ready and p.lacking_bytes and not p.offered for p in members):
-            self._plan(members)
+            self._plan(members, now)
 
-    def _plan(self, members: list[Participant]) -> None:
+    def _plan(self, members: list[Participant], now: float) -> None:
         """Decide what goes by unicast and what the next pass sends."""
         counts = self._needs.counts
         for participant in members:
@@ -421,9 +424,9 @@ class Engine:
                 if participant.ready and not participant.offered and own.any():
                     self._offer(participant, own)
         if chunks.any():
-            self._begin_pass(chunks)
+            self._begin_pass(chunks, now)
 
-    def _begin_pass(self, chunks: NDArray[np.bool_]) -> None:
+    def _begin_pass(self, chunks: NDArray[np.bool_], now: float) -> None:
         # 65,535 passes of one transmission would take weeks; the number wraps rather than end the transmission.
         self._pass_number = self._pass_number % MAX_PASS_NUMBER + 1
         self._wait_until = None
@@ -437,6 +440,8 @@ class Engine:
             self._pass_number, layout, self._policy, prediction=self.prediction, slots=self._slots, needed=needed
         )
         self.phase = Phase.SENDING
+        lead = self._policy.lead_seconds + self._policy.lead_seconds_per_receiver * len(self._participants)
+        self._send_from = now + lead
         self._count_members()
         self.totals.chunk_count += len(layout.chunks)
         self.totals.pass_count += 1

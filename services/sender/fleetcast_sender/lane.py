@@ -13,7 +13,7 @@ from .engine import Engine
 from .geometry_choice import GeometryOverrides
 from .interfaces import Interface, IPAddress
 from .link import Link
-from .messages import Told, Welcomed
+from .messages import Planned, Told, Welcomed
 from .policy import TransmissionPolicy
 from .pump import Pump, SlowPolicy
 from .rate import RateController, RatePolicy
@@ -66,6 +66,7 @@ class Lane:
         self.port = port
         self.geometry = geometry
         self.keys = SealKeys.fresh()
+        self._plan: tuple[Planned, pb.ReceiveResponse] | None = None
         payload = datagram_bytes(geometry.symbol_bytes)
         overhead = 28 if group.version == 4 else 48
         link = outlet.link.bits_per_second or outlet.interface.link_bits_per_second
@@ -98,11 +99,15 @@ class Lane:
         """Begin to send when somebody is there to receive."""
         self.pump.start()
 
-    def welcome(self, welcomed: Welcomed) -> pb.ReceiveResponse:
-        """Return the answer to a join, with the keys."""
-        return convert.welcome_message(
-            welcomed, self.keys, group=str(self.group), port=self.port, source_address=self.source_address
-        )
+    def message(self, told: Told) -> pb.ReceiveResponse:
+        """Return what a receiver is told; the same plan goes to many and is packed once."""
+        if isinstance(told, Welcomed):
+            return self._welcome(told)
+        if isinstance(told, Planned):
+            if self._plan is None or self._plan[0] is not told:
+                self._plan = told, convert.told_message(told)
+            return self._plan[1]
+        return convert.told_message(told)
 
     def set_rate(self, rate: RatePolicy) -> None:
         """Change the rate, running or not."""
@@ -111,3 +116,9 @@ class Lane:
     def stop(self) -> None:
         """End and release everything. Blocks shortly."""
         self.pump.stop()
+
+    def _welcome(self, welcomed: Welcomed) -> pb.ReceiveResponse:
+        """Return the answer to a join, with the keys."""
+        return convert.welcome_message(
+            welcomed, self.keys, group=str(self.group), port=self.port, source_address=self.source_address
+        )

@@ -167,6 +167,8 @@ class Pass:
 
     def wake_at(self, now: float) -> float:
         """Return when `next` may have something again if no input comes before."""
+        if self._source_ready() or self._sendable_repair():
+            return now
         times = [self._mark_at] if self._open else []
         times += [r.gather_until for r in self._open.values() if r.gather_until is not None]
         times += [self._closes_at(r) for r in self._open.values() if r.between_rounds]

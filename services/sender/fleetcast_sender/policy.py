@@ -7,6 +7,10 @@ from dataclasses import dataclass
 class TransmissionPolicy:
     """What an operator could want otherwise. Times in seconds; those of WIRE.md are its defaults."""
 
+    lead_seconds: float = 0.03
+    """From a plan to the first symbol: the plan goes another way, and symbols of unknown passes are ignored."""
+    lead_seconds_per_receiver: float = 0.0001
+    """Added for each receiver: so long does it take to tell one."""
     gather_seconds: float = 0.03
     """How long reports on a round are gathered: longer than a LAN's round trip, shorter than a window takes."""
     hold_seconds: float = 0.15

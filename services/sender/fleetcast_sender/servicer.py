@@ -1,8 +1,8 @@
 """TransmissionService: the streams of receivers, and chunks by unicast."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 
 import grpc
 import numpy as np
@@ -18,7 +18,7 @@ from fleetcast_kit.server import Service
 from opentelemetry import trace
 
 from . import convert
-from .messages import Dismissed, Welcomed
+from .messages import Dismissed
 from .transmission import Seat, Transmission
 from .unicast import UnicastReader
 
@@ -84,15 +84,16 @@ class TransmissionServicer(TransmissionServiceServicer):
         seat = await transmission.enter(join)
         reader = asyncio.create_task(self._read(request_iterator, transmission, seat))
         try:
-            async for response in self._messages(seat, reader):
-                yield response
+            async with aclosing(self._messages(seat, reader)) as messages:
+                async for response in messages:
+                    yield response
         finally:
             transmission.leave(seat)
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
 
-    async def _messages(self, seat: Seat, reader: asyncio.Task[None]) -> AsyncIterator[pb.ReceiveResponse]:
+    async def _messages(self, seat: Seat, reader: asyncio.Task[None]) -> AsyncGenerator[pb.ReceiveResponse]:
         """Yield what the receiver is told until it is dismissed or ends its stream."""
         while True:
             told = asyncio.create_task(seat.messages.get())
@@ -104,10 +105,7 @@ class TransmissionServicer(TransmissionServiceServicer):
             finally:
                 told.cancel()
             lane, message = told.result()
-            if isinstance(message, Welcomed):
-                yield lane.welcome(message)
-            else:
-                yield convert.told_message(message)
+            yield lane.message(message)
             if isinstance(message, Dismissed):
                 return
 

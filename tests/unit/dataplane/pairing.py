@@ -218,7 +218,7 @@ class Pair:
         for event in memory.take_reports():
             values, lengths = pack_runs(event.deficits)
             deficits = Deficits(event.pass_number, event.window, event.round, values, lengths)
-            self._say(lambda now: self.engine.deficits(seat, deficits, now))
+            self._say(lambda now, deficits=deficits: self.engine.deficits(seat, deficits, now))  # type: ignore[misc]
         for pass_number in memory.settled:
             holding = Holding(pass_number, ~memory.wanted)
             self._say(lambda now, holding=holding: self.engine.holding(seat, holding, now))  # type: ignore[misc]

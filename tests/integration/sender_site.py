@@ -1,0 +1,262 @@
+"""A sender between a scripted scheduler and a small catalog, on one port, and machines that receive from it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
+from fleetcast.catalog.v1 import catalog_service_pb2_grpc as catalog_grpc
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
+from fleetcast.scheduler.v1 import sender_registry_service_pb2_grpc as registry_grpc
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.type.v1 import chunk_table_pb2
+from fleetcast_agent.download import Download
+from fleetcast_agent.journal import Journal
+from fleetcast_agent.memory import MemoryPlan
+from fleetcast_agent.messages import Assignment
+from fleetcast_agent.network import Network
+from fleetcast_agent.target import Target
+from fleetcast_agent.transmission import TransmissionStream, fetch_chunk_table
+from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_kit.identity import Role
+from fleetcast_kit.server import Service
+from fleetcast_sender.app import SenderApp, open_sender
+from fleetcast_sender.settings import SenderSettings
+from fleetcast_wire.chunkset import unpack_chunk_set
+
+from tests.support.trust import TrustedServer, serving
+from tests.unit.agent.transmitting import StoredImage, make_image
+
+GROUP, PORT = "239.192.77.1", 64077
+
+
+class SmallCatalog(catalog_grpc.CatalogServiceServicer):
+    """Has one image."""
+
+    def __init__(self, image: StoredImage) -> None:
+        self.image = image
+        self.read_chunk_count = 0
+
+    async def GetChunkTable(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+        manifest = self.image.manifest
+        response = catalog_pb.GetChunkTableResponse(
+            table=chunk_table_pb2.ChunkTable(
+                digests=manifest.digests.tobytes(),
+                stored_size_bytes=[len(stored) for stored in self.image.stored],
+                encodings=[2 if zstd else 1 for zstd in self.image.zstd],
+            )
+        )
+        response.image.size_bytes, response.image.chunk_size_bytes = manifest.size_bytes, manifest.chunk_size_bytes
+        yield response
+
+    async def ReadChunks(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+        chunks = request.chunks
+        members = unpack_chunk_set(chunks.bitmap, chunks.compressed, self.image.manifest.chunk_count)
+        for chunk in members.nonzero()[0].tolist():
+            self.read_chunk_count += 1
+            yield catalog_pb.ReadChunksResponse(chunk=chunk, stored=self.image.stored[chunk])
+
+    async def _other(self, request, context):  # type: ignore[no-untyped-def]
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not in this catalog")
+
+    async def _other_stream(self, request, context):  # type: ignore[no-untyped-def]
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not in this catalog")
+        yield
+
+    GetImage = ListImages = DeleteImage = HoldImage = ReleaseImage = ListHolds = _other
+    ImportImage = VerifyImage = _other_stream
+
+    def service(self) -> Service:
+        everybody = frozenset(Role)
+        methods = catalog_pb.DESCRIPTOR.services_by_name["CatalogService"].methods
+        return Service(
+            catalog_grpc.add_CatalogServiceServicer_to_server,
+            self,
+            "fleetcast.catalog.v1.CatalogService",
+            {method.name: everybody for method in methods},
+        )
+
+
+class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
+    """Says what a test tells it to, and remembers what it hears."""
+
+    def __init__(self) -> None:
+        self.registrations: list[registry_pb.SenderRegistration] = []
+        self.reports: list[registry_pb.TransmissionReport] = []
+        self.results: dict[int, str] = {}
+        self._heard = asyncio.Event()
+        self._commands: asyncio.Queue[registry_pb.ServeSenderResponse | None] = asyncio.Queue()
+        self._number = 0
+
+    async def ServeSender(self, request_iterator, context):  # type: ignore[no-untyped-def]  # noqa: N802
+        first = await anext(request_iterator)
+        self.registrations.append(first.registration)
+        self._commands = asyncio.Queue()
+        self._wake()
+        reader = asyncio.create_task(self._read(request_iterator))
+        try:
+            yield registry_pb.ServeSenderResponse(registered=registry_pb.SenderRegistered(name="senders/test"))
+            while (command := await self._commands.get()) is not None:
+                yield command
+        finally:
+            reader.cancel()
+
+    async def _read(self, requests: AsyncIterator[registry_pb.ServeSenderRequest]) -> None:
+        async for request in requests:
+            if request.HasField("result"):
+                self.results[request.result.command_id] = request.result.error
+            else:
+                self.reports.append(request.report)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+    def break_stream(self) -> None:
+        """End the sender's stream, as a restart does."""
+        self._commands.put_nowait(None)
+
+    async def until(self, condition, seconds: float = 10) -> None:  # type: ignore[no-untyped-def]
+        """Wait until something heard makes the condition true."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await self._heard.wait()
+
+    async def command(self, command: registry_pb.ServeSenderResponse) -> str:
+        """Give a command and return its error, empty if it succeeded."""
+        self._number += 1
+        number = command.command_id = self._number
+        self._commands.put_nowait(command)
+        await self.until(lambda: number in self.results)
+        return self.results[number]
+
+    def last_state(self) -> int:
+        return self.reports[-1].state if self.reports else 0
+
+    def service(self) -> Service:
+        return Service(
+            registry_grpc.add_SenderRegistryServiceServicer_to_server,
+            self,
+            "fleetcast.scheduler.v1.SenderRegistryService",
+            {"ServeSender": frozenset({Role.SENDER})},
+        )
+
+
+@dataclass
+class Site:
+    """All of it, running."""
+
+    server: TrustedServer
+    sender: SenderApp
+    scheduler: ScriptedScheduler
+    catalog: SmallCatalog
+    image: StoredImage
+    directory: Path
+    transmission: str = "sessions/1/transmissions/1"
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    @property
+    def image_name(self) -> str:
+        return f"images/test@{self.image.manifest.digest}"
+
+    async def start(
+        self, *machines: str, group: str = GROUP, port: int = PORT, transmission: str = "", **rate: int
+    ) -> str:
+        """Have a transmission started; return the error."""
+        return await self.scheduler.command(
+            registry_pb.ServeSenderResponse(
+                start=registry_pb.StartTransmission(
+                    transmission=transmission or self.transmission,
+                    image=self.image_name,
+                    group=group,
+                    port=port,
+                    rate=session_pb2.RatePolicy(**rate),
+                    machines=[f"machines/{machine}" for machine in machines],
+                )
+            )
+        )
+
+    async def stop(self, transmission: str = "") -> str:
+        stop = registry_pb.StopTransmission(transmission=transmission or self.transmission)
+        return await self.scheduler.command(registry_pb.ServeSenderResponse(stop=stop))
+
+    async def admit(self, *machines: str) -> str:
+        names = [f"machines/{machine}" for machine in machines]
+        admit = registry_pb.AdmitParticipants(transmission=self.transmission, machines=names)
+        return await self.scheduler.command(registry_pb.ServeSenderResponse(admit=admit))
+
+    def dial(self, machine: str) -> grpc.aio.Channel:
+        channel = self.server.dial(Role.MACHINE, machine)
+        self.channels.append(channel)
+        return channel
+
+    async def receive(
+        self, machine: str, *, transmission: str = "", unicast: bool = False, memory_mib: int = 200
+    ) -> bytes:
+        """Receive the image as an agent does; return its content."""
+        channel = self.dial(machine)
+        assignment = Assignment(
+            "sessions/1", self.image_name, 0, transmission or self.transmission, self.server.address, ""
+        )
+        table = await fetch_chunk_table(channel, assignment)
+        path = self.directory / f"{machine}.img"
+        network = Network("lo")
+        if unicast:
+            network.no_multicast_reason = "the test wants unicast"
+        download = await Download.open(
+            self.image_name, table, Target(path), Journal(self.directory / f"{machine}-journal", path)
+        )
+        try:
+            await TransmissionStream(
+                channel,
+                assignment,
+                download,
+                memory=MemoryPlan.of(memory_mib << 20),
+                network=network,
+                notice=lambda _: None,
+            ).run()
+            await download.finish()
+        finally:
+            self.totals = download.totals()
+            await download.close(keep=True)
+        return path.read_bytes()
+
+
+@asynccontextmanager
+async def running_site(
+    directory: Path, *, size_bytes: int = 3_000_000, local: bool = True, **settings: object
+) -> AsyncIterator[Site]:
+    """Gives a site whose sender is registered."""
+    image = make_image(1, size_bytes)
+    catalog, scheduler = SmallCatalog(image), ScriptedScheduler()
+    values: dict[str, object] = {"interface": "lo", "cache_dir": directory / "cache", "unicast_receivers": 0}
+    if local:
+        store = ChunkStore(directory / "store")
+        for chunk in (~image.manifest.zero).nonzero()[0].tolist():
+            start = chunk * image.manifest.chunk_size_bytes
+            content = image.content[start : start + image.manifest.chunk_bytes(chunk)]
+            digest = image.manifest.digests[chunk].tobytes()
+            placement = store.put(digest, content)
+            image.stored[chunk] = store.read(digest).stored
+            image.zstd[chunk] = placement.form.encoding == 2
+        values["chunk_store"] = directory / "store"
+    sender = await open_sender(SenderSettings.model_validate(values | settings))
+    async with serving([*sender.services, catalog.service(), scheduler.service()]) as server:
+        site = Site(server, sender, scheduler, catalog, image, directory)
+        await sender.start(
+            scheduler=server.address,
+            catalog=server.address,
+            address=server.address,
+            credentials=server.credentials(Role.SENDER),
+        )
+        await asyncio.wait_for(sender.registered(), 10)
+        try:
+            yield site
+        finally:
+            for channel in site.channels:
+                await channel.close()
+            await sender.stop()

@@ -1,0 +1,158 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast_agent.errors import SenderLostError
+
+from tests.integration.sender_site import running_site
+
+IDLE, SENDING, STOPPED = 2, 1, 3
+
+
+async def test_machines_receive_the_exact_bytes_by_multicast(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert await site.start("a", "b") == ""
+        contents = await asyncio.gather(site.receive("a"), site.receive("b"))
+        assert set(contents) == {site.image.content}
+        assert site.totals.multicast_bytes > 0
+        assert site.totals.unicast_bytes == 0
+        whole = sum(len(stored) for stored in site.image.stored)
+        await site.scheduler.until(lambda: site.scheduler.reports[-1].transmission.sent_source_bytes >= whole)
+        await site.scheduler.until(lambda: site.scheduler.last_state() == IDLE)
+
+
+async def test_a_lone_machine_is_served_by_unicast(tmp_path: Path) -> None:
+    async with running_site(tmp_path, unicast_receivers=1) as site:
+        await site.start("a")
+        assert await site.receive("a") == site.image.content
+        assert site.totals.multicast_bytes == 0
+
+
+async def test_a_machine_without_multicast_gets_everything_by_unicast(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        await site.start("a")
+        assert await site.receive("a", unicast=True) == site.image.content
+
+
+async def test_chunks_come_from_a_catalog_on_another_host_once(tmp_path: Path) -> None:
+    async with running_site(tmp_path, local=False) as site:
+        await site.start("a", "b")
+        contents = await asyncio.gather(site.receive("a"), site.receive("b"))
+        assert set(contents) == {site.image.content}
+        read = site.catalog.read_chunk_count
+        await site.admit("c")
+        assert await site.receive("c") == site.image.content
+        assert site.catalog.read_chunk_count == read
+
+
+async def test_a_group_of_ipv6_works_the_same(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert await site.start("a", "b", group="ff05::f1ee:4001") == ""
+        contents = await asyncio.gather(site.receive("a"), site.receive("b"))
+        assert set(contents) == {site.image.content}
+        assert site.totals.multicast_bytes > 0
+
+
+async def test_a_reserved_group_is_refused(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert "not free for use" in await site.start("a", group="224.0.0.5")
+
+
+async def test_a_machine_that_is_not_admitted_waits_for_its_admission(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        await site.start("a")
+        receiving = asyncio.create_task(site.receive("b"))
+        await asyncio.sleep(0.3)
+        assert not receiving.done()
+        await site.admit("b")
+        assert await receiving == site.image.content
+
+
+async def test_commands_are_idempotent(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert await site.start("a") == ""
+        assert await site.start("a") == ""
+        assert await site.stop() == ""
+        assert await site.stop() == ""
+        assert await site.stop("sessions/9/transmissions/9") == ""
+
+
+async def test_stopping_dismisses_the_receivers_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", fixed_bits_per_second=20_000_000)
+        receiving = asyncio.create_task(site.receive("a"))
+        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
+        await asyncio.sleep(0.3)
+        assert await site.stop() == ""
+        with pytest.raises(SenderLostError, match="session has ended"):
+            await receiving
+        await site.scheduler.until(lambda: site.scheduler.last_state() == STOPPED)
+        assert not [t for t in threading.enumerate() if t.name.startswith("fleetcast-")]
+    assert threading.active_count() <= threads + 16  # the executor keeps its threads
+
+
+async def test_a_transmission_goes_on_while_the_scheduler_restarts(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", "b", fixed_bits_per_second=80_000_000)
+        receiving = asyncio.gather(site.receive("a"), site.receive("b"))
+        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
+        site.scheduler.break_stream()
+        await site.scheduler.until(lambda: len(site.scheduler.registrations) == 2)
+        assert list(site.scheduler.registrations[1].transmissions) == [site.transmission]
+        assert set(await receiving) == {site.image.content}
+        assert await site.stop() == ""
+
+
+async def test_the_rate_can_change_while_running(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", fixed_bits_per_second=8_000_000)
+        receiving = asyncio.create_task(site.receive("a"))
+        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
+        await asyncio.sleep(0.5)
+        assert not receiving.done()
+        rate = registry_pb.SetTransmissionRate(
+            transmission=site.transmission, rate=session_pb2.RatePolicy(fixed_bits_per_second=500_000_000)
+        )
+        assert await site.scheduler.command(registry_pb.ServeSenderResponse(set_rate=rate)) == ""
+        assert await asyncio.wait_for(receiving, 10) == site.image.content
+
+
+async def test_a_machine_that_joins_late_gets_what_it_missed(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", "b", fixed_bits_per_second=100_000_000)
+        first = asyncio.create_task(site.receive("a"))
+        await asyncio.sleep(2.6)
+        assert set(await asyncio.gather(first, site.receive("b"))) == {site.image.content}
+
+
+async def test_several_transmissions_at_once(tmp_path: Path) -> None:
+    async with running_site(tmp_path, link_rate="400M") as site:
+        names = [f"sessions/{n}/transmissions/1" for n in range(3)]
+        for index, name in enumerate(names):
+            error = await site.start(
+                f"m{index}", group=f"239.192.77.{10 + index}", port=64100 + index, transmission=name
+            )
+            assert error == ""
+        receptions = [site.receive(f"m{index}", transmission=name) for index, name in enumerate(names)]
+        assert set(await asyncio.gather(*receptions)) == {site.image.content}
+
+
+async def test_more_transmissions_than_allowed_are_refused(tmp_path: Path) -> None:
+    async with running_site(tmp_path, max_concurrent=1) as site:
+        assert await site.start("a") == ""
+        assert "1 transmissions already" in await site.start("a", transmission="sessions/2/transmissions/1")
+
+
+async def test_a_damaged_store_fails_the_transmission_with_a_sentence(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        await site.start("a")
+        for file in (tmp_path / "store" / "chunks").rglob("*.*"):
+            file.unlink()
+        with pytest.raises(SenderLostError, match="missing from the store"):
+            await site.receive("a")
+        await site.scheduler.until(lambda: site.scheduler.last_state() == 4)
+        assert "missing from the store" in site.scheduler.reports[-1].error
