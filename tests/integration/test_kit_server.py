@@ -336,7 +336,8 @@ async def test_a_nested_calls_error_is_passed_on_unless_it_is_about_trust() -> N
             await get(outer)
 
 
-async def test_a_cancelled_call_reaches_the_handlers_cleanup() -> None:
+async def test_a_cancelled_call_reaches_the_handlers_cleanup(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = recorded_spans()
     sessions = Sessions()
     cleaned = asyncio.Event()
 
@@ -354,6 +355,21 @@ async def test_a_cancelled_call_reaches_the_handlers_cleanup() -> None:
             break
         call.cancel()
         await asyncio.wait_for(cleaned.wait(), 5)
+    served = next(span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER)
+    assert served.attributes is not None
+    assert served.attributes["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_room_of_machines_connects_at_once() -> None:
+    async with serving() as server:
+        credentials = server.credentials(Role.MACHINE)
+
+        async def check() -> None:
+            async with open_channel(server.address, credentials) as channel:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+
+        await asyncio.gather(*(check() for _ in range(300)))
 
 
 async def test_messages_flow_both_ways_at_once() -> None:

@@ -23,7 +23,8 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # A server that restarts is found again quickly; a thousand machines spread by gRPC's own jitter of a fifth.
     ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.min_reconnect_backoff_ms", 250),
+    # In spite of its name the time that one attempt may take, handshake included, when a whole room connects at once.
+    ("grpc.min_reconnect_backoff_ms", 20000),
     ("grpc.max_reconnect_backoff_ms", 5000),
     # Servers stand in the same network; a web proxy of the environment is not meant for them.
     ("grpc.enable_http_proxy", 0),

@@ -88,7 +88,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 self._admit(method, context)
                 return await behavior(request, context)
             except asyncio.CancelledError:
-                await self._end_if_stopping(task, method, context)
+                await self._end_cancelled(task, method, context)
                 raise
             except Exception as error:
                 await _abort(context, method, error)
@@ -105,7 +105,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 async for response in behavior(request, context):
                     yield response
             except asyncio.CancelledError:
-                await self._end_if_stopping(task, method, context)
+                await self._end_cancelled(task, method, context)
                 raise
             except Exception as error:
                 await _abort(context, method, error)
@@ -120,10 +120,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self._streams.add(task)
         return task
 
-    async def _end_if_stopping(self, task: asyncio.Task[Any] | None, method: str, context: Context) -> None:
+    async def _end_cancelled(self, task: asyncio.Task[Any] | None, method: str, context: Context) -> None:
         if self._stopping and task in self._streams:
             task.uncancel()
             await _abort(context, method, UnavailableError("the server is stopping", reason="SERVER_STOPPING"))
+        # The tracing interceptor would leave the span of a call that its caller cancelled with the code of success.
+        code: int = grpc.StatusCode.CANCELLED.value[0]
+        trace.get_current_span().set_attribute("rpc.grpc.status_code", code)
 
     def _admit(self, method: str, context: Context) -> None:
         peer = self._trust.identify(b"".join(context.auth_context().get("x509_pem_cert", ())))
