@@ -77,13 +77,13 @@ def run(
     telemetry.start(NAME)
     try:
         with open_data_directory(settings.data_dir.absolute()) as directory:
-            asyncio.run(_serve(settings, directory))
+            asyncio.run(_serve(settings, directory, config))
     finally:
         telemetry.stop()
 
 
-async def _serve(settings: ServerSettings, directory: Path) -> None:
-    server = await ServerApp.open(settings, directory)
+async def _serve(settings: ServerSettings, directory: Path, config: Path | None) -> None:
+    server = await ServerApp.open(settings, directory, config)
     try:
         await server.start()
         print(server.ready_line(), flush=True)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fleetcast_catalog.app import CatalogApp, open_catalog
 from fleetcast_kit.bootstrap import Installation, open_installation
+from fleetcast_kit.errors import UnavailableError
 from fleetcast_kit.server import GrpcServer
 from fleetcast_scheduler.app import SchedulerApp, open_scheduler
+from fleetcast_sender.app import SenderApp, open_sender
+from fleetcast_sender.settings import SenderSettings
 
-from fleetcast_server.reach import own_address, reachable_address
+from fleetcast_server.reach import multicast_interface, own_address, reachable_address
 from fleetcast_server.settings import ServerSettings
+
+REGISTRATION_SECONDS = 30.0
+"""How long the sender may take to register: milliseconds, unless the host is busy or a firewall stops the loopback."""
 
 
 class ServerApp:
@@ -23,25 +30,30 @@ class ServerApp:
         installation: Installation,
         catalog: CatalogApp,
         scheduler: SchedulerApp,
+        sender: SenderApp,
     ) -> None:
         self._settings = settings
         self._installation = installation
         self._catalog = catalog
         self._scheduler = scheduler
+        self._sender = sender
         self._server = GrpcServer(
             settings.listen,
             installation.server,
-            [*catalog.services, *scheduler.services],
+            [*catalog.services, *scheduler.services, *sender.services],
         )
 
     @classmethod
-    async def open(cls, settings: ServerSettings, directory: Path) -> ServerApp:
+    async def open(cls, settings: ServerSettings, directory: Path, config: Path | None = None) -> ServerApp:
         """Returns the server on the data in `directory`, which is this process's alone.
+
+        `config` is the value of `--config`, for the sender's own table.
 
         Raises:
             FleetcastError: the settings or the data cannot be used; the sentence says why.
         """
         installation = open_installation(directory, listen=settings.listen, advertise=settings.advertise)
+        interface = multicast_interface(settings.multicast_interface, settings.listen)
         async with AsyncExitStack() as opened:
             catalog = await open_catalog(directory)
             opened.push_async_callback(catalog.stop)
@@ -49,7 +61,10 @@ class ServerApp:
                 f"sqlite:///{directory / 'scheduler.db'}", authority=installation.authority, trust=installation.trust
             )
             opened.push_async_callback(scheduler.stop)
-            app = cls(settings, installation, catalog, scheduler)
+            sender = await open_sender(
+                SenderSettings.load(config=config, interface=interface or None, chunk_store=catalog.chunk_store.root)
+            )
+            app = cls(settings, installation, catalog, scheduler, sender)
             opened.pop_all()
         return app
 
@@ -68,10 +83,21 @@ class ServerApp:
         await self._server.start()
         own = own_address(self._settings.listen, self._server.port)
         await self._scheduler.start(own, self._installation.service)
+        await self._sender.start(
+            scheduler=own, catalog=own, address=self.address, credentials=self._installation.sender
+        )
+        try:
+            await asyncio.wait_for(self._sender.registered(), REGISTRATION_SECONDS)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the sender of this process could not register at {own} within {REGISTRATION_SECONDS:.0f} s: "
+                "the log says why; a firewall on the loopback would be one reason"
+            ) from None
         self._installation.publish_administrator(self.address, Path.home() / ".config" / "fleetcast")
 
     async def stop(self) -> None:
         """Ends everything: calls in flight finish, machines and senders come back to the next start."""
+        await self._sender.stop()
         await self._server.stop()
         await self._scheduler.stop()
         await self._catalog.stop()
