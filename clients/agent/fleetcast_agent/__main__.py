@@ -102,8 +102,7 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         try:
             summary = asyncio.run(_receive(request, display))
         except InterruptedReceptionError as error:
-            display.close()
-            print(f"{_NAME}: {error.message}", file=sys.stderr)
+            display.noticed(error.message)
             raise typer.Exit(ExitCode.INTERRUPTED) from error
         finally:
             display.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import psutil
 from fleetcast_wire.geometry import Geometry
 
 from fleetcast_agent.windows import WindowMemory
+
+if sys.platform != "win32":
+    import resource
 
 _PROCESS_BYTES = 112 << 20
 """Interpreter, libraries, gRPC, and the chunks in the writers' hands: measured 95 to 110 MiB."""
@@ -17,6 +21,14 @@ _VIEW_BYTES = 200
 """A memoryview of one symbol, with its place in a list."""
 _MAX_WINDOWS = 8
 _RECEIVE_BUFFER_BYTES = 32 << 20
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process had in use."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import grpc
 from fleetcast_kit import semconv, telemetry
@@ -30,7 +29,7 @@ from fleetcast_agent.errors import (
     TransmissionError,
 )
 from fleetcast_agent.journal import Journal
-from fleetcast_agent.memory import MemoryPlan
+from fleetcast_agent.memory import MemoryPlan, peak_memory_bytes
 from fleetcast_agent.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.network import Network
 from fleetcast_agent.participation import Participation, backoff_seconds
@@ -72,7 +71,7 @@ class ReceiveSummary:
     seconds: float
     """From the assignment to the last byte on the medium."""
     cpu_seconds: float
-    """Of this process, all of it."""
+    """Of this process, from the assignment on."""
     peak_memory_bytes: int
 
     @property
@@ -220,7 +219,7 @@ class _Receiving:
     async def _receive(self) -> ReceiveSummary:
         with _tracer.start_as_current_span("join"):
             assignment = self._current = await self._assignments.get()
-        began_at = time.monotonic()
+        began_at, began_cpu = time.monotonic(), time.process_time()
         self._observer.assigned(assignment)
         command = trace.get_current_span().get_span_context()
         links = [trace.Link(command)] if command.is_valid else []
@@ -242,7 +241,7 @@ class _Receiving:
         if not await self._participation.finish(totals):
             self._observer.noticed("the image is complete, but the scheduler could not be told")
         self._observer.progressed(totals)
-        return self._summary(assignment, totals, seconds)
+        return self._summary(assignment, totals, seconds, time.process_time() - began_cpu)
 
     async def _transmit(self, assignment: Assignment) -> Download:
         """Receive from one sender after the other until everything is held."""
@@ -337,14 +336,13 @@ class _Receiving:
     def _totals(self) -> Totals:
         return self._download.totals() if self._download is not None else Totals()
 
-    def _summary(self, assignment: Assignment, totals: Totals, seconds: float) -> ReceiveSummary:
-        usage: Any = resource.getrusage(resource.RUSAGE_SELF)
+    def _summary(self, assignment: Assignment, totals: Totals, seconds: float, cpu_seconds: float) -> ReceiveSummary:
         return ReceiveSummary(
             image=assignment.image.removeprefix("images/"),
             session=assignment.session.removeprefix("sessions/"),
             output=str(self._request.output),
             totals=totals,
             seconds=seconds,
-            cpu_seconds=usage.ru_utime + usage.ru_stime,
-            peak_memory_bytes=usage.ru_maxrss * 1024,
+            cpu_seconds=cpu_seconds,
+            peak_memory_bytes=peak_memory_bytes(),
         )

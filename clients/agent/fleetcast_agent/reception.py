@@ -95,6 +95,8 @@ class ReceptionCounts:
     @property
     def absent_datagram_count(self) -> int:
         """Datagrams sent since the first that was heard, and not heard: lost on the way or in this host."""
+        if self.highest_packet_counter < 0:
+            return 0
         return max(0, self.highest_packet_counter - self.first_packet_counter + 1 - self.datagram_count)
 
 
