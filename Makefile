@@ -8,7 +8,7 @@ MEMBERS := protos/stubs protos/wire services/kit services/catalog services/sched
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
-PYTHON_SOURCES := protos/wire services clients tests protos/stubs/generate.py
+PYTHON_SOURCES := protos/wire services clients deploy tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine.
 unexport PYTHONPATH
