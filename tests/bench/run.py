@@ -101,6 +101,7 @@ class Bench:
             yield
         except _FAILURES as error:
             kept = self._log_folder / f"{case.name}-{tool}"
+            shutil.rmtree(kept, ignore_errors=True)
             logs = [log for tool_folder in folder.glob(f"{tool}-*") for log in tool_folder.rglob("*.log")]
             for log in logs:
                 target = kept / log.relative_to(folder)
