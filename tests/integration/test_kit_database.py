@@ -116,6 +116,18 @@ async def test_an_upgrade_is_repeatable_and_runs_once_when_two_start(tmp_path: P
         assert len(rows) == 1
 
 
+async def test_upgrades_of_different_databases_at_once_do_not_mix(tmp_path: Path) -> None:
+    async with (
+        open_database(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog,
+        open_database(f"sqlite:///{tmp_path / 'scheduler.db'}") as scheduler,
+    ):
+        await asyncio.gather(catalog.upgrade("fleetcast_catalog.migrations"), scheduler.upgrade(MIGRATIONS))
+        for database, expected in ((catalog, "image"), (scheduler, "enrolment")):
+            async with database.session(reads_only=True) as session:
+                tables = set((await sql(session, "SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
+            assert ({"image", "enrolment"} & tables) == {expected}
+
+
 async def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "test.db"
     async with open_database(f"sqlite:///{file}") as database:

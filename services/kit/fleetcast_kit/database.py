@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -28,6 +30,7 @@ BUSY_SECONDS = 10
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _READS_ONLY = "fleetcast_reads_only"
+_upgrading = threading.Lock()
 
 
 class Database:
@@ -66,15 +69,7 @@ class Database:
             FailedPreconditionError: a newer version of the program has been here.
             UnavailableError: the database cannot be opened or reached.
         """
-        engine = _engine(self._url, for_migrations=True)
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(self._migrate, migrations_package)
-        except (DBAPIError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
-        finally:
-            await engine.dispose()
+        await asyncio.to_thread(self._upgrade, migrations_package)
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -85,6 +80,22 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _upgrade(self, migrations_package: str) -> None:
+        # Alembic works through globals of the process, so upgrades take turns, each in a thread with a loop of its own.
+        with _upgrading:
+            asyncio.run(self._upgrade_alone(migrations_package))
+
+    async def _upgrade_alone(self, migrations_package: str) -> None:
+        engine = _engine(self._url, for_migrations=True)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(self._migrate, migrations_package)
+        except (DBAPIError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
+        finally:
+            await engine.dispose()
 
     def _migrate(self, connection: Connection, migrations_package: str) -> None:
         config = Config()
