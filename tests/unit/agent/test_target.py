@@ -105,8 +105,8 @@ def test_two_processes_cannot_receive_into_one_file(tmp_path: Path) -> None:
     Target(tmp_path / "disk").close()
 
 
-def test_a_full_target_fails_with_what_to_do() -> None:
-    target = Target(Path("/dev/shm/../shm/fleetcast-full-test"))
+def test_a_full_target_fails_with_what_to_do(tmp_path: Path) -> None:
+    target = Target(tmp_path / "disk")
     target._descriptor = os.open("/dev/full", os.O_RDWR)
     with pytest.raises(TargetFailedError, match="is full: make room"):
         target.write(0, b"content")
