@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import MIB, DiskImage
-from tests.support.installation import BIN, Installation, Machine, Reception
+from tests.support.installation import BIN, Installation, Machine, Reception, wait_until
 from tests.support.lab import Host, NetworkLab
 from tests.support.loss import Loss
 
@@ -20,13 +20,6 @@ def written_bytes(installation: Installation, session: str) -> dict[str, int]:
     """Returns what each machine of a session has written, by its display name or id."""
     shown = installation.fleetcast("session", "show", session)
     return {each["machine"]: each["totals"]["written_bytes"] for each in shown["participants"] if each["totals"]}
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"this did not happen within {timeout_seconds} s: {what}"
-        time.sleep(0.1)
 
 
 def wait_for_half(installation: Installation, session: str, size_bytes: int) -> None:

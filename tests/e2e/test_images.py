@@ -1,4 +1,5 @@
 import gzip
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MIB, DiskImage
-from tests.support.installation import BIN, Installation
+from tests.support.installation import BIN, Installation, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -91,39 +92,46 @@ def test_verification_finds_a_damaged_chunk_and_the_same_import_repairs_it(
     assert installation.run("image", "verify", "disk").returncode == 0
 
 
+def start_piped_import(installation: Installation, log: Path) -> "subprocess.Popen[bytes]":
+    """Returns an import of standard input, so that the test decides how far it gets."""
+    command = [str(BIN / "fleetcast"), "image", "import", "-", "--name", "disk"]
+    return installation.start(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+
+def wait_for_chunks(installation: Installation) -> None:
+    wait_until(lambda: bool(list(installation.data_directory.rglob("*.raw"))), "a chunk is stored")
+
+
+def wait_for_no_images(installation: Installation) -> None:
+    wait_until(lambda: installation.fleetcast("image", "list") == {"images": []}, "nothing of the import is left")
+    assert not list(installation.data_directory.rglob("*.raw"))
+
+
 def test_an_interrupted_import_leaves_nothing_and_can_be_repeated(
     installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
 ) -> None:
-    disk = make_disk_image(6)
-    reader, writer = tmp_path / "pipe", disk.content
-    subprocess.run(["mkfifo", reader], check=True)
-    log = tmp_path / "import.log"
-    importing = installation.start(
-        [str(BIN / "fleetcast"), "image", "import", str(reader), "--name", "disk"], stdout=log, stderr=log
-    )
-    with reader.open("wb", buffering=0) as pipe:
-        pipe.write(writer[: 4 * MIB])
-        importing.send_signal(2)
+    disk = make_disk_image(30)
+    importing = start_piped_import(installation, tmp_path / "import.log")
+    with importing.stdin as pipe:  # type: ignore[union-attr]
+        pipe.write(disk.content[: 10 * MIB])
+        wait_for_chunks(installation)
+        importing.send_signal(signal.SIGINT)
         assert importing.wait(20) == 130
-    assert log.read_text().splitlines()[-1] == "fleetcast: interrupted"
-    assert installation.fleetcast("image", "list") == {"images": []}
+    assert (tmp_path / "import.log").read_text().splitlines()[-1] == "fleetcast: interrupted"
+    wait_for_no_images(installation)
     assert installation.fleetcast("image", "import", str(disk.file), "--name", "disk")["state"] == "ready"
 
 
 def test_a_server_killed_in_the_middle_of_an_import_shows_nothing_of_it_afterwards(
     installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
 ) -> None:
-    disk = make_disk_image(6)
-    reader = tmp_path / "pipe"
-    subprocess.run(["mkfifo", reader], check=True)
-    log = tmp_path / "import.log"
-    importing = installation.start(
-        [str(BIN / "fleetcast"), "image", "import", str(reader), "--name", "disk"], stdout=log, stderr=log
-    )
-    with reader.open("wb", buffering=0) as pipe:
-        pipe.write(disk.content[: 4 * MIB])
+    disk = make_disk_image(30)
+    importing = start_piped_import(installation, tmp_path / "import.log")
+    with importing.stdin as pipe:  # type: ignore[union-attr]
+        pipe.write(disk.content[: 10 * MIB])
+        wait_for_chunks(installation)
         installation.kill_server()
-    assert importing.wait(20) == 4, log.read_text()
+        assert importing.wait(20) == 4, (tmp_path / "import.log").read_text()
     installation.start_server()
-    assert installation.fleetcast("image", "list") == {"images": []}
+    wait_for_no_images(installation)
     assert installation.fleetcast("image", "import", str(disk.file), "--name", "disk")["state"] == "ready"

@@ -20,6 +20,9 @@ from typing import IO, Any, Self
 BIN = Path(sys.executable).parent
 """Where the commands are installed."""
 
+SERVER_LOG = "server.log"
+"""What the servers of an installation said on standard error, below its directory."""
+
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
@@ -159,7 +162,7 @@ class Installation:
     @property
     def server_log(self) -> Path:
         """What the servers said on standard error."""
-        return self.directory / "server.log"
+        return self.directory / SERVER_LOG
 
     def stop_server(self) -> None:
         """Ends the server as a service manager does.
@@ -243,14 +246,20 @@ class Installation:
         return reception
 
     def start(
-        self, command: Sequence[str], *, place: Place = HERE, stdout: Path | None = None, stderr: Path | None = None
+        self,
+        command: Sequence[str],
+        *,
+        place: Place = HERE,
+        stdin: int = subprocess.DEVNULL,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Starts a process in a session of its own: Ctrl-C reaches the parent alone, which ends them all."""
         with _opened(stdout) as out, _opened(stderr) as log:
             process = subprocess.Popen(
                 place(command),
                 env=self.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=out,
                 stderr=log,
                 start_new_session=True,
@@ -262,6 +271,19 @@ class Installation:
         if self._server is None:
             raise ProcessFailedError("no server was started")
         return self._server
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
+    """Returns as soon as `condition` holds; `what` says in words what is waited for.
+
+    Raises:
+        AssertionError: it did not hold in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"this did not happen within {timeout_seconds} s: {what}")
+        time.sleep(0.1)
 
 
 def tail(file: Path, line_count: int = 15) -> str:

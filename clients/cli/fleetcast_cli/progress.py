@@ -53,7 +53,7 @@ class WorkProgress:
             self._bar.reset(self._task, description=phase, total=None, detail="")
         detail = self._detail(done, total, now - self._phase_at)
         self._bar.update(self._task, completed=done, total=total if total >= 0 else None, detail=detail)
-        if not self._console.is_terminal and now - self._line_at >= LINE_SECONDS:
+        if done and not self._console.is_terminal and now - self._line_at >= LINE_SECONDS:
             self._line_at = now
             self._console.print(f"{phase}: {detail}")
 

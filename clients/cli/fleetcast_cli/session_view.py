@@ -92,15 +92,14 @@ def state_line(session: Session) -> str:
             f"{format_rate(session.transmission.rate_bits_per_second)}, pass {getattr(session.transmission, 'pass')}"
         )
     parts.append(session.waiting_reason or session.error)
-    machines = plural(session.participant_count, "machine")
-    if session.succeeded_count:
-        machines += f", {session.succeeded_count} succeeded"
-    if session.failed_count:
-        machines += f", {session.failed_count} failed"
-    parts.append(machines)
     missing = session.start_rules.min_clients - session.participant_count
     if session.state == Session.STATE_WAITING and missing > 0:
         parts.append(f"{missing} of {session.start_rules.min_clients} missing")
+    else:
+        machines = plural(session.participant_count, "machine")
+        machines += f", {session.succeeded_count} succeeded" if session.succeeded_count else ""
+        machines += f", {session.failed_count} failed" if session.failed_count else ""
+        parts.append(machines)
     return "; ".join(filter(None, parts))
 
 

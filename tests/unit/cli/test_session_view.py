@@ -58,7 +58,7 @@ setattr(RUNNING.transmission, "pass", 2)
 
 
 def test_a_waiting_session_says_how_many_are_missing() -> None:
-    assert state_line(WAITING) == "waiting; waits for machines; 2 machines; 1 of 3 missing"
+    assert state_line(WAITING) == "waiting; waits for machines; 1 of 3 missing"
 
 
 def test_a_running_session_says_its_rate_and_pass() -> None:
