@@ -12,25 +12,25 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import session_service_pb2 as pb
-from fleetcast.scheduler.v1 import session_service_pb2_grpc as pb_grpc
 from fleetcast_kit.channel import open_channel
 from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.telemetry import tracer
+from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support.collector import TraceCollector
+from tests.support.echo import EchoStub
 from tests.support.spans import recorded_spans
 
 
 class Process:
     """The process of `tests.support.served`, and a stub to call it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stub: "pb_grpc.SessionServiceAsyncStub") -> None:
+    def __init__(self, process: asyncio.subprocess.Process, stub: EchoStub) -> None:
         self.process = process
         self.stub = stub
 
@@ -55,7 +55,7 @@ async def served(directory: Path, environment: Mapping[str, str]) -> AsyncIterat
         assert process.stdout is not None
         port = int(await asyncio.wait_for(process.stdout.readline(), 20))
         async with open_channel(f"localhost:{port}", Credentials.load(directory / "administrator")) as channel:
-            yield Process(process, pb_grpc.SessionServiceStub(channel))
+            yield Process(process, EchoStub(channel))
     finally:
         if process.returncode is None:
             process.kill()
@@ -92,12 +92,12 @@ async def receiving() -> AsyncIterator[tuple[str, dict[str, list[Any]]]]:
 async def test_traces_metrics_and_logs_reach_a_collector_under_one_name(tmp_path: Path) -> None:
     async with receiving() as (endpoint, received):
         async with served(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as running:
-            await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+            await running.stub.Get(StringValue(), timeout=20)
             running.process.terminate()
             code, _ = await running.end()
         assert code == 0
     span = received["trace"][0].resource_spans[0].scope_spans[0].spans[0]
-    assert span.name.endswith("/GetSession")
+    assert span.name.endswith("/Get")
     metrics = [m for r in received["metrics"] for s in r.resource_metrics[0].scope_metrics for m in s.metrics]
     assert "calls" in [metric.name for metric in metrics]
     records = [m for r in received["logs"] for s in r.resource_logs[0].scope_logs for m in s.log_records]
@@ -121,12 +121,12 @@ async def test_a_signal_ends_a_process_after_what_it_has_begun(
     recorded_spans()
     async with served(tmp_path, collector.environment()) as running:
         with tracer(__name__).start_as_current_span("command") as command:
-            watch = running.stub.WatchSession(pb.WatchSessionRequest(), timeout=20)
+            watch = running.stub.Watch(StringValue(), timeout=20)
             await watch.read()
-            call = asyncio.ensure_future(running.stub.GetSession(pb.GetSessionRequest(), timeout=20))
+            call = asyncio.ensure_future(running.stub.Get(StringValue(), timeout=20))
             assert await running.line() == "called"
             running.process.send_signal(number)
-            assert await call == pb.GetSessionResponse()
+            assert await call == StringValue(value="done")
 
         async def drain() -> None:
             async for _ in watch:
@@ -140,8 +140,8 @@ async def test_a_signal_ends_a_process_after_what_it_has_begun(
     trace_id = trace.format_trace_id(command.get_span_context().trace_id)
     spans = collector.wait_for(lambda spans: len(spans) >= 2)
     assert {(span.service, span.name.rpartition("/")[2], span.trace_id) for span in spans} == {
-        ("kit-test", "GetSession", trace_id),
-        ("kit-test", "WatchSession", trace_id),
+        ("kit-test", "Get", trace_id),
+        ("kit-test", "Watch", trace_id),
     }
     messages = [entry["message"] for entry in log]
     assert messages[0].startswith("listening on localhost:")
@@ -151,7 +151,7 @@ async def test_a_signal_ends_a_process_after_what_it_has_begun(
 
 async def test_without_a_collector_nothing_is_said_about_it(tmp_path: Path) -> None:
     async with served(tmp_path, {}) as running:
-        await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+        await running.stub.Get(StringValue(), timeout=20)
         running.process.terminate()
         code, log = await running.end()
     assert code == 0
@@ -162,7 +162,7 @@ async def test_a_collector_that_does_not_answer_delays_the_end_by_seconds_only(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
     async with served(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}) as running:
-        await running.stub.GetSession(pb.GetSessionRequest(), timeout=20)
+        await running.stub.Get(StringValue(), timeout=20)
         running.process.terminate()
         code, log = await running.end()
     assert code == 0

@@ -14,10 +14,6 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import participation_service_pb2 as participation_pb
-from fleetcast.scheduler.v1 import participation_service_pb2_grpc as participation_grpc
-from fleetcast.scheduler.v1 import session_service_pb2 as pb
-from fleetcast.scheduler.v1 import session_service_pb2_grpc as pb_grpc
 from fleetcast_kit import certificates
 from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.channel import open_channel
@@ -33,150 +29,76 @@ from fleetcast_kit.errors import (
     UnavailableError,
     from_rpc_error,
 )
-from fleetcast_kit.identity import Identity, Role, current_identity
+from fleetcast_kit.identity import Identity, Role
 from fleetcast_kit.server import GrpcServer, Service
 from fleetcast_kit.telemetry import tracer
 from fleetcast_kit.trust import ServerCredentials, TrustBundle
+from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
+from tests.support.echo import Echo, EchoStub, caller, echo_service
 from tests.support.spans import recorded_spans
 from tests.support.trust import NAMES, TrustedServer, serving
 
-METHODS = (
-    "CreateSession",
-    "GetSession",
-    "ListSessions",
-    "ListParticipants",
-    "WatchSession",
-    "StartSession",
-    "CancelSession",
-)
 ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
-
-
-class Sessions(pb_grpc.SessionServiceServicer):
-    """Answers GetSession and WatchSession with what a test puts here."""
-
-    def __init__(self) -> None:
-        self.get: Callable[[], Awaitable[str]] = self._nothing
-        self.watch: Callable[[], AsyncIterator[str]] = self._nobody
-        self.events: list[str] = []
-
-    async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
-        response = pb.GetSessionResponse()
-        response.session.name = await self.get()
-        return response
-
-    async def WatchSession(
-        self, request: pb.WatchSessionRequest, context: Any
-    ) -> AsyncIterator[pb.WatchSessionResponse]:
-        async for name in self.watch():
-            response = pb.WatchSessionResponse()
-            response.session.name = name
-            yield response
-
-    async def CancelSession(self, request: pb.CancelSessionRequest, context: Any) -> pb.CancelSessionResponse:
-        await context.abort(grpc.StatusCode.OUT_OF_RANGE, "by hand")
-        return pb.CancelSessionResponse()
-
-    async def _nothing(self) -> str:
-        return str(current_identity())
-
-    async def _nobody(self) -> AsyncIterator[str]:
-        yield str(current_identity())
-
-    async def CreateSession(self, request: Any, context: Any) -> Any: ...
-    async def ListSessions(self, request: Any, context: Any) -> Any: ...
-    async def ListParticipants(self, request: Any, context: Any) -> Any: ...
-    async def StartSession(self, request: Any, context: Any) -> Any: ...
-
-
-class Participation(participation_grpc.ParticipationServiceServicer):
-    """Answers each message with its number, and says who sent it."""
-
-    async def Participate(
-        self, request_iterator: AsyncIterator[participation_pb.ParticipateRequest], context: Any
-    ) -> AsyncIterator[participation_pb.ParticipateResponse]:
-        async for request in request_iterator:
-            yield participation_pb.ParticipateResponse(acknowledged_sequence=request.sequence)
-
-
-def session_service(servicer: object, **roles: frozenset[Role]) -> Service:
-    return Service(
-        pb_grpc.add_SessionServiceServicer_to_server,
-        servicer,
-        "fleetcast.scheduler.v1.SessionService",
-        dict.fromkeys(METHODS, ADMINISTRATORS) | roles,
-    )
-
-
-def participation_service() -> Service:
-    return Service(
-        participation_grpc.add_ParticipationServiceServicer_to_server,
-        Participation(),
-        "fleetcast.scheduler.v1.ParticipationService",
-        {"Participate": frozenset({Role.MACHINE})},
-    )
 
 
 async def get(server: TrustedServer, role: Role = Role.ADMINISTRATOR) -> str:
     async with server.dial(role) as channel:
         try:
-            response = await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=10)
+            return str((await EchoStub(channel).Get(StringValue(), timeout=10)).value)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        return str(response.session.name)
 
 
 async def watch(server: TrustedServer) -> list[str]:
     async with server.dial(Role.ADMINISTRATOR) as channel:
         try:
-            call = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
-            return [response.session.name async for response in call]
+            return [response.value async for response in EchoStub(channel).Watch(StringValue(), timeout=10)]
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
 
 async def test_handlers_know_who_calls() -> None:
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         assert await get(server) == "administrators/test"
         assert await watch(server) == ["administrators/test"]
 
 
 async def test_handlers_know_who_calls_in_the_tasks_they_start() -> None:
-    sessions = Sessions()
+    echo = Echo()
 
     async def ask_in_a_task() -> str:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(sessions._nothing())
+            task = group.create_task(caller())
         return task.result()
 
-    sessions.get = ask_in_a_task
-    async with serving([session_service(sessions)]) as server:
+    echo.get = ask_in_a_task
+    async with serving([echo_service(echo)]) as server:
         assert await get(server) == "administrators/test"
 
 
 @pytest.mark.parametrize("role", sorted(set(Role) - {Role.ADMINISTRATOR, Role.TOKEN_HOLDER}))
 async def test_a_role_that_is_not_declared_is_refused(role: Role) -> None:
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         with pytest.raises(PermissionDeniedError, match="is for: administrator") as caught:
             await get(server, role)
         assert caught.value.reason == "ROLE_NOT_ALLOWED"
 
 
 async def test_a_certificate_of_another_authority_is_refused_at_the_handshake() -> None:
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         other = CertificateAuthority.create().issue_credentials(Identity.of(Role.ADMINISTRATOR, "evil"))
         stranger = Credentials(other.key_pem, other.certificate_pem, server.authority.certificate_pem)
         async with open_channel(server.address, stranger) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+                await EchoStub(channel).Get(StringValue(), timeout=5)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_certificate_of_the_authority_without_an_identity_is_refused() -> None:
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         key = certificates.generate_key()
         now = certificates.now()
         nobody = certificates.leaf(
@@ -192,7 +114,7 @@ async def test_a_certificate_of_the_authority_without_an_identity_is_refused() -
         credentials = Credentials(certificates.private_key_pem(key), pem, server.authority.certificate_pem)
         async with open_channel(server.address, credentials) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+                await EchoStub(channel).Get(StringValue(), timeout=5)
         assert isinstance(from_rpc_error(caught.value), UnauthenticatedError)
 
 
@@ -201,7 +123,7 @@ async def test_a_client_refuses_a_server_of_another_authority() -> None:
         stranger = CertificateAuthority.create().issue_credentials(Identity.of(Role.ADMINISTRATOR, "x"))
         async with open_channel(server.address, stranger) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+                await EchoStub(channel).Get(StringValue(), timeout=5)
         error = from_rpc_error(caught.value, address=server.address)
         assert isinstance(error, UnauthenticatedError)
         assert error.message.startswith(f"the server at {server.address} did not prove that it belongs to")
@@ -214,7 +136,7 @@ async def test_a_client_refuses_a_server_under_a_name_that_is_not_its_own() -> N
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}", credentials) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=5)
+            await EchoStub(channel).Get(StringValue(), timeout=5)
     assert isinstance(from_rpc_error(caught.value), UnauthenticatedError)
     await server.stop(0)
 
@@ -233,13 +155,13 @@ async def test_a_server_is_reached_under_each_of_its_names(host: str) -> None:
 
 
 async def test_an_error_of_the_domain_arrives_whole() -> None:
-    sessions = Sessions()
-    async with serving([session_service(sessions)]) as server:
+    echo = Echo()
+    async with serving([echo_service(echo)]) as server:
 
         async def refuse() -> str:
             raise InvalidArgumentError("size is -1", field="size", reason="SIZE_NEGATIVE", metadata={"size": "-1"})
 
-        sessions.get = refuse
+        echo.get = refuse
         with pytest.raises(InvalidArgumentError) as caught:
             await get(server)
         error = caught.value
@@ -252,24 +174,24 @@ async def test_an_error_of_the_domain_arrives_whole() -> None:
 
 
 async def test_an_error_after_some_answers_of_a_stream_arrives_whole() -> None:
-    sessions = Sessions()
+    echo = Echo()
 
     async def two_then_lost() -> AsyncIterator[str]:
         yield "one"
         yield "two"
         raise NotFoundError("sessions/x is gone", metadata={"session": "sessions/x"})
 
-    sessions.watch = two_then_lost
-    async with serving([session_service(sessions)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
-        call: Any = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
-        assert [(await call.read()).session.name for _ in range(2)] == ["one", "two"]
+    echo.watch = two_then_lost
+    async with serving([echo_service(echo)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        call = EchoStub(channel).Watch(StringValue(), timeout=10)
+        assert [(await call.read()).value for _ in range(2)] == ["one", "two"]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert from_rpc_error(caught.value).metadata == {"session": "sessions/x"}
 
 
 async def test_an_error_inside_a_task_group_arrives_as_itself() -> None:
-    sessions = Sessions()
+    echo = Echo()
 
     async def fail() -> str:
         raise NotFoundError("sessions/x does not exist")
@@ -279,14 +201,14 @@ async def test_an_error_inside_a_task_group_arrives_as_itself() -> None:
             group.create_task(fail())
         return ""
 
-    sessions.get = fail_in_a_group
-    async with serving([session_service(sessions)]) as server:
+    echo.get = fail_in_a_group
+    async with serving([echo_service(echo)]) as server:
         with pytest.raises(NotFoundError, match="sessions/x does not exist"):
             await get(server)
 
 
 async def test_a_defect_is_logged_and_its_text_stays_inside(caplog: pytest.LogCaptureFixture) -> None:
-    sessions = Sessions()
+    echo = Echo()
 
     async def break_down() -> str:
         raise RuntimeError("password=hunter2")
@@ -295,8 +217,8 @@ async def test_a_defect_is_logged_and_its_text_stays_inside(caplog: pytest.LogCa
         yield "one"
         raise RuntimeError("password=hunter2")
 
-    sessions.get, sessions.watch = break_down, break_down_later
-    async with serving([session_service(sessions)]) as server:
+    echo.get, echo.watch = break_down, break_down_later
+    async with serving([echo_service(echo)]) as server:
         for call in (get, watch):
             with pytest.raises(InternalError) as caught:
                 await call(server)
@@ -305,40 +227,39 @@ async def test_a_defect_is_logged_and_its_text_stays_inside(caplog: pytest.LogCa
 
 
 async def test_an_abort_of_the_handler_passes_through() -> None:
-    async with serving([session_service(Sessions())]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+    async with serving([echo_service()]) as server, server.dial(Role.ADMINISTRATOR) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await pb_grpc.SessionServiceStub(channel).CancelSession(pb.CancelSessionRequest(), timeout=10)
+            await EchoStub(channel).Refuse(StringValue(), timeout=10)
         assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.OUT_OF_RANGE, "by hand")
 
 
 async def test_a_nested_calls_error_is_passed_on_unless_it_is_about_trust() -> None:
-    inner_sessions, outer_sessions = Sessions(), Sessions()
+    inner_echo, outer_echo = Echo(), Echo()
 
     async def missing() -> str:
         raise NotFoundError("images/x does not exist")
 
-    inner_sessions.get = missing
-    async with serving([session_service(inner_sessions)]) as inner, serving([session_service(outer_sessions)]) as outer:
+    inner_echo.get = missing
+    async with serving([echo_service(inner_echo)]) as inner, serving([echo_service(outer_echo)]) as outer:
 
         def ask_as(role: Role) -> Callable[[], Awaitable[str]]:
             async def ask() -> str:
                 async with inner.dial(role) as channel:
-                    stub = pb_grpc.SessionServiceStub(channel)
-                    return str((await stub.GetSession(pb.GetSessionRequest(), timeout=5)).session.name)
+                    return str((await EchoStub(channel).Get(StringValue(), timeout=5)).value)
 
             return ask
 
-        outer_sessions.get = ask_as(Role.ADMINISTRATOR)
+        outer_echo.get = ask_as(Role.ADMINISTRATOR)
         with pytest.raises(NotFoundError, match="images/x does not exist"):
             await get(outer)
-        outer_sessions.get = ask_as(Role.MACHINE)
+        outer_echo.get = ask_as(Role.MACHINE)
         with pytest.raises(InternalError, match="an error of its own"):
             await get(outer)
 
 
 async def test_a_cancelled_call_reaches_the_handlers_cleanup(caplog: pytest.LogCaptureFixture) -> None:
     exporter = recorded_spans()
-    sessions = Sessions()
+    echo = Echo()
     cleaned = asyncio.Event()
 
     async def for_ever() -> AsyncIterator[str]:
@@ -348,9 +269,9 @@ async def test_a_cancelled_call_reaches_the_handlers_cleanup(caplog: pytest.LogC
         finally:
             cleaned.set()
 
-    sessions.watch = for_ever
-    async with serving([session_service(sessions)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
-        call = pb_grpc.SessionServiceStub(channel).WatchSession(pb.WatchSessionRequest(), timeout=10)
+    echo.watch = for_ever
+    async with serving([echo_service(echo)]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+        call = EchoStub(channel).Watch(StringValue(), timeout=10)
         async for _ in call:
             break
         call.cancel()
@@ -373,33 +294,32 @@ async def test_a_room_of_machines_connects_at_once() -> None:
 
 
 async def test_messages_flow_both_ways_at_once() -> None:
-    async with serving([participation_service()]) as server, server.dial(Role.MACHINE) as channel:
+    async with serving([echo_service(roles=frozenset({Role.MACHINE}))]) as server, server.dial(Role.MACHINE) as channel:
 
-        async def requests() -> AsyncIterator[participation_pb.ParticipateRequest]:
-            for sequence in range(1, 101):
-                yield participation_pb.ParticipateRequest(sequence=sequence)
+        async def requests() -> AsyncIterator[StringValue]:
+            for number in range(100):
+                yield StringValue(value=str(number))
 
-        call = participation_grpc.ParticipationServiceStub(channel).Participate(requests(), timeout=10)
-        assert [response.acknowledged_sequence async for response in call] == list(range(1, 101))
+        call = EchoStub(channel).Exchange(requests(), timeout=10)
+        assert [response.value async for response in call] == [str(number) for number in range(100)]
 
 
 async def test_messages_are_read_and_written_by_hand_too() -> None:
-    async with serving([participation_service()]) as server, server.dial(Role.MACHINE) as channel:
-        call = participation_grpc.ParticipationServiceStub(channel).Participate(timeout=10)
-        for sequence in (1, 2):
-            await call.write(participation_pb.ParticipateRequest(sequence=sequence))
-            response: Any = await call.read()
-            assert response.acknowledged_sequence == sequence
+    async with serving([echo_service(roles=frozenset({Role.MACHINE}))]) as server, server.dial(Role.MACHINE) as channel:
+        call = EchoStub(channel).Exchange(timeout=10)
+        for value in ("one", "two"):
+            await call.write(StringValue(value=value))
+            assert (await call.read()).value == value
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
 
 
 async def test_health_and_reflection_answer_every_enrolled_role() -> None:
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         for role in (Role.ADMINISTRATOR, Role.MACHINE, Role.SENDER, Role.SERVICE):
             async with server.dial(role) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
-                for name in ("", "fleetcast.scheduler.v1.SessionService"):
+                for name in ("", "fleetcast.test.Echo"):
                     response = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
                     assert response.status == health_pb2.HealthCheckResponse.SERVING
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -409,7 +329,7 @@ async def test_health_and_reflection_answer_every_enrolled_role() -> None:
 
 async def test_buf_curl_lists_and_calls_services_with_an_administrators_certificate(tmp_path: Path) -> None:
     buf = Path(sys.executable).with_name("buf")
-    async with serving([session_service(Sessions())]) as server:
+    async with serving([echo_service()]) as server:
         server.credentials(Role.ADMINISTRATOR).save(tmp_path)
         files = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
         trust = [argument for flag, name in files.items() for argument in (f"--{flag}", str(tmp_path / name))]
@@ -421,14 +341,14 @@ async def test_buf_curl_lists_and_calls_services_with_an_administrators_certific
             assert result.returncode == 0, result.stderr
             return result.stdout
 
-        assert "fleetcast.scheduler.v1.SessionService" in await curl("--list-services", base)
-        method = f"{base}/fleetcast.scheduler.v1.SessionService/GetSession"
-        assert "administrators/test" in await curl("-d", "{}", method)
+        assert "fleetcast.test.Echo" in await curl("--list-services", base)
+        method = f"{base}/fleetcast.test.Echo/Get"
+        assert "administrators/test" in await curl("-d", '""', method)
 
 
 async def test_a_failed_call_is_a_failed_span_joined_to_its_caller() -> None:
     exporter = recorded_spans()
-    sessions = Sessions()
+    echo = Echo()
 
     async def break_down() -> str:
         raise RuntimeError("broken")
@@ -436,14 +356,14 @@ async def test_a_failed_call_is_a_failed_span_joined_to_its_caller() -> None:
     async def refuse() -> str:
         raise NotFoundError("sessions/x does not exist")
 
-    method = "/fleetcast.scheduler.v1.SessionService/GetSession"
-    async with serving([session_service(sessions)]) as server:
+    method = "/fleetcast.test.Echo/Get"
+    async with serving([echo_service(echo)]) as server:
         for handler, code, status in [
-            (sessions._nothing, grpc.StatusCode.OK, StatusCode.UNSET),
+            (caller, grpc.StatusCode.OK, StatusCode.UNSET),
             (refuse, grpc.StatusCode.NOT_FOUND, StatusCode.UNSET),  # the caller's fault, says the convention
             (break_down, grpc.StatusCode.INTERNAL, StatusCode.ERROR),
         ]:
-            sessions.get = handler
+            echo.get = handler
             exporter.clear()
             with tracer(__name__).start_as_current_span("command") as command:
                 try:
@@ -466,14 +386,14 @@ async def test_a_failed_call_is_a_failed_span_joined_to_its_caller() -> None:
 
 async def test_a_failed_stream_is_a_failed_span() -> None:
     exporter = recorded_spans()
-    sessions = Sessions()
+    echo = Echo()
 
     async def break_down() -> AsyncIterator[str]:
         yield "one"
         raise RuntimeError("broken")
 
-    sessions.watch = break_down
-    async with serving([session_service(sessions)]) as server:
+    echo.watch = break_down
+    async with serving([echo_service(echo)]) as server:
         with pytest.raises(InternalError):
             await watch(server)
     served = next(span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER)
@@ -495,29 +415,29 @@ async def test_a_method_without_declared_roles_is_a_start_up_error() -> None:
     def build(service: Service) -> GrpcServer:
         return GrpcServer("localhost:0", credentials, [service])
 
-    good = session_service(Sessions())
-    missing = Service(good.add, good.servicer, good.full_name, {"GetSession": ADMINISTRATORS})
-    with pytest.raises(ValueError, match="no roles are declared for CancelSession, CreateSession"):
+    good = echo_service()
+    missing = Service(good.add, good.servicer, good.full_name, {"Get": ADMINISTRATORS})
+    with pytest.raises(ValueError, match="no roles are declared for Exchange, Refuse, Watch"):
         build(missing)
-    with pytest.raises(ValueError, match="has no method GetSesion"):
-        build(session_service(Sessions(), GetSesion=ADMINISTRATORS))
+    with pytest.raises(ValueError, match="has no method Gte"):
+        build(echo_service(Gte=ADMINISTRATORS))
     with pytest.raises(ValueError, match=r"fleetcast\.Nothing is not the name of a known service"):
         build(Service(good.add, good.servicer, "fleetcast.Nothing", {}))
 
 
-async def test_a_stream_that_is_a_coroutine_is_a_start_up_error() -> None:
-    class Wrong(Sessions):
-        async def WatchSession(self, request: Any, context: Any) -> Any:  # type: ignore[override]
+async def test_a_handler_of_the_wrong_form_is_a_start_up_error() -> None:
+    class Wrong(Echo):
+        async def Watch(self, request: Any, context: Any) -> Any:  # type: ignore[override]
             return []
 
-    class Blocking(Sessions):
-        def GetSession(self, request: Any, context: Any) -> Any:
-            return pb.GetSessionResponse()
+    class Blocking(Echo):
+        def Get(self, request: Any, context: Any) -> Any:
+            return StringValue()
 
-    with pytest.raises(ValueError, match="WatchSession streams its answer: it must be an async generator"):
-        session_service(Wrong()).check()
-    with pytest.raises(ValueError, match="GetSession must be a coroutine function"):
-        session_service(Blocking()).check()
+    with pytest.raises(ValueError, match="Watch streams its answer: it must be an async generator"):
+        echo_service(Wrong()).check()
+    with pytest.raises(ValueError, match="Get must be a coroutine function"):
+        echo_service(Blocking()).check()
 
 
 async def test_a_port_in_use_is_named_with_what_to_do() -> None:
@@ -546,7 +466,7 @@ async def test_addresses_that_cannot_be_listened_on_are_named() -> None:
 
 
 async def test_a_port_is_free_again_right_after_the_end() -> None:
-    async with serving([session_service(Sessions())]) as first:
+    async with serving([echo_service()]) as first:
         await get(first)
         port = first.server.port
     with socket.socket() as probe:
@@ -559,7 +479,7 @@ async def test_a_port_is_free_again_right_after_the_end() -> None:
 
 
 async def test_a_call_in_flight_is_finished_before_the_end() -> None:
-    sessions = Sessions()
+    echo = Echo()
     entered, release = asyncio.Event(), asyncio.Event()
 
     async def slow() -> str:
@@ -567,8 +487,8 @@ async def test_a_call_in_flight_is_finished_before_the_end() -> None:
         await release.wait()
         return "done"
 
-    sessions.get = slow
-    async with serving([session_service(sessions)]) as server:
+    echo.get = slow
+    async with serving([echo_service(echo)]) as server:
         call = asyncio.create_task(get(server))
         await entered.wait()
         stop = asyncio.create_task(server.server.stop(10))
@@ -581,7 +501,7 @@ async def test_a_call_in_flight_is_finished_before_the_end() -> None:
 
 
 async def test_a_call_that_does_not_finish_is_ended_after_the_grace() -> None:
-    sessions = Sessions()
+    echo = Echo()
     entered = asyncio.Event()
 
     async def for_ever() -> str:
@@ -589,8 +509,8 @@ async def test_a_call_that_does_not_finish_is_ended_after_the_grace() -> None:
         await asyncio.Event().wait()
         return ""
 
-    sessions.get = for_ever
-    async with serving([session_service(sessions)]) as server:
+    echo.get = for_ever
+    async with serving([echo_service(echo)]) as server:
         call = asyncio.create_task(get(server))
         await entered.wait()
         await asyncio.wait_for(server.server.stop(0.1), 5)
@@ -599,7 +519,7 @@ async def test_a_call_that_does_not_finish_is_ended_after_the_grace() -> None:
 
 
 async def test_streams_end_in_order_when_the_server_stops() -> None:
-    sessions = Sessions()
+    echo, events = Echo(), list[str]()
     waiting = asyncio.Event()
 
     async def for_ever() -> AsyncIterator[str]:
@@ -608,10 +528,10 @@ async def test_streams_end_in_order_when_the_server_stops() -> None:
             waiting.set()
             await asyncio.Event().wait()
         finally:
-            sessions.events.append("cleaned up")
+            events.append("cleaned up")
 
-    sessions.watch = for_ever
-    async with serving([session_service(sessions)]) as server, server.dial(Role.MACHINE) as channel:
+    echo.watch = for_ever
+    async with serving([echo_service(echo)]) as server, server.dial(Role.MACHINE) as channel:
         health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
         states = [(await health.read()).status]
         call = asyncio.create_task(watch(server))
@@ -620,7 +540,7 @@ async def test_streams_end_in_order_when_the_server_stops() -> None:
         with pytest.raises(UnavailableError, match="the server is stopping") as caught:
             await call
         assert caught.value.reason == "SERVER_STOPPING"
-        assert sessions.events == ["cleaned up"]
+        assert events == ["cleaned up"]
         states.append((await health.read()).status)
         with pytest.raises(grpc.aio.AioRpcError):
             await health.read()
@@ -660,8 +580,8 @@ async def test_a_certificate_near_its_end_is_issued_anew_without_a_restart() -> 
 
 
 async def test_messages_beyond_the_limit_are_refused_by_the_transport() -> None:
-    request = pb.GetSessionRequest(name="x" * (16 * 2**20 + 1))
-    async with serving([session_service(Sessions())]) as server, server.dial(Role.ADMINISTRATOR) as channel:
+    request = StringValue(value="x" * (16 * 2**20 + 1))
+    async with serving([echo_service()]) as server, server.dial(Role.ADMINISTRATOR) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await pb_grpc.SessionServiceStub(channel).GetSession(request, timeout=10)
+            await EchoStub(channel).Get(request, timeout=10)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -13,6 +14,8 @@ from fleetcast_kit import certificates
 from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.enrolment_token import token_id_of
 from fleetcast_kit.identity import Identity, Peer, Role, identity_in
+
+_logger = logging.getLogger(__name__)
 
 
 class TrustBundle:
@@ -83,7 +86,7 @@ class ServerCredentials:
 
     def replace(self, credentials: Credentials) -> None:
         """Shows `credentials` from the next handshake on."""
-        self._renewal_time = credentials.renewal_time
+        self._renewal_time, self._end_time = credentials.renewal_time, credentials.certificate.not_valid_after_utc
         self._credentials = credentials
 
     def for_port(self) -> grpc.ServerCredentials:
@@ -107,7 +110,10 @@ class ServerCredentials:
 
     def _current(self) -> Credentials:
         if self._reissue is not None and certificates.now() >= self._renewal_time:
-            self.replace(self._reissue())
+            try:
+                self.replace(self._reissue())
+            except OSError:
+                _logger.exception("cannot renew the server's certificate; it is valid until %s", self._end_time)
         return self._credentials
 
 
