@@ -121,6 +121,7 @@ class Download:
         await self._zeroing
         self.holding.note_zeros(self._zeros)
         await asyncio.to_thread(self.target.flush)
+        await asyncio.to_thread(self._journal.complete)
 
     async def close(self, *, keep: bool) -> None:
         """Let go of the target, after writing what is in hand. Unless `keep`, a file that got nothing is removed."""

@@ -81,7 +81,7 @@ class GroupReceiver:
         )
         self._past_overflow_count = download.overflow_count
         download.count(self._reception.counts)
-        self._listener = Listener(self._socket, self._reception, self._handle_event, slots)
+        self._listener = Listener(self._socket, self._reception, self._handle_event, slots=slots, stride=stride)
         codec = CODECS.get(geometry.codec)
         self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
         self._listener.start()

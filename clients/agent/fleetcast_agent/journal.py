@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,13 @@ from fleetcast_agent.target import Target
 _log = logging.getLogger(__name__)
 _INDEX = struct.Struct("<I")
 _MAX_HEAD_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class _Head:
+    image: str = ""
+    chunk_size_bytes: int = 0
+    complete: bool = False
 
 
 class Journal:
@@ -50,12 +58,22 @@ class Journal:
             raise JournalError(
                 f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-dir"
             ) from error
-        self.image, self.chunk_size_bytes, self._claims = _parse(content)
+        self._head, self._claims = _parse(content)
+
+    @property
+    def image(self) -> str:
         """The image version that was received, `images/{image}@sha256:{hex}`; empty if none."""
+        return self._head.image
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a reception was begun and did not come to its end."""
+        return bool(self._head.image) and not self._head.complete
 
     def claims(self, image: str, chunk_size_bytes: int) -> list[int]:
         """Return the chunks that may be held of an image: those written of it, or of another version of it."""
-        same = self.image.partition("@")[0] == image.partition("@")[0] and self.chunk_size_bytes == chunk_size_bytes
+        same = self.image.partition("@")[0] == image.partition("@")[0]
+        same = same and self._head.chunk_size_bytes == chunk_size_bytes
         return sorted(set(self._claims)) if same else []
 
     def begin(self, image: str, chunk_size_bytes: int, held: Iterable[int]) -> None:
@@ -64,17 +82,29 @@ class Journal:
         Raises:
             JournalError: it cannot be written.
         """
-        head = {"image": image, "chunk_size_bytes": chunk_size_bytes, "target": self._target}
-        content = json.dumps(head).encode() + b"\n" + b"".join(map(_INDEX.pack, held))
-        fresh = self._path.with_suffix(".new")
+        self._head = _Head(image, chunk_size_bytes)
         try:
-            fresh.write_bytes(content)
-            fresh.replace(self._path)
+            self._rewrite(b"".join(map(_INDEX.pack, held)))
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise JournalError(
                 f"the state directory {self._path.parent} cannot be written: {error.strerror}"
             ) from error
+
+    def complete(self) -> None:
+        """Note that the whole image is on the target."""
+        self.close()
+        self._head = replace(self._head, complete=True)
+        try:
+            self._rewrite(self._path.read_bytes().partition(b"\n")[2])
+        except OSError as error:
+            _log.warning("the journal of %s cannot be completed: %s", self._target, error.strerror)
+
+    def _rewrite(self, body: bytes) -> None:
+        head = json.dumps({**vars(self._head), "target": self._target}).encode()
+        fresh = self._path.with_suffix(".new")
+        fresh.write_bytes(head + b"\n" + body)
+        fresh.replace(self._path)
 
     def note(self, chunk: int) -> None:
         """Claim a chunk that was written. Any thread."""
@@ -89,7 +119,7 @@ class Journal:
     def discard_if_empty(self) -> None:
         """Remove the file of a closed journal if it claims nothing."""
         try:
-            if not _parse(self._path.read_bytes())[2]:
+            if not _parse(self._path.read_bytes())[1]:
                 self._path.unlink()
         except OSError as error:
             _log.debug("the journal %s stays: %s", self._path, error)
@@ -105,16 +135,16 @@ def _why(error: OSError) -> tuple[str, str]:
     return str(error.filename or "this target"), error.strerror or str(error)
 
 
-def _parse(content: bytes) -> tuple[str, int, list[int]]:
-    """Return image, chunk size and claims of a journal; nothing of one that is damaged."""
+def _parse(content: bytes) -> tuple[_Head, list[int]]:
+    """Return the head and the claims of a journal; nothing of one that is damaged."""
     head, newline, body = content[: _MAX_HEAD_BYTES + 4 * (1 << 24)].partition(b"\n")
     try:
         fields = json.loads(head) if newline and len(head) <= _MAX_HEAD_BYTES else {}
-        image, chunk_size = str(fields["image"]), int(fields["chunk_size_bytes"])
+        parsed = _Head(str(fields["image"]), int(fields["chunk_size_bytes"]), bool(fields["complete"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "", 0, []
+        return _Head(), []
     whole = body[: len(body) - len(body) % _INDEX.size]
-    return image, chunk_size, [index for (index,) in _INDEX.iter_unpack(whole)]
+    return parsed, [index for (index,) in _INDEX.iter_unpack(whole)]
 
 
 def prove_claims(claims: Iterable[int], table: ChunkTable, target: Target) -> NDArray[np.bool_]:

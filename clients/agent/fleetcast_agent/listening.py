@@ -15,9 +15,11 @@ from fleetcast_agent.reception import Event, Reception
 
 _log = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.001
-"""After a read that did not fill half of the slots: 1 ms is 90 datagrams at 1 Gbit/s and 1.3 MB at 10, which the
-socket's buffer holds easily, and turns a hundred small batches into one."""
+_LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.008
+"""A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of the slots are filled.
+8 ms is short beside the 30 ms that the sender gathers reports for."""
+_BUFFER_SHARE = 8
+"""So much of the socket's buffer at most is filled meanwhile, counting what the kernel adds to each datagram."""
 _WAIT_SECONDS = 0.02
 _DRAIN_SECONDS = 0.005
 """The socket counts as empty when nothing came for so long: words over TCP overtake datagrams in flight."""
@@ -29,13 +31,16 @@ class Listener:
     Args:
         handle: called on the listener's thread with every event; must not block.
         slots: how many datagrams one read can bring.
+        stride: their size.
     """
 
-    def __init__(self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], slots: int) -> None:
+    def __init__(
+        self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], *, slots: int, stride: int
+    ) -> None:
         self._source = source
         self._reception = reception
         self._handle = handle
-        self._enough = slots // 2
+        self._enough = max(1, min(slots // 2, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
         self._inbox: deque[Callable[[], None]] = deque()
         self._when_drained: deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -82,7 +87,8 @@ class Listener:
 
     def _receive(self) -> None:
         reception, inbox = self._reception, self._inbox
-        heard_at = time.monotonic()
+        heard_at = read_at = time.monotonic()
+        rate = 0.0  # datagrams per second, smoothed
         while not self._stopping:
             count, others = self._source.receive()
             now = time.monotonic()
@@ -100,8 +106,12 @@ class Listener:
                 self._handle(event)
             if not count and not others:
                 self._wait()
-            elif count < self._enough:
-                time.sleep(_GATHER_SECONDS)
+                read_at = time.monotonic()
+                continue
+            rate += 0.2 * (count / max(now - read_at, 1e-4) - rate)
+            read_at = now
+            if count < self._enough:
+                time.sleep(min(max(_LEAST_GATHER_SECONDS, self._enough / max(rate, 1.0)), _MOST_GATHER_SECONDS))
 
     def _wait(self) -> None:
         self._waiting = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -43,13 +45,20 @@ class Participation:
 
     Args:
         channel: to the scheduler.
+        patience_seconds: how long to try to reach it at first; once it was reached, trying has no end.
         join: what to say at joining, also after the stream broke.
         address: of the scheduler, for sentences.
         notice: called with a sentence for people when contact is lost or found again.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, join: JoinRequest, *, address: str, notice: Callable[[str], None]
+        self,
+        channel: grpc.aio.Channel,
+        join: JoinRequest,
+        *,
+        address: str,
+        patience_seconds: float,
+        notice: Callable[[str], None],
     ) -> None:
         self._stub = ParticipationServiceStub(channel)
         self._join = join
@@ -62,7 +71,7 @@ class Participation:
         self._sequence = 0
         self._outcome_sequence: int | None = None
         self._acknowledged = asyncio.Event()
-        self._ever_connected = False
+        self._patient_until = time.monotonic() + patience_seconds
         self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         self._task = asyncio.create_task(self._run(), name="participation")
 
@@ -133,7 +142,7 @@ class Participation:
                 failure: FleetcastError = UnavailableError(f"the server at {self._address} ended the stream")
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc_error(error, address=self._address)
-                if error.code() not in TRANSIENT_CODES or not self._ever_connected:
+                if error.code() not in TRANSIENT_CODES or time.monotonic() > self._patient_until:
                     self._heard.put_nowait(failure)
                     return
             if attempt == 0:
@@ -151,7 +160,7 @@ class Participation:
         call = self._call = self._stub.Participate(self._requests())
         try:
             async for response in call:
-                self._ever_connected = True
+                self._patient_until = math.inf
                 sequence = self._outcome_sequence
                 if sequence is not None and response.acknowledged_sequence >= sequence:
                     self._acknowledged.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from collections.abc import Awaitable
@@ -39,6 +40,7 @@ from fleetcast_agent.transmission import TransmissionStream, fetch_chunk_table
 _log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 _PROGRESS_SECONDS = 1.0
+_FIRST_CONTACT_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,14 @@ class _Receiving:
         self._target = target
         self._journal = journal
         self._memory = MemoryPlan.of(request.memory_bytes)
-        self._participation = Participation(channel, self._join(), address=request.server, notice=observer.noticed)
+        self._participation = Participation(
+            channel,
+            self._join(),
+            address=request.server,
+            # A machine that was interrupted goes on when its server is back; a mistyped address should be said soon.
+            patience_seconds=math.inf if journal.unfinished else _FIRST_CONTACT_SECONDS,
+            notice=observer.noticed,
+        )
         self._assignments: asyncio.Queue[Assignment] = asyncio.Queue()
         self._current: Assignment | None = None
         self._download: Download | None = None
