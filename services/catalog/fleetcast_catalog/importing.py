@@ -132,22 +132,19 @@ class ImageImport:
         try:
             with ExitStack() as stack:
                 found = await self._recognise(stack)
-                self.image = await self._workshop.images.add_importing(
-                    self._new_image(found, workspace.name), self._spec.request_id
-                )
+                importing = await finish(self._announce(self._new_image(found, workspace.name)))
                 content: Source = found.content
                 if found.format.is_virtual_disk:
                     disk = await unpack_disk(found, workspace, self._steps, self.meter, stack)
                     self.meter.total_bytes, content = disk.size_bytes, disk
                 self.meter.phase, self.meter.done = ImportPhase.STORING, lambda: content.input_bytes
                 with self._workshop.pinned.pinning() as pins:
-                    return await self._store_and_publish(found, content, pins, self.image)
+                    image = await self._store_and_publish(found, content, pins, importing)
         except BaseException:
-            if not self._is_published:
-                await self._clean_up()
+            await finish(self._clean_up(workspace))
             raise
-        finally:
-            await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+        return image
 
     async def _recognise(self, stack: ExitStack) -> Recognised:
         path = self._spec.source_path
@@ -184,8 +181,17 @@ class ImageImport:
             self.image, self._is_published = image, True
             return image
 
-    async def _clean_up(self) -> None:
+    async def _announce(self, image: Image) -> Image:
+        """Adds the CREATING version; the clean-up removes it if anything fails from here on."""
+        self.image = await self._workshop.images.add_importing(image, self._spec.request_id)
+        return self.image
+
+    async def _clean_up(self, workspace: Path) -> None:
         """Removes the version that will not be, and what was stored for it alone."""
+        # First what may have filled the disk: the database needs room to forget the version.
+        await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+        if self._is_published:
+            return
         added = self._cutter.added_digests if self._cutter else np.empty((0, DIGEST_BYTES), np.uint8)
         await self._workshop.reclamation.abandon_import(self.image, added)
 

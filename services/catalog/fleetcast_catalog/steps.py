@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -37,6 +38,8 @@ async def finish(work: Awaitable[_Result], on_cancel: Callable[[], None] = lambd
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         on_cancel()
-        await asyncio.wait([running])
-        _ = running.exception()
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        _ = running.cancelled() or running.exception()
         raise

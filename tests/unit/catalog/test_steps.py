@@ -1,0 +1,52 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fleetcast_catalog.steps import BlockingSteps, finish
+
+
+async def test_work_that_must_finish_does_so_however_often_its_task_is_cancelled() -> None:
+    may_end, ended = asyncio.Event(), []
+
+    async def work() -> None:
+        await may_end.wait()
+        ended.append(True)
+
+    task = asyncio.create_task(finish(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended
+
+
+async def test_a_cancelled_step_is_told_to_stop_and_waited_for() -> None:
+    started, stopped = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def step() -> None:
+        loop.call_soon_threadsafe(started.set)
+        stopped.wait()
+
+    with ThreadPoolExecutor(1) as executor:
+        steps = BlockingSteps(executor, stopped.set)
+        task = asyncio.create_task(steps.run(step))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert steps.interrupted.is_set()
+
+
+async def test_a_step_returns_or_raises_what_its_function_does() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        steps = BlockingSteps(executor, lambda: None)
+        assert await steps.run(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            await steps.run(lambda: 1 // 0)
+    assert not steps.interrupted.is_set()
