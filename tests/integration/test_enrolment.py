@@ -24,7 +24,6 @@ from fleetcast_kit.enrolment import enrol, renew_if_due
 from fleetcast_kit.enrolment_token import EnrolmentToken
 from fleetcast_kit.errors import (
     FailedPreconditionError,
-    FleetcastError,
     InvalidArgumentError,
     ResourceExhaustedError,
     UnavailableError,
@@ -179,6 +178,7 @@ async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path, mon
         with pytest.raises(FailedPreconditionError, match=r"was revoked at 20.* make a new one") as caught:
             await enrol(server.address, revoked.token, tmp_path / "m", "m")
         assert caught.value.reason == "TOKEN_REVOKED"
+        assert not (tmp_path / "m").exists()
         later = datetime.now(UTC) + timedelta(seconds=61)
         monkeypatch.setattr(enrolment, "_clock", lambda: later)
         with pytest.raises(FailedPreconditionError, match="expired at 20") as caught:
@@ -207,7 +207,7 @@ async def test_a_token_for_another_server_is_recognised_by_its_fingerprint(tmp_p
         with pytest.raises(FailedPreconditionError, match="is for another server") as caught:
             await enrol(one.address, token, tmp_path / "m", "m")
         assert caught.value.reason == "TOKEN_FOR_OTHER_SERVER"
-        # The key of the failed attempt serves the right one.
+        assert not (tmp_path / "m").exists()
         credentials = await enrol(other.address, token, tmp_path / "m", "m")
         second = (await create_token(one)).token
         with pytest.raises(FailedPreconditionError, match="of another server: remove it to enrol anew"):
@@ -530,6 +530,37 @@ async def test_a_machine_whose_clock_is_wrong_is_told_so(tmp_path: Path, monkeyp
 
 async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    token = EnrolmentToken.create(bytes(32)).pack()
-    with pytest.raises(FleetcastError, match="cannot be used"):
-        await enrol("localhost:1", token, tmp_path / "file" / "m", "m")
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        with pytest.raises(FailedPreconditionError, match=r"cannot be used: .*; choose another with --state-dir"):
+            await enrol(server.address, token, tmp_path / "file" / "m", "m")
+        assert (await list_tokens(server))[0].used_count == 0
+
+
+async def test_a_damaged_key_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "key.pem").write_text("damaged")
+    async with serving_enrolment(tmp_path) as (server, _):
+        token = (await create_token(server)).token
+        with pytest.raises(FailedPreconditionError, match=r"key\.pem is damaged: remove it to enrol anew"):
+            await enrol(server.address, token, tmp_path / "m", "m")
+    assert (tmp_path / "m" / "key.pem").read_text() == "damaged"
+
+
+async def test_a_server_that_vanishes_in_the_middle_leaves_the_key_for_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_enrolment(tmp_path) as (server, enrolment):
+        token = (await create_token(server)).token
+        give = enrolment.enrol
+
+        async def give_and_vanish(*arguments: Any, **named: Any) -> Any:
+            await give(*arguments, **named)
+            raise UnavailableError("the connection broke after the use was counted")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(enrolment, "enrol", give_and_vanish)
+            with pytest.raises(UnavailableError):
+                await enrol(server.address, token, tmp_path / "m", "m")
+        await enrol(server.address, token, tmp_path / "m", "m")
+        assert (await list_tokens(server))[0].used_count == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -16,7 +16,15 @@ from fleetcast_kit.addresses import join_address, split_address
 from fleetcast_kit.channel import open_channel
 from fleetcast_kit.credentials import KEY_FILE, Credentials
 from fleetcast_kit.enrolment_token import EnrolmentToken
-from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, NotFoundError, from_rpc_error
+from fleetcast_kit.errors import (
+    AbortedError,
+    FailedPreconditionError,
+    FleetcastError,
+    InternalError,
+    NotFoundError,
+    UnavailableError,
+    from_rpc_error,
+)
 from fleetcast_kit.files import make_private_directory, write_atomically
 from fleetcast_kit.first_contact import fetch_authority
 
@@ -50,8 +58,8 @@ async def enrol(
                 reason="ENROLLED_ELSEWHERE",
             )
         return present
-    key = _key_in(directory)
     authority = await asyncio.to_thread(fetch_authority, host, port, unpacked.authority_fingerprint)
+    key, forget_key = _key_in(directory)
     holder = Credentials(
         certificates.private_key_pem(key),
         certificates.certificate_pem(unpacked.leaf(key.public_key())),
@@ -63,7 +71,10 @@ async def enrol(
         try:
             response = await stub.Enrol(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise _explained(error, server) from error
+            explained = _explained(error, server)
+            if not isinstance(explained, UnavailableError | AbortedError | InternalError):
+                forget_key()  # it was refused for certain, so no identity belongs to it
+            raise explained from error
     credentials = Credentials(holder.key_pem, response.certificate, holder.authority_pem)
     credentials.save(directory)
     return credentials
@@ -102,25 +113,31 @@ def _present(directory: Path) -> Credentials | None:
         return None
 
 
-def _key_in(directory: Path) -> ec.EllipticCurvePrivateKey:
-    """Returns the key in `directory`, made there unless a killed attempt left one."""
+def _key_in(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, Callable[[], None]]:
+    """Returns the key in `directory`, made there unless a killed attempt left one, and what removes what was made."""
+    file = directory / KEY_FILE
+    is_new_directory, is_new_file = not directory.exists(), not file.exists()
+
+    def forget() -> None:
+        if is_new_file:
+            file.unlink()
+        if is_new_directory:
+            directory.rmdir()
+
     try:
         make_private_directory(directory)
-        file = directory / KEY_FILE
-        if file.exists():
-            key = serialization.load_pem_private_key(file.read_bytes(), None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise FailedPreconditionError(f"{file} is not a key on an elliptic curve: remove it to enrol anew")
-            return key
-        key = certificates.generate_key()
-        write_atomically(file, certificates.private_key_pem(key))
+        if is_new_file:
+            write_atomically(file, certificates.private_key_pem(certificates.generate_key()))
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
     except OSError as error:
         raise FailedPreconditionError(
             f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-dir"
         ) from error
     except ValueError as error:
         raise FailedPreconditionError(f"{file} is damaged: remove it to enrol anew") from error
-    return key
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise FailedPreconditionError(f"{file} is not a key on an elliptic curve: remove it to enrol anew")
+    return key, forget
 
 
 def _explained(error: grpc.aio.AioRpcError, server: str) -> FleetcastError:
