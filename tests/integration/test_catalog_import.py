@@ -317,7 +317,7 @@ async def test_messages_out_of_order_are_refused(
 
 async def test_a_file_that_changes_while_it_is_read_is_refused(catalog: CatalogSite, work: Path) -> None:
     file = work / "disk"
-    file.write_bytes(_random.randbytes(100 * CHUNK))
+    file.write_bytes(os.urandom(100 * CHUNK))
     call = catalog.administrator.ImportImage(iter([import_request("bad", source_path=str(file))]))
     await eventually(lambda: len(catalog.stored_chunks()) > 0)
     with file.open("r+b") as changing:
