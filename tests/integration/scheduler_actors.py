@@ -169,15 +169,14 @@ async def open_site(directory: Path, timing: Timing | None = None, database_url:
 class FakeSender:
     """Registers and answers every command; remembers them."""
 
-    def __init__(self, site: Site, name: str = "a", **registration: Any) -> None:
-        self.site = site
+    def __init__(self, at: Site, name: str = "a", **registration: Any) -> None:
         self.name = name
         self.registration = registration
         self.commands: list[registry.ServeSenderResponse] = []
         self.running: dict[str, registry.StartTransmission] = {}
         self.admitted: dict[str, set[str]] = {}
         self.answers = True
-        self._channel = site.channel(Role.SENDER, name)
+        self._channel = at.channel(Role.SENDER, name)
         self._call: Any = None
         self._task: asyncio.Task[None] | None = None
 

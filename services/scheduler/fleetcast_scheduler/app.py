@@ -14,6 +14,8 @@ from fleetcast_kit.errors import UnavailableError
 from fleetcast_kit.server import Service
 from fleetcast_kit.trust import TrustBundle
 
+from fleetcast_scheduler.audit import Audit
+from fleetcast_scheduler.audit_servicer import audit_service
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.domain.session import Timing
@@ -24,6 +26,7 @@ from fleetcast_scheduler.holds import Holds
 from fleetcast_scheduler.participation_servicer import participation_service
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sender_registry_servicer import sender_registry_service
+from fleetcast_scheduler.sender_servicer import sender_service
 from fleetcast_scheduler.session_servicer import session_service
 from fleetcast_scheduler.sessions import Sessions
 from fleetcast_scheduler.store import MIGRATIONS, Store
@@ -103,11 +106,14 @@ async def open_scheduler(
     catalog = Catalog()
     holds = Holds(catalog)
     pump = Pump(dispatcher, store, session_ended=holds.session_ended, clock=clock)
-    sessions = Sessions(pump, store, catalog, holds)
+    audit = Audit(pump, store)
+    sessions = Sessions(pump, store, catalog, holds, audit)
     services = [
-        session_service(sessions),
+        session_service(sessions, pump),
         participation_service(sessions, pump),
         sender_registry_service(pump),
+        sender_service(pump, audit),
+        audit_service(store),
         enrolment_service(enrolment),
     ]
     return SchedulerApp(database, pump, catalog, holds, services)

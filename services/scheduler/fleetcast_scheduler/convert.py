@@ -1,31 +1,39 @@
-"""Messages of the API as domain objects, and back; fields are checked here."""
+"""Sessions and participants of the API as domain objects, and back; fields are checked here."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from collections.abc import Iterable
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fleetcast.scheduler.v1 import participation_service_pb2 as participation
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast_kit.addresses import split_address
 from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from fleetcast_scheduler.domain import events
-from fleetcast_scheduler.domain.participant import Joiner, Participant, ReceptionTotals
-from fleetcast_scheduler.domain.sender import Registration
-from fleetcast_scheduler.domain.session import RatePolicy, Session
+from fleetcast_scheduler.domain.operations import SessionEdit
+from fleetcast_scheduler.domain.participant import Participant, ReceptionTotals
+from fleetcast_scheduler.domain.policies import (
+    AdmissionRules,
+    DailyCeiling,
+    EndPolicy,
+    LatePolicy,
+    RatePolicy,
+    SlowAction,
+    SlowPolicy,
+)
+from fleetcast_scheduler.domain.session import Session
 from fleetcast_scheduler.domain.start_rules import Match, StartRules
-from fleetcast_scheduler.domain.transmission import ReportState, Transmission, TransmissionReport, TransmissionTotals
-from fleetcast_scheduler.streams import Letter
+from fleetcast_scheduler.domain.transmission import Transmission
 
 MAX_CLIENTS = 100_000
 MAX_DELAY_SECONDS = 30 * 86400
-_TOTALS = tuple(ReceptionTotals.__dataclass_fields__)
+MAX_PRIORITY = 100
+TOTALS = tuple(ReceptionTotals.__dataclass_fields__)
 _IMAGE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
 _SESSION = re.compile(r"sessions/[A-Za-z0-9-]{1,63}")
+_PARTICIPANT = re.compile(r"(sessions/[A-Za-z0-9-]{1,63})/participants/([A-Za-z0-9-]{1,63})")
 
 
 # Names
@@ -90,7 +98,104 @@ def rate_of(message: session_pb2.RatePolicy) -> RatePolicy:
         value = getattr(message, field)
         if value < 0:
             raise InvalidArgumentError(f"{field} is {value}: it cannot be negative", field=f"rate.{field}")
-    return RatePolicy(message.fixed_bits_per_second, message.ceiling_bits_per_second)
+    return RatePolicy(
+        message.fixed_bits_per_second,
+        message.ceiling_bits_per_second,
+        tuple(_daily_ceiling_of(daily) for daily in message.daily_ceilings),
+    )
+
+
+def admission_of(message: session_pb2.AdmissionRules) -> AdmissionRules:
+    """Returns the admission rules in a request.
+
+    Raises:
+        InvalidArgumentError: the number is out of its range.
+    """
+    if not 0 <= message.max_participants <= MAX_CLIENTS:
+        raise InvalidArgumentError(
+            f"max_participants is {message.max_participants}: it must be between 0 and {MAX_CLIENTS}",
+            field="admission.max_participants",
+        )
+    late = session_pb2.AdmissionRules.LatePolicy.Name(message.late_policy).removeprefix("LATE_POLICY_")
+    end = session_pb2.AdmissionRules.EndPolicy.Name(message.end_policy).removeprefix("END_POLICY_")
+    return AdmissionRules(
+        until_time=message.until_time.ToMicroseconds() / 1e6 if message.HasField("until_time") else None,
+        late_policy=LatePolicy.JOIN if late == "UNSPECIFIED" else LatePolicy(late),
+        end_policy=EndPolicy.FINISH if end == "UNSPECIFIED" else EndPolicy(end),
+        max_participants=message.max_participants,
+    )
+
+
+def priority_of(priority: int) -> int:
+    """Returns the priority in a request.
+
+    Raises:
+        InvalidArgumentError: it is out of its range.
+    """
+    if abs(priority) > MAX_PRIORITY:
+        raise InvalidArgumentError(
+            f"priority is {priority}: it must be between -{MAX_PRIORITY} and {MAX_PRIORITY}", field="priority"
+        )
+    return priority
+
+
+def slow_policy_of(message: session_pb2.SlowPolicy) -> SlowPolicy:
+    """Returns the slow policy in a request.
+
+    Raises:
+        InvalidArgumentError: the threshold is negative.
+    """
+    if message.threshold_bits_per_second < 0:
+        raise InvalidArgumentError(
+            f"threshold_bits_per_second is {message.threshold_bits_per_second}: it cannot be negative",
+            field="slow_policy.threshold_bits_per_second",
+        )
+    action = session_pb2.SlowPolicy.Action.Name(message.action).removeprefix("ACTION_")
+    return SlowPolicy(
+        SlowAction.UNICAST if action == "UNSPECIFIED" else SlowAction(action), message.threshold_bits_per_second
+    )
+
+
+def edit_of(session: Session, message: session_pb2.Session, paths: Iterable[str]) -> SessionEdit:
+    """Returns what a request changes: the fields of `message` that `paths` name, the rest as it is in `session`.
+
+    Raises:
+        InvalidArgumentError: a path names what cannot change, or a value is wrong.
+    """
+    present = session_message(session, None)
+    chosen = {path.partition(".")[0] for path in paths}
+    for path in paths:
+        top, _, sub = path.partition(".")
+        if top not in _EDITABLE or (sub and sub not in _subfields(top)):
+            raise InvalidArgumentError(
+                f"{path!r} cannot be changed: only {', '.join(_EDITABLE)} and their fields can", field="update_mask"
+            )
+        target, source = present, message
+        if sub:
+            target, source = getattr(present, top), getattr(message, top)
+        _copy_field(target, source, sub or top)
+    return SessionEdit(
+        rules=start_rules_of(present.start_rules) if "start_rules" in chosen else None,
+        rate=rate_of(present.rate) if "rate" in chosen else None,
+        admission=admission_of(present.admission) if "admission" in chosen else None,
+        priority=priority_of(present.priority) if "priority" in chosen else None,
+        slow_policy=slow_policy_of(present.slow_policy) if "slow_policy" in chosen else None,
+        etag=message.etag,
+    )
+
+
+def participant_name(name: str) -> tuple[str, str]:
+    """Returns the session and the machine in the name of a participant.
+
+    Raises:
+        InvalidArgumentError: it is not such a name.
+    """
+    match = _PARTICIPANT.fullmatch(name)
+    if match is None:
+        raise InvalidArgumentError(
+            f"{name!r} is not the name of a participant: write sessions/ID/participants/ID", field="name"
+        )
+    return match[1], f"machines/{match[2]}"
 
 
 def session_message(session: Session, transmission: Transmission | None) -> session_pb2.Session:
@@ -101,12 +206,12 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         state=session_pb2.Session.State.Value(f"STATE_{session.state}"),
         mode=session_pb2.Session.Mode.Value(f"MODE_{session.mode}"),
         start_rules=_start_rules_message(session.rules),
-        rate=_rate_message(session.rate),
+        rate=rate_message(session.rate),
         waiting_reason=session.waiting_reason,
         error=session.error,
-        create_time=_timestamp(session.create_time),
-        start_time=_timestamp(session.start_time),
-        end_time=_timestamp(session.end_time),
+        create_time=timestamp(session.create_time),
+        start_time=timestamp(session.start_time),
+        end_time=timestamp(session.end_time),
         sender=transmission.sender if transmission is not None and session.transmission else "",
         transmission=None if transmission is None else _transmission_message(transmission),
         participant_count=session.participant_count,
@@ -115,6 +220,23 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         revision=session.revision,
         etag=str(session.edit_count),
         image_size_bytes=session.image_size_bytes,
+        admission=session_pb2.AdmissionRules(
+            until_time=timestamp(session.admission.until_time),
+            late_policy=session_pb2.AdmissionRules.LatePolicy.Value(f"LATE_POLICY_{session.admission.late_policy}"),
+            end_policy=session_pb2.AdmissionRules.EndPolicy.Value(f"END_POLICY_{session.admission.end_policy}"),
+            max_participants=session.admission.max_participants,
+        ),
+        priority=session.priority,
+        slow_policy=slow_policy_message(session.slow_policy),
+        closed=session.closed,
+    )
+
+
+def slow_policy_message(policy: SlowPolicy) -> session_pb2.SlowPolicy:
+    """Returns a slow policy as the API shows it."""
+    return session_pb2.SlowPolicy(
+        action=session_pb2.SlowPolicy.Action.Value(f"ACTION_{policy.action}"),
+        threshold_bits_per_second=policy.threshold_bits_per_second,
     )
 
 
@@ -125,182 +247,47 @@ def participant_message(participant: Participant) -> session_pb2.Participant:
         machine=participant.machine,
         display_name=participant.display_name,
         state=session_pb2.Participant.State.Value(f"STATE_{participant.state}"),
-        totals=_totals_message(participant.totals),
+        totals=totals_message(participant.totals),
         rate_bytes_per_second=round(participant.rate_bytes_per_second),
         remaining_seconds=participant.remaining_seconds,
         error=participant.error,
-        join_time=_timestamp(participant.join_time),
-        contact_time=_timestamp(participant.contact_time),
-        end_time=_timestamp(participant.end_time),
+        join_time=timestamp(participant.join_time),
+        contact_time=timestamp(participant.contact_time),
+        end_time=timestamp(participant.end_time),
         revision=participant.revision,
     )
 
 
-# Machines
-
-
-def joiner_of(machine: str, message: participation.Join) -> Joiner:
-    """Returns who joins.
-
-    Raises:
-        InvalidArgumentError: the size is impossible.
-    """
-    if message.target_size_bytes < -1:
-        raise InvalidArgumentError(
-            f"target_size_bytes is {message.target_size_bytes}: it is the size in bytes, or -1 for a file that grows",
-            field="join.target_size_bytes",
-        )
-    return Joiner(
-        machine=machine,
-        display_name=message.display_name[:255],
-        unicast_only=message.unicast_only,
-        no_multicast_reason=message.no_multicast_reason[:255],
-        # proto3 cannot tell 0 from absent; no image fits into nothing, so nothing is said by it.
-        target_size_bytes=message.target_size_bytes or -1,
-    )
-
-
-def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:
-    """Returns what a machine reports."""
-    return ReceptionTotals(*[getattr(message, field) for field in _TOTALS])
-
-
-def letter_message(letter: Letter) -> participation.ParticipateResponse:
-    """Returns what a machine hears."""
-    response = participation.ParticipateResponse(acknowledged_sequence=letter.acknowledged_sequence)
-    match letter.message:
-        case events.Waiting() as waiting:
-            response.waiting.session = waiting.session
-            response.waiting.image = waiting.image
-            response.waiting.reason = waiting.reason
-            response.waiting.joined_count = waiting.joined_count
-            response.waiting.min_clients = waiting.min_clients
-        case events.Assignment() as assignment:
-            response.assignment.session = assignment.session
-            response.assignment.image = assignment.image
-            response.assignment.size_bytes = assignment.size_bytes
-            response.assignment.transmission = assignment.transmission
-            response.assignment.sender_address = assignment.sender_address
-            response.assignment.traceparent = assignment.traceparent
-        case events.Dismissal(reason, detail):
-            response.dismissal.reason = participation.Dismissal.Reason.Value(f"REASON_{reason}")
-            response.dismissal.detail = detail
-    return response
-
-
-# Senders
-
-
-def registration_of(message: registry.SenderRegistration) -> Registration:
-    """Returns what a sender offers.
-
-    Raises:
-        InvalidArgumentError: its address or ranges are impossible.
-    """
-    split_address(message.address, field="registration.address")
-    try:
-        first, last = ip_address(message.first_group), ip_address(message.last_group)
-    except ValueError as error:
-        raise InvalidArgumentError(f"a group is no address: {error}", field="registration.first_group") from error
-    local_control = first.version == 4 and int(first) < int(ip_address("224.0.1.0"))  # RFC 5771, section 4
-    if not (first.is_multicast and last.is_multicast) or local_control:
-        raise InvalidArgumentError(
-            f"{first} to {last} is not a range of multicast groups outside 224.0.0.0/24: use one in 239.192.0.0/14",
-            field="registration.first_group",
-        )
-    if first.version != last.version or int(first) > int(last):
-        raise InvalidArgumentError(
-            f"the groups from {first} to {last} are no range: the first comes after the last",
-            field="registration.last_group",
-        )
-    if not 1 <= message.first_port <= message.last_port <= 65535:
-        raise InvalidArgumentError(
-            f"the ports from {message.first_port} to {message.last_port} are no range between 1 and 65535",
-            field="registration.first_port",
-        )
-    if message.max_concurrent < 0:
-        raise InvalidArgumentError(
-            f"max_concurrent is {message.max_concurrent}: it cannot be negative", field="registration.max_concurrent"
-        )
-    return Registration(
-        address=message.address,
-        first_group=str(first),
-        last_group=str(last),
-        first_port=message.first_port,
-        last_port=message.last_port,
-        interface=message.interface,
-        link_bits_per_second=message.link_bits_per_second,
-        max_concurrent=message.max_concurrent,
-        site=message.site,
-    )
-
-
-def report_of(message: registry.TransmissionReport) -> TransmissionReport:
-    """Returns what a sender says about a transmission.
-
-    Raises:
-        InvalidArgumentError: it says no state.
-    """
-    if message.state == registry.TransmissionReport.STATE_UNSPECIFIED:
-        raise InvalidArgumentError("a transmission report must have a state", field="report.state")
-    name = registry.TransmissionReport.State.Name(message.state).removeprefix("STATE_")
-    sent = message.transmission
-    totals = TransmissionTotals(
-        pass_=getattr(sent, "pass"),
-        sent_source_bytes=sent.sent_source_bytes,
-        sent_repair_bytes=sent.sent_repair_bytes,
-        sent_unicast_bytes=sent.sent_unicast_bytes,
-        rate_bits_per_second=sent.rate_bits_per_second,
-        sent_chunk_count=sent.sent_chunk_count,
-        receiver_count=sent.receiver_count,
-    )
-    return TransmissionReport(sent.name, ReportState(name), totals, message.error)
-
-
-def command_message(command_id: int, command: events.Command) -> registry.ServeSenderResponse:
-    """Returns what a sender is to do."""
-    response = registry.ServeSenderResponse(command_id=command_id)
-    match command:
-        case events.StartTransmission():
-            response.start.transmission = command.transmission
-            response.start.image = command.image
-            response.start.group = command.group
-            response.start.port = command.port
-            response.start.rate.CopyFrom(_rate_message(command.rate))
-            response.start.machines.extend(command.machines)
-            response.start.traceparent = command.traceparent
-        case events.AdmitParticipants(transmission, machines):
-            response.admit.transmission = transmission
-            response.admit.machines.extend(machines)
-        case events.DismissParticipants(transmission, machines):
-            response.dismiss.transmission = transmission
-            response.dismiss.machines.extend(machines)
-        case events.SetTransmissionRate(transmission, rate):
-            response.set_rate.transmission = transmission
-            response.set_rate.rate.CopyFrom(_rate_message(rate))
-        case events.StopTransmission(transmission):
-            response.stop.transmission = transmission
-    return response
-
-
-def _totals_message(totals: ReceptionTotals) -> session_pb2.ReceptionTotals:
-    return session_pb2.ReceptionTotals(**{field: getattr(totals, field) for field in _TOTALS})
+def totals_message(totals: ReceptionTotals) -> session_pb2.ReceptionTotals:
+    """Returns totals as the API shows them."""
+    return session_pb2.ReceptionTotals(**{field: getattr(totals, field) for field in TOTALS})
 
 
 def _start_rules_message(rules: StartRules) -> session_pb2.StartRules:
     return session_pb2.StartRules(
         min_clients=rules.min_clients,
-        start_delay=_duration(rules.start_delay_seconds),
+        start_delay=duration(rules.start_delay_seconds),
         match=session_pb2.StartRules.Match.Value(f"MATCH_{rules.match}"),
-        quiet_time=_duration(rules.quiet_seconds),
-        start_time=_timestamp(rules.start_time),
+        quiet_time=duration(rules.quiet_seconds),
+        start_time=timestamp(rules.start_time),
         manual=rules.manual,
     )
 
 
-def _rate_message(rate: RatePolicy) -> session_pb2.RatePolicy:
+def rate_message(rate: RatePolicy) -> session_pb2.RatePolicy:
+    """Returns a rate policy as the API shows it."""
     return session_pb2.RatePolicy(
-        fixed_bits_per_second=rate.fixed_bits_per_second, ceiling_bits_per_second=rate.ceiling_bits_per_second
+        fixed_bits_per_second=rate.fixed_bits_per_second,
+        ceiling_bits_per_second=rate.ceiling_bits_per_second,
+        daily_ceilings=[
+            session_pb2.DailyCeiling(
+                start_minute=daily.start_minute,
+                end_minute=daily.end_minute,
+                time_zone=daily.time_zone,
+                ceiling_bits_per_second=daily.ceiling_bits_per_second,
+            )
+            for daily in rate.daily_ceilings
+        ],
     )
 
 
@@ -333,17 +320,67 @@ def _delay(message: session_pb2.StartRules, field: str) -> float | None:
     return float(seconds)
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def duration(seconds: float | None) -> Duration | None:
+    """Returns a duration as the API shows it."""
     if seconds is None:
         return None
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
-    return duration
+    message = Duration()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message
 
 
-def _timestamp(time: float | None) -> Timestamp | None:
+def timestamp(time: float | None) -> Timestamp | None:
+    """Returns an instant as the API shows it."""
     if time is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromMicroseconds(round(time * 1e6))
-    return timestamp
+    message = Timestamp()
+    message.FromMicroseconds(round(time * 1e6))
+    return message
+
+
+_EDITABLE = ("start_rules", "rate", "admission", "priority", "slow_policy")
+
+
+def _subfields(top: str) -> list[str]:
+    field = session_pb2.Session.DESCRIPTOR.fields_by_name[top]
+    return [] if field.message_type is None else [sub.name for sub in field.message_type.fields]
+
+
+def _copy_field(target: Message, source: Message, name: str) -> None:
+    """Makes a field of `target` what it is in `source`, absent included."""
+    target.ClearField(name)
+    value = getattr(source, name)
+    if isinstance(value, Message):
+        if source.HasField(name):
+            getattr(target, name).CopyFrom(value)
+    elif target.DESCRIPTOR.fields_by_name[name].is_repeated:
+        getattr(target, name).extend(value)
+    else:
+        setattr(target, name, value)
+
+
+def _daily_ceiling_of(message: session_pb2.DailyCeiling) -> DailyCeiling:
+    field = "rate.daily_ceilings"
+    if not 0 <= message.start_minute < 1440 or not 0 <= message.end_minute <= 1440:
+        raise InvalidArgumentError(
+            f"a daily ceiling is from minute {message.start_minute} to minute {message.end_minute}: "
+            "a day has the minutes 0 to 1440",
+            field=field,
+        )
+    if message.start_minute == message.end_minute:
+        raise InvalidArgumentError(
+            f"a daily ceiling begins and ends at minute {message.start_minute}: for the whole day write 0 to 1440",
+            field=field,
+        )
+    if message.ceiling_bits_per_second <= 0:
+        raise InvalidArgumentError(
+            f"a daily ceiling is {message.ceiling_bits_per_second} bit/s: it must be positive", field=field
+        )
+    zone = message.time_zone or "UTC"
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidArgumentError(
+            f"{zone!r} is not a time zone: write a name like Europe/Berlin", field=field
+        ) from None
+    return DailyCeiling(message.start_minute, message.end_minute, zone, message.ceiling_bits_per_second)

@@ -16,7 +16,7 @@ from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity import Role, current_identity
 from fleetcast_kit.server import Service
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import convert, stream_convert
 from fleetcast_scheduler.domain.events import Dismissal
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sessions import Sessions
@@ -45,7 +45,7 @@ class ParticipationServicer(ParticipationServiceServicer):
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
             while (letter := await mailbox.next()) is not None:
-                yield convert.letter_message(letter)
+                yield stream_convert.letter_message(letter)
                 if isinstance(letter.message, Dismissal):
                     return
         finally:
@@ -54,7 +54,7 @@ class ParticipationServicer(ParticipationServiceServicer):
             await asyncio.gather(reader, return_exceptions=True)
 
     async def _join(self, join: messages.Join) -> Mailbox:
-        joiner = convert.joiner_of(current_identity().name, join)
+        joiner = stream_convert.joiner_of(current_identity().name, join)
         match join.WhichOneof("target"):
             case "session":
                 return await self._sessions.join_session(convert.session_name(join.session, "join.session"), joiner)
@@ -86,12 +86,12 @@ class ParticipationServicer(ParticipationServiceServicer):
         key = (mailbox.session, mailbox.machine)
         match request.WhichOneof("message"):
             case "progress":
-                dispatcher.progress(*key, convert.totals_of(request.progress), now)
+                dispatcher.progress(*key, stream_convert.totals_of(request.progress), now)
                 self._pump.pulse.beat(mailbox.session)
             case "outcome":
                 outcome = request.outcome
                 error = None if outcome.succeeded else outcome.error or "the machine did not say why"
-                dispatcher.finish(*key, convert.totals_of(outcome.totals), error, now)
+                dispatcher.finish(*key, stream_convert.totals_of(outcome.totals), error, now)
                 mailbox.finished = True
                 self._pump.wake()
             case "sender_unreachable":

@@ -25,7 +25,7 @@ from fleetcast_scheduler.domain.participant import Joiner
 from fleetcast_scheduler.domain.sender import Registration
 from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport
 from fleetcast_scheduler.pulse import Pulse
-from fleetcast_scheduler.rows import participant_row, sender_row, session_row, transmission_row
+from fleetcast_scheduler.rows import Row, participant_row, sender_row, session_row, transmission_row
 from fleetcast_scheduler.store import Batch, Store
 from fleetcast_scheduler.streams import Mailbox, SenderStream
 
@@ -56,6 +56,7 @@ class Pump:
         self._session_ended = session_ended
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
         self._senders: dict[str, SenderStream] = {}
+        self._audit: list[Row] = []
         self._wake = asyncio.Event()
         self._next_cycle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._report_time = 0.0
@@ -77,6 +78,11 @@ class Pump:
             raise _broken()
         self._wake.set()
         await asyncio.shield(self._next_cycle)
+
+    def audit(self, row: Row) -> None:
+        """Stores an entry of the audit with the next cycle."""
+        self._audit.append(row)
+        self._wake.set()
 
     # Machines
 
@@ -210,7 +216,8 @@ class Pump:
             transmissions |= pool.reported & pool.transmissions.keys()
             ledger.reported, pool.reported = set(), set()
             self._report_time = now + REPORT_SECONDS
-        batch, acknowledgements = Batch(), []
+        batch, acknowledgements = Batch(audit=self._audit), []
+        self._audit = []
         for name in changed:
             if session := ledger.sessions.get(name):
                 batch.sessions.append(session_row(session))

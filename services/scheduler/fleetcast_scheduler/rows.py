@@ -7,8 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from fleetcast_scheduler.domain.participant import Participant, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.domain.policies import (
+    AdmissionRules,
+    DailyCeiling,
+    EndPolicy,
+    LatePolicy,
+    RatePolicy,
+    SlowAction,
+    SlowPolicy,
+)
 from fleetcast_scheduler.domain.sender import Registration, Sender
-from fleetcast_scheduler.domain.session import RatePolicy, Session, SessionMode, SessionState
+from fleetcast_scheduler.domain.session import Session, SessionMode, SessionState
 from fleetcast_scheduler.domain.start_rules import Match, StartRules
 from fleetcast_scheduler.domain.transmission import Transmission, TransmissionState, TransmissionTotals
 from fleetcast_scheduler.tables import ParticipantRow, SenderRow, SessionRow, TransmissionRow
@@ -24,7 +33,13 @@ _TRANSMISSION_COLUMNS = tuple(TransmissionRow.model_fields)
 def session_row(session: Session) -> Row:
     """Returns the row of a session."""
     row = {column: getattr(session, column) for column in _SESSION_COLUMNS}
-    return row | {"rules": asdict(session.rules), "rate": asdict(session.rate), "counts": dict(session.counts)}
+    return row | {
+        "rules": asdict(session.rules),
+        "rate": asdict(session.rate),
+        "admission": asdict(session.admission),
+        "slow_policy": asdict(session.slow_policy),
+        "counts": dict(session.counts),
+    }
 
 
 def session_of(row: SessionRow) -> Session:
@@ -36,10 +51,23 @@ def session_of(row: SessionRow) -> Session:
             "mode": SessionMode(row.mode),
             "state": SessionState(row.state),
             "rules": StartRules(**row.rules | {"match": Match(row.rules["match"])}),
-            "rate": RatePolicy(**row.rate),
+            "rate": _rate_of(row.rate),
+            "admission": AdmissionRules(
+                **row.admission
+                | {
+                    "late_policy": LatePolicy(row.admission["late_policy"]),
+                    "end_policy": EndPolicy(row.admission["end_policy"]),
+                }
+            ),
+            "slow_policy": SlowPolicy(**row.slow_policy | {"action": SlowAction(row.slow_policy["action"])}),
             "counts": Counter({ParticipantState(state): count for state, count in row.counts.items()}),
         }
     )
+
+
+def _rate_of(values: Row) -> RatePolicy:
+    ceilings = tuple(DailyCeiling(**ceiling) for ceiling in values.get("daily_ceilings", ()))
+    return RatePolicy(**values | {"daily_ceilings": ceilings})
 
 
 def participant_row(participant: Participant) -> Row:
@@ -63,6 +91,7 @@ def sender_row(sender: Sender) -> Row:
         "registration": asdict(sender.registration),
         "register_time": sender.register_time,
         "contact_time": sender.contact_time,
+        "draining": sender.draining,
     }
 
 
@@ -73,6 +102,7 @@ def sender_of(row: SenderRow) -> Sender:
         registration=Registration(**row.registration),
         register_time=row.register_time,
         contact_time=row.contact_time,
+        draining=row.draining,
     )
 
 

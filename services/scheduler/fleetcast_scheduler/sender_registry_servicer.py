@@ -16,7 +16,7 @@ from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity import Role, current_identity
 from fleetcast_kit.server import Service
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import stream_convert
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.streams import SenderStream
 
@@ -38,14 +38,14 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         if first is None or first.WhichOneof("message") != "registration":
             raise InvalidArgumentError("the first message of the stream must be a registration", field="registration")
         name = current_identity().name
-        registration = convert.registration_of(first.registration)
+        registration = stream_convert.registration_of(first.registration)
         stream = self._pump.connect_sender(name, registration, first.registration.transmissions)
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:
             await self._pump.durable()
             yield messages.ServeSenderResponse(registered=messages.SenderRegistered(name=name))
             while (numbered := await stream.next()) is not None:
-                yield convert.command_message(*numbered)
+                yield stream_convert.command_message(*numbered)
         finally:
             self._pump.disconnect_sender(stream)
             reader.cancel()
@@ -59,7 +59,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
                     case "result":
                         self._pump.answer_command(stream, request.result.command_id, request.result.error)
                     case "report":
-                        self._pump.report_transmission(stream, convert.report_of(request.report))
+                        self._pump.report_transmission(stream, stream_convert.report_of(request.report))
                     case other:
                         raise InvalidArgumentError(
                             f"a message of the stream is {other or 'empty'}: only results and reports may follow the "

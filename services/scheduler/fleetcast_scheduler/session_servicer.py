@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,18 +18,33 @@ from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import convert
+from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.session import Session
+from fleetcast_scheduler.positions import decode_position, encode_position
+from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sessions import Sessions
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
 
 
+_Operation = (
+    messages.StartSessionRequest
+    | messages.CancelSessionRequest
+    | messages.CloseSessionRequest
+    | messages.DrainSessionRequest
+    | messages.StopSessionRequest
+    | messages.ExtendSessionRequest
+)
+
+
 class SessionServicer(SessionServiceServicer):
     """Converts, calls, converts back."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, pump: Pump) -> None:
         self._sessions = sessions
+        self._operations = pump.dispatcher.operations
+        self._clock = pump.clock
 
     async def CreateSession(  # noqa: N802
         self, request: messages.CreateSessionRequest, context: _Context
@@ -37,8 +52,13 @@ class SessionServicer(SessionServiceServicer):
         """Opens a session."""
         session = await self._sessions.create(
             convert.image_name(request.image),
-            convert.start_rules_of(request.start_rules),
-            convert.rate_of(request.rate),
+            SessionEdit(
+                rules=convert.start_rules_of(request.start_rules),
+                rate=convert.rate_of(request.rate),
+                admission=convert.admission_of(request.admission),
+                priority=convert.priority_of(request.priority),
+                slow_policy=convert.slow_policy_of(request.slow_policy),
+            ),
             request.request_id,
         )
         return messages.CreateSessionResponse(session=await self._message(session))
@@ -55,13 +75,8 @@ class SessionServicer(SessionServiceServicer):
     ) -> messages.ListSessionsResponse:
         """Returns a page of sessions."""
         size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, str, str)
-        after = None if position is None else (_time_in(str(position[0])), str(position[1]))
-        found = await self._sessions.list(after, size + 1)
-        token = ""
-        if len(found) > size:
-            last = found[size - 1]
-            token = encode_page_token([repr(last.create_time), last.name])
+        found = await self._sessions.list(decode_position(request.page_token), size + 1)
+        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
         shown = [await self._message(session) for session in found[:size]]
         return messages.ListSessionsResponse(sessions=shown, next_page_token=token)
 
@@ -99,30 +114,99 @@ class SessionServicer(SessionServiceServicer):
         self, request: messages.StartSessionRequest, context: _Context
     ) -> messages.StartSessionResponse:
         """Starts a session now."""
-        session = await self._sessions.start(convert.session_name(request.name))
-        return messages.StartSessionResponse(session=await self._message(session))
+        session = await self._operate(request, "start", self._operations.start)
+        return messages.StartSessionResponse(session=session)
 
     async def CancelSession(  # noqa: N802
         self, request: messages.CancelSessionRequest, context: _Context
     ) -> messages.CancelSessionResponse:
         """Ends a session."""
-        session = await self._sessions.cancel(convert.session_name(request.name))
-        return messages.CancelSessionResponse(session=await self._message(session))
+        session = await self._operate(
+            request, "cancel", lambda session: self._operations.cancel(session, self._clock())
+        )
+        return messages.CancelSessionResponse(session=session)
+
+    async def CloseSession(  # noqa: N802
+        self, request: messages.CloseSessionRequest, context: _Context
+    ) -> messages.CloseSessionResponse:
+        """Admits no more machines."""
+        session = await self._operate(request, "close", self._operations.close)
+        return messages.CloseSessionResponse(session=session)
+
+    async def DrainSession(  # noqa: N802
+        self, request: messages.DrainSessionRequest, context: _Context
+    ) -> messages.DrainSessionResponse:
+        """Lets a session run out."""
+        session = await self._operate(request, "drain", lambda session: self._operations.drain(session, self._clock()))
+        return messages.DrainSessionResponse(session=session)
+
+    async def StopSession(  # noqa: N802
+        self, request: messages.StopSessionRequest, context: _Context
+    ) -> messages.StopSessionResponse:
+        """Completes a session at once."""
+        session = await self._operate(request, "stop", lambda session: self._operations.stop(session, self._clock()))
+        return messages.StopSessionResponse(session=session)
+
+    async def ExtendSession(  # noqa: N802
+        self, request: messages.ExtendSessionRequest, context: _Context
+    ) -> messages.ExtendSessionResponse:
+        """Moves the end of a session to later."""
+        seconds = request.extension.ToMicroseconds() / 1e6
+        if not 0 < seconds <= convert.MAX_DELAY_SECONDS:
+            raise InvalidArgumentError(
+                f"extension is {seconds:g} s: it must be positive, and 30 days at most", field="extension"
+            )
+        session = await self._operate(
+            request, "extend", lambda session: self._operations.extend(session, seconds), extension_seconds=seconds
+        )
+        return messages.ExtendSessionResponse(session=session)
+
+    async def UpdateSession(  # noqa: N802
+        self, request: messages.UpdateSessionRequest, context: _Context
+    ) -> messages.UpdateSessionResponse:
+        """Changes a session."""
+        paths = list(request.update_mask.paths)
+        if not paths:
+            raise InvalidArgumentError("update_mask is empty: name the fields to change", field="update_mask")
+
+        def edit(session: Session) -> None:
+            self._operations.edit(session, convert.edit_of(session, request.session, paths))
+
+        session = await self._sessions.operate(
+            convert.session_name(request.session.name, "session.name"),
+            "update",
+            request.request_id,
+            edit,
+            fields=",".join(paths),
+        )
+        return messages.UpdateSessionResponse(session=await self._message(session))
+
+    async def KickParticipant(  # noqa: N802
+        self, request: messages.KickParticipantRequest, context: _Context
+    ) -> messages.KickParticipantResponse:
+        """Takes a machine out."""
+        name, machine = convert.participant_name(request.name)
+        session = await self._sessions.operate(
+            name,
+            "kick",
+            request.request_id,
+            lambda session: self._operations.kick(session, machine, request.reason[:255], self._clock()),
+            machine=machine,
+            reason=request.reason[:255],
+        )
+        return messages.KickParticipantResponse(participant=convert.participant_message(session.participants[machine]))
+
+    async def _operate(
+        self, request: _Operation, action: str, act: Callable[[Session], object], **detail: object
+    ) -> session_pb2.Session:
+        name = convert.session_name(request.name)
+        return await self._message(await self._sessions.operate(name, action, request.request_id, act, **detail))
 
     async def _message(self, session: Session) -> session_pb2.Session:
         return convert.session_message(session, await self._sessions.transmission(session))
 
 
-def _time_in(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidArgumentError(
-            "page_token is not one that this list returned: start again without it", field="page_token"
-        ) from None
-
-
-def session_service(sessions: Sessions) -> Service:
+def session_service(sessions: Sessions, pump: Pump) -> Service:
     """Returns the service, ready to be served."""
     methods = (
         "CreateSession",
@@ -132,10 +216,16 @@ def session_service(sessions: Sessions) -> Service:
         "WatchSession",
         "StartSession",
         "CancelSession",
+        "UpdateSession",
+        "ExtendSession",
+        "CloseSession",
+        "DrainSession",
+        "StopSession",
+        "KickParticipant",
     )
     return Service(
         add=add_SessionServiceServicer_to_server,
-        servicer=SessionServicer(sessions),
+        servicer=SessionServicer(sessions, pump),
         full_name="fleetcast.scheduler.v1.SessionService",
         roles=dict.fromkeys(methods, frozenset({Role.ADMINISTRATOR})),
     )

@@ -7,16 +7,19 @@ import base64
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import NotFoundError
 
+from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.participant import Joiner, Participant
-from fleetcast_scheduler.domain.session import RatePolicy, Session, SessionMode
+from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy, SlowPolicy
+from fleetcast_scheduler.domain.session import Session, SessionMode
 from fleetcast_scheduler.domain.start_rules import StartRules
 from fleetcast_scheduler.domain.transmission import Transmission
 from fleetcast_scheduler.holds import Holds
@@ -47,16 +50,17 @@ class View:
 class Sessions:
     """Sessions, open and ended."""
 
-    def __init__(self, pump: Pump, store: Store, catalog: Catalog, holds: Holds) -> None:
+    def __init__(self, pump: Pump, store: Store, catalog: Catalog, holds: Holds, audit: Audit) -> None:
         self._pump = pump
         self._store = store
         self._catalog = catalog
         self._holds = holds
+        self._audit = audit
         self._locks = Locks()
 
     # For operators
 
-    async def create(self, image: str, rules: StartRules, rate: RatePolicy, request_id: str) -> Session:
+    async def create(self, image: str, edit: SessionEdit, request_id: str) -> Session:
         """Opens a session on an image, or returns the one that the same request opened before.
 
         Raises:
@@ -66,7 +70,8 @@ class Sessions:
             name = await self._store.find_request(request_id) if request_id else None
             if name is not None:
                 return await self.get(name)
-            session = await self._open(image, SessionMode.SCHEDULED, rules, rate, request_id)
+            session = await self._open(image, SessionMode.SCHEDULED, edit, request_id)
+            self._audit.record("session.create", session.name, request_id, image=session.image)
             await self._pump.durable()
             return session
 
@@ -89,28 +94,23 @@ class Sessions:
         present = self._pump.dispatcher.ledger.sessions
         return [present.get(session.name, session) for session in stored]
 
-    async def start(self, name: str) -> Session:
-        """Starts a session now.
+    async def operate(
+        self, name: str, action: str, request_id: str, act: Callable[[Session], object], **detail: object
+    ) -> Session:
+        """Carries out what an operator wants, once for each request id, and records it if it changed anything.
 
         Raises:
-            NotFoundError: there is none of that name.
-            FailedPreconditionError: it has ended.
+            NotFoundError: there is no session of that name.
         """
-        session = await self._recall(name)
-        self._pump.dispatcher.start(name)
-        await self._pump.durable()
-        return session
-
-    async def cancel(self, name: str) -> Session:
-        """Cancels a session; an ended one stays as it is.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        session = await self._recall(name)
-        self._pump.dispatcher.cancel(name, self._pump.clock())
-        await self._pump.durable()
-        return session
+        async with self._locks.held(f"request {request_id or secrets.token_hex(8)}"):
+            session = await self._recall(name)
+            if await self._audit.recorded(request_id) is None:
+                edit_count = session.edit_count
+                act(session)
+                if session.edit_count != edit_count:
+                    self._audit.record(f"session.{action}", name, request_id, **detail)
+            await self._pump.durable()
+            return session
 
     async def transmission(self, session: Session) -> Transmission | None:
         """Returns the latest transmission of a session, or None."""
@@ -172,12 +172,10 @@ class Sessions:
             async with self._locks.held(pinned.name):
                 session = find_open(joiner.machine, pinned.name)
                 if session is None:
-                    session = await self._open(pinned.name, SessionMode.AUTO, StartRules(), RatePolicy(), "")
+                    session = await self._open(pinned.name, SessionMode.AUTO, SessionEdit(), "")
         return self._pump.join(session.name, joiner)
 
-    async def _open(
-        self, image: str, mode: SessionMode, rules: StartRules, rate: RatePolicy, request_id: str
-    ) -> Session:
+    async def _open(self, image: str, mode: SessionMode, edit: SessionEdit, request_id: str) -> Session:
         """Returns a new session, its image held and its trace begun, known to the dispatcher but not yet stored."""
         now = self._pump.clock()
         name = _new_name(now)
@@ -192,8 +190,11 @@ class Sessions:
                     image_size_bytes=pinned.size_bytes,
                     mode=mode,
                     create_time=now,
-                    rules=rules,
-                    rate=rate,
+                    rules=edit.rules or StartRules(),
+                    rate=edit.rate or RatePolicy(),
+                    admission=edit.admission or AdmissionRules(),
+                    priority=edit.priority or 0,
+                    slow_policy=edit.slow_policy or SlowPolicy(),
                     traceparent=telemetry.current_traceparent(),
                     request_id=request_id,
                 )

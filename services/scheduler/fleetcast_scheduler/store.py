@@ -15,7 +15,7 @@ from fleetcast_scheduler.domain.sender import Sender
 from fleetcast_scheduler.domain.session import Session, SessionState
 from fleetcast_scheduler.domain.transmission import Transmission, TransmissionState
 from fleetcast_scheduler.rows import Row, participant_of, sender_of, session_of, transmission_of
-from fleetcast_scheduler.tables import ParticipantRow, SenderRow, SessionRow, TransmissionRow
+from fleetcast_scheduler.tables import AuditRow, ParticipantRow, SenderRow, SessionRow, TransmissionRow
 
 MIGRATIONS = "fleetcast_scheduler.migrations"
 
@@ -30,9 +30,10 @@ class Batch:
     participants: list[Row] = field(default_factory=list)
     senders: list[Row] = field(default_factory=list)
     transmissions: list[Row] = field(default_factory=list)
+    audit: list[Row] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.sessions or self.participants or self.senders or self.transmissions)
+        return bool(self.sessions or self.participants or self.senders or self.transmissions or self.audit)
 
 
 class Store:
@@ -48,6 +49,7 @@ class Store:
             await _upsert(session, SessionRow, batch.sessions)
             await _upsert(session, ParticipantRow, batch.participants)
             await _upsert(session, TransmissionRow, batch.transmissions)
+            await _upsert(session, AuditRow, batch.audit)
 
     async def load_open_sessions(self) -> list[Session]:
         """Returns the sessions that have not ended or still hold their image, with their participants."""
@@ -120,6 +122,27 @@ class Store:
             statement = statement.where(tuple_(*key) < after)
         async with self._database.session(reads_only=True) as session:
             return [session_of(row) for row in await session.exec(statement)]
+
+    async def find_audited(self, request_id: str) -> str | None:
+        """Returns the resource of the entry with a request id, or None."""
+        statement = select(AuditRow.resource).where(col(AuditRow.request_id) == request_id).limit(1)
+        async with self._database.session(reads_only=True) as session:
+            return (await session.exec(statement)).first()
+
+    async def list_audit(
+        self, after: tuple[float, str] | None, limit: int, *, resource: str, caller: str
+    ) -> list[AuditRow]:
+        """Returns entries, newest first, after a time and name in that order; empty filters let all through."""
+        key = (col(AuditRow.time), col(AuditRow.name))
+        statement = select(AuditRow).order_by(*(column.desc() for column in key)).limit(limit)
+        if after is not None:
+            statement = statement.where(tuple_(*key) < after)
+        if resource:
+            statement = statement.where(col(AuditRow.resource) == resource)
+        if caller:
+            statement = statement.where(col(AuditRow.caller) == caller)
+        async with self._database.session(reads_only=True) as session:
+            return list(await session.exec(statement))
 
 
 async def _upsert(session: AsyncSession, model: type[SQLModel], rows: Sequence[Row]) -> None:

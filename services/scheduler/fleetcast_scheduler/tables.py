@@ -55,6 +55,11 @@ class SessionRow(SQLModel, table=True):
     start_requested: bool
     hold_released: bool = Field(index=True)
     counts: dict[str, int] = _json()
+    admission: dict[str, Any] = _json()
+    slow_policy: dict[str, Any] = _json()
+    priority: int = _integer()
+    closed: bool
+    run: int = _integer()
     revision: int = _integer()
     edit_count: int = _integer()
 
@@ -77,6 +82,7 @@ class ParticipantRow(SQLModel, table=True):
     end_time: float | None = _time(nullable=True)
     error: str = _text()
     totals: dict[str, Any] = _json()
+    run: int = _integer()
     revision: int = _integer()
 
 
@@ -89,6 +95,7 @@ class SenderRow(SQLModel, table=True):
     registration: dict[str, Any] = _json()
     register_time: float = _time()
     contact_time: float = _time()
+    draining: bool
 
 
 class TransmissionRow(SQLModel, table=True):
@@ -105,3 +112,19 @@ class TransmissionRow(SQLModel, table=True):
     create_time: float = _time()
     release_time: float | None = _time(nullable=True)
     totals: dict[str, Any] = _json()
+
+
+class AuditRow(SQLModel, table=True):
+    """What somebody did."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "time", "name"),)
+
+    name: str = _text(primary_key=True)
+    time: float = _time()
+    caller: str = _text()
+    action: str = _text()
+    resource: str = _text(index=True)
+    detail: dict[str, Any] = _json()
+    request_id: str = _text(index=True)
+    traceparent: str = _text()

@@ -93,6 +93,14 @@ class World:
         self.running[name] = set()
         self.disconnect_sender(name)
 
+    def start(self, name: str = "sessions/one") -> None:
+        self.dispatcher.operations.start(self.session(name))
+        self.settle()
+
+    def cancel(self, name: str = "sessions/one") -> None:
+        self.dispatcher.operations.cancel(self.session(name), self.now)
+        self.settle()
+
     def join(self, *machines: str, session: str = "sessions/one", size: int = -1) -> None:
         for machine in machines:
             self.dispatcher.join(session, Joiner(machine=machine, target_size_bytes=size), self.now)
@@ -140,7 +148,8 @@ class World:
         """The scheduler is killed: what was stored is all that is left; senders go on."""
         sessions, senders, transmissions = copy.deepcopy(self.disk)
         for session in sessions:
-            session.wake_time, session.notice, session.newcomers, session.notice_time = None, ("", 0), {}, 0.0
+            session.wake_time, session.notice, session.newcomers, session.notice_time = None, ("", 0, 0), {}, 0.0
+            session.queue = {}
         self.epochs.clear()
         self.orders = {name: [] for name in self.orders}
         self.dispatcher = Dispatcher(
@@ -153,6 +162,7 @@ class World:
             sender.epoch = 0
         for transmission in self.dispatcher.pool.transmissions.values():
             transmission.admissions, transmission.dismissals, transmission.admitting = {}, {}, False
+            transmission.rate = None
         self.dispatcher.recover(self.now)
         self.settle()
 

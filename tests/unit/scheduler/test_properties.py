@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 from fleetcast_kit.errors import FailedPreconditionError
+from fleetcast_scheduler.domain.participant import ParticipantState
+from fleetcast_scheduler.domain.policies import AdmissionRules, EndPolicy, LatePolicy
 from fleetcast_scheduler.domain.session import SessionMode, SessionState, Timing
 from fleetcast_scheduler.domain.start_rules import Match, StartRules
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.unit.scheduler.actors import World, machines
+from tests.unit.scheduler.actors import START, World, machines
 
 MACHINES = machines(4)
 SENDERS = ["senders/a", "senders/b"]
@@ -40,20 +43,29 @@ class AnyStory(RuleBasedStateMachine):
             match=st.sampled_from(Match),
             manual=st.booleans(),
         ),
+        admission=st.builds(
+            AdmissionRules,
+            until_time=st.none() | st.integers(0, 200).map(lambda seconds: START + seconds),
+            late_policy=st.sampled_from(LatePolicy),
+            end_policy=st.sampled_from(EndPolicy),
+            max_participants=st.integers(0, 2),
+        ),
+        priority=st.integers(-1, 1),
     )
-    def open_session(self, mode: SessionMode, rules: StartRules) -> None:
+    def open_session(self, mode: SessionMode, rules: StartRules, admission: AdmissionRules, priority: int) -> None:
         if self.count < 6:
             self.count += 1
-            rules = StartRules() if mode is SessionMode.AUTO else rules
-            self.world.open_session(rules, name=f"sessions/{self.count}", mode=mode)
+            name = f"sessions/{self.count}"
+            if mode is SessionMode.AUTO:
+                self.world.open_session(name=name, mode=mode)
+            else:
+                self.world.open_session(rules, name=name, admission=admission, priority=priority)
 
     @rule(machine=machine_names, data=st.data())
     def join(self, machine: str, data: st.DataObject) -> None:
         if name := self.any_session(data):
-            try:
+            with suppress(FailedPreconditionError):
                 self.world.join(machine, session=name)
-            except FailedPreconditionError:
-                assert self.world.state(name).final
 
     @rule(machine=machine_names, data=st.data())
     def leave(self, machine: str, data: st.DataObject) -> None:
@@ -78,13 +90,29 @@ class AnyStory(RuleBasedStateMachine):
     def start(self, data: st.DataObject) -> None:
         name = self.any_session(data)
         if name and not self.world.state(name).final:
-            self.world.dispatcher.start(name)
-            self.world.settle()
+            self.world.start(name)
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         if name := self.any_session(data):
-            self.world.dispatcher.cancel(name, self.world.now)
+            self.world.cancel(name)
+
+    @rule(data=st.data(), verb=st.sampled_from(["close", "drain", "stop"]))
+    def end_early(self, data: st.DataObject, verb: str) -> None:
+        if name := self.any_session(data):
+            operations, session = self.world.dispatcher.operations, self.world.session(name)
+            if verb == "close":
+                operations.close(session)
+            else:
+                getattr(operations, verb)(session, self.world.now)
+            self.world.settle()
+
+    @rule(machine=machine_names, data=st.data())
+    def kick(self, machine: str, data: st.DataObject) -> None:
+        name = self.any_session(data)
+        if name and machine in self.world.session(name).participants:
+            with suppress(FailedPreconditionError):
+                self.world.dispatcher.operations.kick(self.world.session(name), machine, "", self.world.now)
             self.world.settle()
 
     @rule(sender=sender_names, limit=st.integers(0, 2))
@@ -123,6 +151,13 @@ class AnyStory(RuleBasedStateMachine):
         assert all(sessions[name].state is SessionState.RUNNING for name in wanted.values())
 
     @invariant()
+    def never_more_than_the_maximum_receive(self) -> None:
+        for session in self.world.dispatcher.ledger.sessions.values():
+            most = session.admission.max_participants
+            assert not most or session.counts[ParticipantState.RECEIVING] <= most
+            assert set(session.queue) == set(session.machines(ParticipantState.WAITING))
+
+    @invariant()
     def counts_agree_with_participants(self) -> None:
         for session in self.world.dispatcher.ledger.sessions.values():
             assert +session.counts == Counter(one.state for one in session.participants.values())
@@ -147,8 +182,7 @@ class AnyStory(RuleBasedStateMachine):
             world.connect_sender(sender, **RANGE)
         for name, session in list(world.dispatcher.ledger.sessions.items()):
             if not session.state.final:
-                world.dispatcher.start(name)
-                world.settle()
+                world.start(name)
         for _ in range(20):
             world.answer_all()
             world.advance(60)
@@ -166,5 +200,5 @@ class AnyStory(RuleBasedStateMachine):
         return data.draw(st.sampled_from(names)) if names else None
 
 
-AnyStory.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+AnyStory.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestAnyStory = AnyStory.TestCase

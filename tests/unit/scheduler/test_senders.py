@@ -82,8 +82,7 @@ def test_a_group_and_port_rest_after_the_stop_and_are_free_again_later() -> None
     world.open_session()
     world.join(A)
     world.answer_all()
-    world.dispatcher.cancel("sessions/one", world.now)
-    world.settle()
+    world.cancel("sessions/one")
     world.answer_all()
     world.open_session(name="sessions/two")
     world.join(B, session="sessions/two")
@@ -104,8 +103,7 @@ def test_the_least_loaded_sender_takes_the_next_session_and_its_limit_holds() ->
     assert len(world.running["senders/a"]) == 1
     assert len(world.running["senders/b"]) == 2
     assert world.state("sessions/3") is SessionState.WAITING
-    world.dispatcher.cancel("sessions/0", world.now)
-    world.settle()
+    world.cancel("sessions/0")
     world.answer_all()
     assert world.state("sessions/3") is SessionState.RUNNING
 

@@ -4,7 +4,8 @@ import pytest
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_scheduler.domain.events import Dismissal, DismissalReason, StartTransmission, Waiting
 from fleetcast_scheduler.domain.participant import Joiner, ParticipantState, ReceptionTotals
-from fleetcast_scheduler.domain.session import MAX_FAILURES, RatePolicy, SessionMode, SessionState
+from fleetcast_scheduler.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.domain.session import MAX_FAILURES, SessionMode, SessionState
 from fleetcast_scheduler.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import IMAGE, World, live, machines
@@ -87,8 +88,7 @@ def test_an_operator_starts_it_at_any_time() -> None:
     world.connect_sender()
     world.open_session(StartRules(min_clients=9))
     world.join(A)
-    world.dispatcher.start("sessions/one")
-    world.settle()
+    world.start("sessions/one")
     assert world.state() is SessionState.RUNNING
 
 
@@ -96,8 +96,7 @@ def test_a_start_without_machines_leaves_it_idle_and_ready_for_the_first() -> No
     world = World()
     world.connect_sender()
     world.open_session(StartRules(min_clients=9))
-    world.dispatcher.start("sessions/one")
-    world.settle()
+    world.start("sessions/one")
     assert world.state() is SessionState.IDLE
     world.join(A)
     world.answer_all()
@@ -108,8 +107,7 @@ def test_a_start_without_a_sender_is_remembered() -> None:
     world = World()
     world.open_session(StartRules(min_clients=9))
     world.join(A)
-    world.dispatcher.start("sessions/one")
-    world.settle()
+    world.start("sessions/one")
     assert "none is connected" in world.session().waiting_reason
     world.connect_sender()
     world.answer_all()
@@ -192,16 +190,14 @@ def test_a_machine_that_never_comes_back_does_not_hold_the_session() -> None:
 def test_cancelling_tells_every_machine_and_stops_the_sender() -> None:
     world = running_world(A, B)
     world.finish(B)
-    world.dispatcher.cancel("sessions/one", world.now)
-    world.settle()
+    world.cancel("sessions/one")
     heard = world.last(A)
     assert isinstance(heard, Dismissal)
     assert heard.reason is DismissalReason.CANCELLED
     assert world.states() == {A: ParticipantState.DISMISSED, B: ParticipantState.SUCCEEDED}
     world.answer_all()
     assert not world.running["senders/a"]
-    world.dispatcher.cancel("sessions/one", world.now)
-    world.settle()
+    world.cancel("sessions/one")
     assert world.ended == ["sessions/one"]
 
 
@@ -311,4 +307,4 @@ def test_waiting_machines_hear_of_each_other_at_most_once_a_second() -> None:
 
 
 def _start_of(name: str) -> StartTransmission:
-    return StartTransmission(name, IMAGE, "239.192.0.1", 7500, RatePolicy(), (), "")
+    return StartTransmission(name, IMAGE, "239.192.0.1", 7500, RatePolicy(), (), "", SlowPolicy())

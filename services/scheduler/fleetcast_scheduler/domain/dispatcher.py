@@ -8,6 +8,7 @@ from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 
 from fleetcast_scheduler.domain.events import Command, Event, MachinesNotified
 from fleetcast_scheduler.domain.ledger import Ledger
+from fleetcast_scheduler.domain.operations import Operations, ended, refusal
 from fleetcast_scheduler.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals
 from fleetcast_scheduler.domain.progression import Progression, farewell
 from fleetcast_scheduler.domain.sender import Registration, Sender
@@ -39,6 +40,7 @@ class Dispatcher:
         self.ledger = Ledger(sessions)
         self.pool = Transmissions(self.timing, senders=senders, transmissions=transmissions)
         self._progression = Progression(self.ledger, self.pool, self.timing)
+        self.operations = Operations(self.ledger, self.pool, self._progression)
 
     def recover(self, now: float) -> None:
         """Call once after a restart: every stream is broken, nothing else is different."""
@@ -76,38 +78,18 @@ class Dispatcher:
     def find_open(self, machine: str, image: str) -> Session | None:
         """Returns the open session that a machine which asks for `image` joins, if there is one.
 
-        `image` is a pinned version or a series. A session that the machine has not finished comes first; otherwise
-        the oldest with the pinned version.
+        `image` is a pinned version or a series. A session that the machine has not finished, or was taken out of,
+        comes first; otherwise the oldest with the pinned version that admits it.
         """
         candidates = [session for session in self.ledger.sessions.values() if not session.state.final]
         for session in candidates:
             participant = session.participants.get(machine)
-            unfinished = participant is not None and not participant.state.final
-            if unfinished and image in (session.image, session.image.partition("@")[0]):
+            if participant is None or image not in (session.image, session.image.partition("@")[0]):
+                continue
+            if not participant.state.final or participant.state is ParticipantState.DISMISSED:
                 return session
-        exact = [session for session in candidates if session.image == image]
+        exact = [session for session in candidates if session.image == image and refusal(session, machine) is None]
         return min(exact, key=lambda session: session.create_time, default=None)
-
-    def start(self, name: str) -> Session:
-        """An operator starts a session now, whatever its rules say.
-
-        Raises:
-            FailedPreconditionError: it has ended.
-        """
-        session = self.session(name)
-        if session.state.final:
-            raise _ended(session)
-        if session.state is SessionState.WAITING:
-            session.start_requested = True
-            self.ledger.record(session)
-        return session
-
-    def cancel(self, name: str, now: float) -> Session:
-        """An operator ends a session. Cancelling an ended one changes nothing."""
-        session = self.session(name)
-        if not session.state.final:
-            self._progression.finish(session, SessionState.CANCELLED, now)
-        return session
 
     def fail(self, name: str, error: str, now: float) -> None:
         """A session cannot go on."""
@@ -132,7 +114,7 @@ class Dispatcher:
         if session.state.final:
             participant = session.participants.get(joiner.machine)
             if participant is None or not _recalled(session, participant):
-                raise _ended(session)
+                raise ended(session)
             self.ledger.events.append(MachinesNotified(name, (joiner.machine,), farewell(session, participant)))
             self.ledger.record(session, participant)
             return participant
@@ -143,10 +125,10 @@ class Dispatcher:
                 reason="TARGET_TOO_SMALL",
                 metadata={"session": name, "image": session.image},
             )
-        participant = session.admit(joiner, now)
+        if (error := refusal(session, joiner.machine)) is not None:
+            raise error
+        participant = session.enqueue(joiner, now)
         self.ledger.record(session, participant)
-        if session.transmission and participant.state is ParticipantState.RECEIVING:
-            self.pool.admit(session.transmission, joiner.machine)
         return participant
 
     def leave(self, name: str, machine: str, now: float) -> None:
@@ -202,6 +184,11 @@ class Dispatcher:
         self.pool.disconnect(name, epoch, now)
         self.ledger.touch_running()
 
+    def drain_sender(self, name: str, draining: bool) -> None:
+        """An operator gives a sender no more sessions, or again some."""
+        self.pool.drain(name, draining)
+        self.ledger.touch_starved()
+
     def answer_command(self, sender: str, command: Command, error: str, now: float) -> None:
         """A sender answered a command; `error` is empty when it succeeded."""
         self._progression.follow(self.pool.answer(sender, command, error, now), now)
@@ -250,11 +237,3 @@ def _recalled(session: Session, participant: Participant) -> bool:
     One that succeeded may not have heard so; one that failed by itself has nothing to gain from hearing it again.
     """
     return participant.state is not ParticipantState.FAILED or session.state is SessionState.FAILED
-
-
-def _ended(session: Session) -> FailedPreconditionError:
-    return FailedPreconditionError(
-        f"{session.name} is {session.state}: join or create another one",
-        reason="SESSION_ENDED",
-        metadata={"session": session.name},
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleetcast_scheduler.domain.session import RatePolicy
+from fleetcast_scheduler.domain.policies import RatePolicy, SlowPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class StartTransmission:
     rate: RatePolicy
     machines: tuple[str, ...]
     traceparent: str
+    slow_policy: SlowPolicy
 
 
 @dataclass(frozen=True, slots=True)

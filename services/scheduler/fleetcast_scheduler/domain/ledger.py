@@ -41,11 +41,9 @@ class Ledger:
             session.waiting_reason = reason
             self.record(session)
 
-    def notify(self, session: Session, machines: Iterable[str]) -> None:
+    def notify(self, session: Session, machines: Iterable[str], reason: str) -> None:
         """Tells machines why they wait."""
-        message = Waiting(
-            session.name, session.image, session.waiting_reason, session.present_count, session.rules.min_clients
-        )
+        message = Waiting(session.name, session.image, reason, session.present_count, session.rules.min_clients)
         self.events.append(MachinesNotified(session.name, tuple(machines), message))
 
     def touch_starved(self) -> None:

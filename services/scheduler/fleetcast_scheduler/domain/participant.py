@@ -84,6 +84,8 @@ class Participant:
     end_time: float | None = None
     error: str = ""
     totals: ReceptionTotals = field(default_factory=ReceptionTotals)
+    run: int = 0
+    """The session's run in which it received last; 0 if it never did."""
     revision: int = 0
     """Session revision of its last change."""
     rate_bytes_per_second: float = 0.0

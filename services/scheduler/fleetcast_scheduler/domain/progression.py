@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fleetcast_scheduler.domain.events import (
     Assignment,
@@ -13,6 +14,7 @@ from fleetcast_scheduler.domain.events import (
 )
 from fleetcast_scheduler.domain.ledger import Ledger, wake
 from fleetcast_scheduler.domain.participant import Participant, ParticipantState
+from fleetcast_scheduler.domain.policies import EndPolicy, LatePolicy
 from fleetcast_scheduler.domain.session import (
     MAX_FAILURES,
     STEADY_SECONDS,
@@ -51,10 +53,15 @@ class Progression:
         )
         self.follow(self._pool.settle(now), now)
         while ledger.unsettled:
-            for name in sorted(ledger.unsettled, key=lambda name: (ledger.sessions[name].create_time, name)):
+            for name in sorted(ledger.unsettled, key=self._precedence):
                 ledger.unsettled.discard(name)
                 self._step(ledger.sessions[name], now)
             self.follow(self._pool.settle(now), now)
+
+    def _precedence(self, name: str) -> tuple[int, float, str]:
+        """Returns the order in which sessions get what is scarce."""
+        session = self._ledger.sessions[name]
+        return -session.priority, session.create_time, name
 
     def follow(self, outcomes: Iterable[Outcome], now: float) -> None:
         """Draws the conclusions from what happened to transmissions."""
@@ -70,17 +77,18 @@ class Progression:
                     self._ledger.touch_starved()
                     self._ledger.touch_running()
 
-    def finish(self, session: Session, state: SessionState, now: float) -> None:
-        """Puts a session in a final state: everybody is told, the sender stops, the image is to be released."""
+    def finish(self, session: Session, state: SessionState, now: float, dismissal: str = "") -> None:
+        """Puts a session in a final state: everybody is told, the sender stops, the image is to be released.
+
+        Machines that have not ended are dismissed for the reason `dismissal`; without one they failed.
+        """
         self._stop(session, now)
         session.state, session.end_time = state, now
         session.idle_time = session.wake_time = None
         session.waiting_reason = ""
         told = session.machines(ParticipantState.WAITING) + session.machines(ParticipantState.RECEIVING)
-        outcome, error = {
-            SessionState.CANCELLED: (ParticipantState.DISMISSED, "the session was cancelled"),
-            SessionState.FAILED: (ParticipantState.FAILED, session.error),
-        }.get(state, (ParticipantState.FAILED, "contact was lost and the machine did not come back"))
+        outcome = ParticipantState.DISMISSED if dismissal else ParticipantState.FAILED
+        error = dismissal or session.error or "contact was lost and the machine did not come back"
         for participant in session.participants.values():
             if not participant.state.final:
                 session.move(participant, outcome, now, error)
@@ -101,6 +109,7 @@ class Progression:
     def _step(self, session: Session, now: float) -> None:
         """Moves one session on as far as it goes at `now`, and sets when to look again."""
         session.wake_time = None
+        self._step_until(session, now)
         if session.state is SessionState.WAITING:
             self._step_waiting(session, now)
         if session.state in (SessionState.RUNNING, SessionState.IDLE):
@@ -108,58 +117,94 @@ class Progression:
         if not session.state.final:
             self._notify_waiting(session, now)
 
+    def _step_until(self, session: Session, now: float) -> None:
+        """Closes a session whose time is over."""
+        until_time = session.admission.until_time
+        if session.closed or until_time is None:
+            return
+        if now < until_time:
+            wake(session, until_time)
+            return
+        session.closed = session.start_requested = True
+        self._ledger.record(session)
+        if session.admission.end_policy is EndPolicy.STOP:
+            self.finish(session, SessionState.COMPLETED, now, dismissal="the session's time is over")
+
     def _step_waiting(self, session: Session, now: float) -> None:
-        verdict = evaluate(session.rules, session.attendance, now)
-        if session.start_requested or verdict.met:
+        # Nobody else comes to a closed session, so it does not wait for a number of machines.
+        rules = replace(session.rules, min_clients=0) if session.closed else session.rules
+        verdict = evaluate(rules, session.attendance, now)
+        if session.closed and not session.open_count:
+            self.finish(session, SessionState.COMPLETED, now)
+        elif session.start_requested or verdict.met:
             self._begin(session, now)
         else:
             self._ledger.explain(session, verdict.reason)
             wake(session, verdict.due_time)
-        deserted = session.mode is SessionMode.AUTO and not session.present_count
+        deserted = not session.present_count and (session.mode is SessionMode.AUTO or session.closed)
         if deserted and session.state is SessionState.WAITING:
             self._expire(session, session.lost_time or session.create_time, now)
 
     def _step_started(self, session: Session, now: float) -> None:
+        for machine in session.promotable():
+            self._ledger.record(session, session.promote(machine, now))
+            if session.transmission:
+                self._pool.admit(session.transmission, machine)
         receiving_count = session.counts[ParticipantState.RECEIVING]
         lost_until = session.lost_until(self._timing)
         if session.complete:
             self.finish(session, SessionState.COMPLETED, now)
         elif receiving_count or now < lost_until:
-            if session.state is SessionState.IDLE:
-                session.state, session.idle_time = SessionState.RUNNING, None
-                self._ledger.record(session)
-            if session.transmission:
-                self._ledger.explain(session, self._sender_trouble(session))
-            elif receiving_count:
-                self._transmit(session, now)
-            if not receiving_count:
-                wake(session, lost_until)
+            self._keep_running(session, receiving_count, lost_until, now)
+        elif session.queue:
+            self._stop(session, now)
+            session.idle_time = None
+            session.begin_again()
+            self._ledger.record(session)
         else:
-            if session.state is SessionState.RUNNING:
-                self._stop(session, now)
-                session.state, session.idle_time = SessionState.IDLE, now
-                self._ledger.record(session)
-                self._ledger.explain(session, "")
+            self._idle(session, now)
+
+    def _keep_running(self, session: Session, receiving_count: int, lost_until: float, now: float) -> None:
+        if session.state is SessionState.IDLE:
+            session.state, session.idle_time = SessionState.RUNNING, None
+            self._ledger.record(session)
+        if session.transmission:
+            self._ledger.explain(session, self._sender_trouble(session))
+            self._pool.set_rate(session.transmission, session.rate.at(now))
+            wake(session, session.rate.next_change(now))
+        elif receiving_count:
+            self._transmit(session, session.machines(ParticipantState.RECEIVING), now)
+        if not receiving_count:
+            wake(session, lost_until)
+
+    def _idle(self, session: Session, now: float) -> None:
+        if session.state is SessionState.RUNNING:
+            self._stop(session, now)
+            session.state, session.idle_time = SessionState.IDLE, now
+            self._ledger.record(session)
+            self._ledger.explain(session, "")
+        if session.closed:
+            self.finish(session, SessionState.COMPLETED, now)
+        else:
             self._expire(session, session.idle_time or now, now)
 
     def _begin(self, session: Session, now: float) -> None:
         """Starts a waiting session, unless its machines have no sender yet."""
-        if session.present_count and not self._transmit(session, now):
+        machines = session.promotable()
+        if machines and not self._transmit(session, machines, now):
             return
-        session.state, session.start_time = SessionState.RUNNING, now
-        for machine in session.machines(ParticipantState.WAITING):
-            participant = session.participants[machine]
-            session.move(participant, ParticipantState.RECEIVING, now)
-            self._ledger.record(session, participant)
+        session.state, session.run = SessionState.RUNNING, session.run + 1
+        session.start_time = session.start_time or now
+        for machine in machines:
+            self._ledger.record(session, session.promote(machine, now))
         self._ledger.explain(session, "")
         self._ledger.record(session)
 
-    def _transmit(self, session: Session, now: float) -> bool:
-        """Gives a session a transmission; False, with the reason in the session, if that is not possible now."""
+    def _transmit(self, session: Session, machines: list[str], now: float) -> bool:
+        """Gives machines a transmission; False, with the reason in the session, if that is not possible now."""
         if session.retry_time is not None and now < session.retry_time:
             wake(session, session.retry_time)
             return False
-        machines = [machine for machine, participant in session.participants.items() if participant.state.present]
         transmission = self._pool.open(session, machines, now)
         if transmission is None:
             self._ledger.explain(session, self._pool.refusal())
@@ -233,27 +278,44 @@ class Progression:
 
     def _notify_waiting(self, session: Session, now: float) -> None:
         """Tells newcomers at once why they wait, and everybody what changed, at most once a `notice` interval."""
-        if session.state is not SessionState.WAITING and not session.waiting_reason:
-            session.newcomers.clear()
+        newcomers, session.newcomers = session.newcomers, {}
+        if session.state is not SessionState.WAITING and not session.waiting_reason and not session.queue:
             return
         due_time = session.notice_time + self._timing.notice
-        notice = (session.waiting_reason, session.present_count)
+        notice = (session.waiting_reason, session.present_count, len(session.queue))
         if notice != session.notice and now >= due_time:
             session.notice, session.notice_time = notice, now
-            machines = [machine for machine, participant in session.participants.items() if participant.state.present]
-        else:
-            machines = [machine for machine in session.newcomers if session.participants[machine].state.present]
-            if notice != session.notice:
-                wake(session, due_time)
-        session.newcomers.clear()
-        if machines:
-            self._ledger.notify(session, machines)
+            newcomers = dict.fromkeys(session.queue)
+            if session.waiting_reason:
+                newcomers |= dict.fromkeys(session.machines(ParticipantState.RECEIVING))
+        elif notice != session.notice:
+            wake(session, due_time)
+        self._tell(session, [machine for machine in newcomers if session.participants[machine].state.present])
+
+    def _tell(self, session: Session, machines: list[str]) -> None:
+        """Tells machines that wait why they do."""
+        if session.waiting_reason:
+            if machines:
+                self._ledger.notify(session, machines, session.waiting_reason)
+            return
+        positions = {machine: number for number, machine in enumerate(session.queue, 1)}
+        for machine in machines:
+            if machine in positions:
+                self._ledger.notify(session, [machine], _queued(session, positions[machine]))
+
+
+def _queued(session: Session, position: int) -> str:
+    """Returns why a machine does not receive in a session that runs."""
+    if session.admission.late_policy is LatePolicy.NEXT_RUN:
+        return "waits for the next run: this one has begun"
+    receiving_count = session.counts[ParticipantState.RECEIVING]
+    return f"waits for a place: {receiving_count} machines receive, which is the most; this one is number {position}"
 
 
 def farewell(session: Session, participant: Participant) -> Dismissal:
     """Returns what a machine hears whose part in a session is over."""
     if participant.state is ParticipantState.DISMISSED:
-        if session.state is SessionState.CANCELLED:
+        if session.state is SessionState.CANCELLED and participant.end_time == session.end_time:
             return Dismissal(DismissalReason.CANCELLED, f"{session.name} was cancelled")
         return Dismissal(DismissalReason.REMOVED, participant.error)
     if session.state is SessionState.FAILED and participant.state is ParticipantState.FAILED:

@@ -36,6 +36,8 @@ class Sender:
     register_time: float
     contact_time: float
     """When its stream last lived."""
+    draining: bool = False
+    """It gets no more sessions."""
     epoch: int = 0
     """Number of its present stream; 0 when there is none. Not stored."""
 

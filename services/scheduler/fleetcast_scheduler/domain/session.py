@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleetcast_scheduler.domain.participant import Joiner, Participant, ParticipantState
+from fleetcast_scheduler.domain.policies import AdmissionRules, LatePolicy, RatePolicy, SlowPolicy
 from fleetcast_scheduler.domain.start_rules import Attendance, StartRules
 
 
@@ -34,14 +35,6 @@ class SessionMode(StrEnum):
 
     AUTO = "AUTO"
     SCHEDULED = "SCHEDULED"
-
-
-@dataclass(frozen=True, slots=True)
-class RatePolicy:
-    """How fast a session sends, in bits per second; 0 means automatic, and no ceiling."""
-
-    fixed_bits_per_second: int = 0
-    ceiling_bits_per_second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +80,13 @@ class Session:
     create_time: float
     rules: StartRules = field(default_factory=StartRules)
     rate: RatePolicy = field(default_factory=RatePolicy)
+    admission: AdmissionRules = field(default_factory=AdmissionRules)
+    slow_policy: SlowPolicy = field(default_factory=SlowPolicy)
+    priority: int = 0
+    closed: bool = False
+    """It admits nobody who has not joined before."""
+    run: int = 0
+    """How often its start rules have been met."""
     traceparent: str = ""
     request_id: str = ""
     state: SessionState = SessionState.WAITING
@@ -120,10 +120,12 @@ class Session:
     """When to look at it again, if nothing happens before. Not stored."""
     notice_time: float = 0.0
     """When the waiting machines were last told. Not stored."""
-    notice: tuple[str, int] = ("", 0)
-    """What they were told: reason and number. Not stored."""
+    notice: tuple[str, int, int] = ("", 0, 0)
+    """What they were told: reason, machines, machines that wait. Not stored."""
     newcomers: dict[str, None] = field(default_factory=dict)
     """Machines that have not been told anything since they joined. Not stored."""
+    queue: dict[str, None] = field(default_factory=dict)
+    """Machines in WAITING, those that have received before first, then in the order of joining. Not stored."""
 
     @property
     def attendance(self) -> Attendance:
@@ -158,8 +160,15 @@ class Session:
     @property
     def complete(self) -> bool:
         """True when every participant ended and nobody else is awaited."""
+        if self.open_count:
+            return False
         expected = self.rules.min_clients if self.mode is SessionMode.SCHEDULED else 0
-        return bool(expected) and len(self.participants) >= expected and not self.open_count
+        return self.closed or (bool(expected) and len(self.participants) >= expected)
+
+    @property
+    def refuses_late(self) -> bool:
+        """True when it started and takes no machine that comes late."""
+        return self.state is not SessionState.WAITING and self.admission.late_policy is LatePolicy.REFUSE
 
     def lost_until(self, timing: Timing) -> float:
         """Returns until when lost machines keep the session running."""
@@ -178,17 +187,15 @@ class Session:
         if participant is not None:
             participant.revision = self.revision
 
-    def admit(self, joiner: Joiner, now: float) -> Participant:
-        """Returns the participant for a machine that joins, comes back, or starts over."""
-        waits = self.state is SessionState.WAITING
-        state = ParticipantState.WAITING if waits else ParticipantState.RECEIVING
+    def enqueue(self, joiner: Joiner, now: float) -> Participant:
+        """Returns the participant for a machine that joins, comes back, or starts over; it waits for its place."""
         participant = self.participants.get(joiner.machine)
         if participant is None:
             participant = Participant(
                 session=self.name,
                 machine=joiner.machine,
                 number=len(self.participants) + 1,
-                state=state,
+                state=ParticipantState.WAITING,
                 join_time=now,
                 contact_time=now,
             )
@@ -196,18 +203,46 @@ class Session:
             if self.first_join_time is None:
                 self.first_join_time = now
             self.last_join_time = now
-        self.newcomers[joiner.machine] = None
         participant.display_name = joiner.display_name
         participant.unicast_only = joiner.unicast_only
         participant.no_multicast_reason = joiner.no_multicast_reason
-        self.move(participant, state, now)
+        self.newcomers[joiner.machine] = None
+        self.move(participant, ParticipantState.WAITING, now)
+        if participant.run and participant.run == self.run:
+            self.queue = {joiner.machine: None, **self.queue}
         return participant
+
+    def promotable(self) -> list[str]:
+        """Returns the machines that wait and may receive now, in their order."""
+        most = self.admission.max_participants
+        place_count = most - self.counts[ParticipantState.RECEIVING] if most else len(self.queue)
+        machines = list(self.queue)[: max(place_count, 0)]
+        if self.state is SessionState.WAITING or self.admission.late_policy is not LatePolicy.NEXT_RUN:
+            return machines
+        return [machine for machine in machines if self.participants[machine].run == self.run]
+
+    def promote(self, machine: str, now: float) -> Participant:
+        """Lets a machine that waits receive, in the present run."""
+        participant = self.participants[machine]
+        participant.run = self.run
+        self.move(participant, ParticipantState.RECEIVING, now)
+        return participant
+
+    def begin_again(self) -> None:
+        """The run is over and machines wait for the next: the start rules count again, for them."""
+        waiting = [self.participants[machine].join_time for machine in self.queue]
+        self.state, self.start_requested = SessionState.WAITING, False
+        self.first_join_time, self.last_join_time = min(waiting), max(waiting)
 
     def move(self, participant: Participant, state: ParticipantState, now: float, error: str = "") -> None:
         """Puts a participant in a state."""
         self.counts[participant.state] -= 1
         self.counts[state] += 1
         participant.state = state
+        if state is ParticipantState.WAITING:
+            self.queue[participant.machine] = None
+        else:
+            self.queue.pop(participant.machine, None)
         participant.error = error
         participant.end_time = now if state.final else None
         if not state.final:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleetcast_scheduler.domain.policies import RatePolicy
 from fleetcast_scheduler.domain.sender import Lease
 
 
@@ -73,6 +74,8 @@ class Transmission:
     release_time: float | None = None
     """When another transmission may have the group and port; None while they are in use."""
     totals: TransmissionTotals = field(default_factory=TransmissionTotals)
+    rate: RatePolicy | None = None
+    """What the sender was told last; None if not known. Not stored."""
     admissions: dict[str, None] = field(default_factory=dict)
     """Machines that the sender is to be told of. Not stored."""
     dismissals: dict[str, None] = field(default_factory=dict)

@@ -14,8 +14,9 @@ from fleetcast_scheduler.domain.events import (
     StartTransmission,
     StopTransmission,
 )
+from fleetcast_scheduler.domain.policies import RatePolicy
 from fleetcast_scheduler.domain.sender import Lease, Registration, Sender, choose_lease
-from fleetcast_scheduler.domain.session import RatePolicy, Session, Timing
+from fleetcast_scheduler.domain.session import Session, Timing
 from fleetcast_scheduler.domain.transmission import ReportState, Transmission, TransmissionReport, TransmissionState
 
 
@@ -102,6 +103,7 @@ class Transmissions:
                     outcomes.append(TransmissionLost(transmission.session, transmission))
             elif transmission.state.live:
                 transmission.state, transmission.admitting = TransmissionState.RUNNING, False
+                transmission.rate = None
                 self.changed.add(transmission.name)
                 outcomes.append(TransmissionResumed(transmission.session))
         for unwanted in running:
@@ -122,15 +124,21 @@ class Transmissions:
             if transmission.state is TransmissionState.STOPPING:
                 self._abandon(transmission, now)
 
+    def drain(self, name: str, draining: bool) -> None:
+        """Gives a sender no more sessions, or again some."""
+        self.senders[name].draining = draining
+        self.changed_senders.add(name)
+
     def refusal(self) -> str:
         """Returns why no sender can take a transmission now, in one sentence."""
         if not any(sender.connected for sender in self.senders.values()):
             return "waits for a sender: none is connected"
-        return "waits for a sender: all that are connected are busy or have no free group and port"
+        return "waits for a sender: all that are connected are busy, drained or have no free group and port"
 
     def choose_sender(self, avoid: str = "") -> Sender | None:
         """Returns the least loaded sender with a free place, another than `avoid` if possible; None if all are full."""
-        loads = dict.fromkeys((name for name, sender in self.senders.items() if sender.connected), 0)
+        usable = (name for name, sender in self.senders.items() if sender.connected and not sender.draining)
+        loads = dict.fromkeys(usable, 0)
         for transmission in self.transmissions.values():
             if transmission.state.live and transmission.sender in loads:
                 loads[transmission.sender] += 1
@@ -155,17 +163,29 @@ class Transmissions:
         if lease is None:
             return None
         session.transmission_count += 1
+        rate = session.rate.at(now)
         transmission = Transmission(
-            name=name, session=session.name, sender=sender.name, group=lease[0], port=lease[1], create_time=now
+            name=name,
+            session=session.name,
+            sender=sender.name,
+            group=lease[0],
+            port=lease[1],
+            create_time=now,
+            rate=rate,
         )
         self.transmissions[name] = transmission
         self.changed.add(name)
-        self._issue(
-            sender,
-            StartTransmission(
-                name, session.image, lease[0], lease[1], session.rate, tuple(machines), session.traceparent
-            ),
+        command = StartTransmission(
+            transmission=name,
+            image=session.image,
+            group=lease[0],
+            port=lease[1],
+            rate=rate,
+            machines=tuple(machines),
+            traceparent=session.traceparent,
+            slow_policy=session.slow_policy,
         )
+        self._issue(sender, command)
         return transmission
 
     @property
@@ -210,10 +230,12 @@ class Transmissions:
             transmission.admissions.pop(machine, None)
 
     def set_rate(self, name: str, rate: RatePolicy) -> None:
-        """Changes the rate of a transmission."""
-        transmission = self.transmissions.get(name)
-        if transmission is not None and transmission.state.live and self.senders[transmission.sender].connected:
-            self._issue(self.senders[transmission.sender], SetTransmissionRate(name, rate))
+        """Has a transmission send at `rate`, unless its sender was told so already."""
+        transmission = self.transmissions[name]
+        sender = self.senders[transmission.sender]
+        if transmission.rate != rate and sender.connected:
+            transmission.rate = rate
+            self._issue(sender, SetTransmissionRate(name, rate))
 
     # What senders say
 

@@ -302,6 +302,7 @@ class StartTransmission(_message.Message):
     RATE_FIELD_NUMBER: _builtins.int
     MACHINES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    SLOW_POLICY_FIELD_NUMBER: _builtins.int
     transmission: _builtins.str
     """`sessions/{session}/transmissions/{id}`."""
     image: _builtins.str
@@ -320,6 +321,10 @@ class StartTransmission(_message.Message):
     def machines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machines admitted from the start."""
 
+    @_builtins.property
+    def slow_policy(self) -> _session_pb2.SlowPolicy:
+        """What becomes of machines that cannot keep up."""
+
     def __init__(
         self,
         *,
@@ -330,10 +335,11 @@ class StartTransmission(_message.Message):
         rate: _session_pb2.RatePolicy | None = ...,
         machines: _abc.Iterable[_builtins.str] | None = ...,
         traceparent: _builtins.str = ...,
+        slow_policy: _session_pb2.SlowPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "slow_policy", b"slow_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "image", b"image", "machines", b"machines", "port", b"port", "rate", b"rate", "traceparent", b"traceparent", "transmission", b"transmission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "image", b"image", "machines", b"machines", "port", b"port", "rate", b"rate", "slow_policy", b"slow_policy", "traceparent", b"traceparent", "transmission", b"transmission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -110,6 +112,10 @@ class Session(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ADMISSION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SLOW_POLICY_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -136,6 +142,10 @@ class Session(_message.Message):
     """Changes with every edit by an operator."""
     image_size_bytes: _builtins.int
     """Size of the image in bytes."""
+    priority: _builtins.int
+    """Sessions with more get a sender first; -100 to 100."""
+    closed: _builtins.bool
+    """True when it admits no more machines, by an operator or by its rules."""
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -160,6 +170,14 @@ class Session(_message.Message):
     def transmission(self) -> Global___Transmission:
         """What the sender last said."""
 
+    @_builtins.property
+    def admission(self) -> Global___AdmissionRules:
+        """Whom it admits."""
+
+    @_builtins.property
+    def slow_policy(self) -> Global___SlowPolicy:
+        """What becomes of machines that cannot keep up."""
+
     def __init__(
         self,
         *,
@@ -182,14 +200,163 @@ class Session(_message.Message):
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
         image_size_bytes: _builtins.int = ...,
+        admission: Global___AdmissionRules | None = ...,
+        priority: _builtins.int = ...,
+        slow_policy: Global___SlowPolicy | None = ...,
+        closed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "rate", b"rate", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "rate", b"rate", "revision", b"revision", "sender", b"sender", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "revision", b"revision", "sender", b"sender", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class AdmissionRules(_message.Message):
+    """Whom a session admits, and until when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _LatePolicy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _LatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AdmissionRules._LatePolicy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LATE_POLICY_UNSPECIFIED: AdmissionRules._LatePolicy.ValueType  # 0
+        """Means join."""
+        LATE_POLICY_JOIN: AdmissionRules._LatePolicy.ValueType  # 1
+        """It takes the rest of the running pass, and what it missed from the next."""
+        LATE_POLICY_NEXT_RUN: AdmissionRules._LatePolicy.ValueType  # 2
+        """It waits until the machines of this run have ended; then the start rules count again."""
+        LATE_POLICY_REFUSE: AdmissionRules._LatePolicy.ValueType  # 3
+        """It is refused."""
+
+    class LatePolicy(_LatePolicy, metaclass=_LatePolicyEnumTypeWrapper):
+        """What becomes of a machine that joins after the session started."""
+
+    LATE_POLICY_UNSPECIFIED: AdmissionRules.LatePolicy.ValueType  # 0
+    """Means join."""
+    LATE_POLICY_JOIN: AdmissionRules.LatePolicy.ValueType  # 1
+    """It takes the rest of the running pass, and what it missed from the next."""
+    LATE_POLICY_NEXT_RUN: AdmissionRules.LatePolicy.ValueType  # 2
+    """It waits until the machines of this run have ended; then the start rules count again."""
+    LATE_POLICY_REFUSE: AdmissionRules.LatePolicy.ValueType  # 3
+    """It is refused."""
+
+    class _EndPolicy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EndPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AdmissionRules._EndPolicy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        END_POLICY_UNSPECIFIED: AdmissionRules._EndPolicy.ValueType  # 0
+        """Means finish."""
+        END_POLICY_FINISH: AdmissionRules._EndPolicy.ValueType  # 1
+        """They finish; only newcomers are refused."""
+        END_POLICY_STOP: AdmissionRules._EndPolicy.ValueType  # 2
+        """They are dismissed."""
+
+    class EndPolicy(_EndPolicy, metaclass=_EndPolicyEnumTypeWrapper):
+        """What becomes of the machines that still receive when `until_time` comes."""
+
+    END_POLICY_UNSPECIFIED: AdmissionRules.EndPolicy.ValueType  # 0
+    """Means finish."""
+    END_POLICY_FINISH: AdmissionRules.EndPolicy.ValueType  # 1
+    """They finish; only newcomers are refused."""
+    END_POLICY_STOP: AdmissionRules.EndPolicy.ValueType  # 2
+    """They are dismissed."""
+
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    LATE_POLICY_FIELD_NUMBER: _builtins.int
+    END_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    late_policy: Global___AdmissionRules.LatePolicy.ValueType
+    """What becomes of a machine that joins after the session started."""
+    end_policy: Global___AdmissionRules.EndPolicy.ValueType
+    """What becomes of the machines that still receive when `until_time` comes."""
+    max_participants: _builtins.int
+    """Most machines that receive at once; more wait, in the order of joining. 0 means no limit."""
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """Machines are admitted until this instant; absent means without end. A session that has not started by then starts
+        with the machines that are there.
+        """
+
+    def __init__(
+        self,
+        *,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
+        late_policy: Global___AdmissionRules.LatePolicy.ValueType = ...,
+        end_policy: Global___AdmissionRules.EndPolicy.ValueType = ...,
+        max_participants: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_policy", b"end_policy", "late_policy", b"late_policy", "max_participants", b"max_participants", "until_time", b"until_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdmissionRules: _TypeAlias = AdmissionRules  # noqa: Y015
+
+@_typing.final
+class SlowPolicy(_message.Message):
+    """What becomes of machines that cannot keep up with the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SlowPolicy._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: SlowPolicy._Action.ValueType  # 0
+        """Means unicast."""
+        ACTION_KEEP: SlowPolicy._Action.ValueType  # 1
+        """They stay in the group, and what they miss is sent again."""
+        ACTION_UNICAST: SlowPolicy._Action.ValueType  # 2
+        """They get what they lack by unicast."""
+        ACTION_SEPARATE: SlowPolicy._Action.ValueType  # 3
+        """They move to a second, slower transmission."""
+        ACTION_DISCONNECT: SlowPolicy._Action.ValueType  # 4
+        """They are taken out."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What is done."""
+
+    ACTION_UNSPECIFIED: SlowPolicy.Action.ValueType  # 0
+    """Means unicast."""
+    ACTION_KEEP: SlowPolicy.Action.ValueType  # 1
+    """They stay in the group, and what they miss is sent again."""
+    ACTION_UNICAST: SlowPolicy.Action.ValueType  # 2
+    """They get what they lack by unicast."""
+    ACTION_SEPARATE: SlowPolicy.Action.ValueType  # 3
+    """They move to a second, slower transmission."""
+    ACTION_DISCONNECT: SlowPolicy.Action.ValueType  # 4
+    """They are taken out."""
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    THRESHOLD_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    action: Global___SlowPolicy.Action.ValueType
+    """What is done."""
+    threshold_bits_per_second: _builtins.int
+    """A machine is slow below this rate, in bits per second; 0 lets the sender decide."""
+    def __init__(
+        self,
+        *,
+        action: Global___SlowPolicy.Action.ValueType = ...,
+        threshold_bits_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "threshold_bits_per_second", b"threshold_bits_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlowPolicy: _TypeAlias = SlowPolicy  # noqa: Y015
 
 @_typing.final
 class StartRules(_message.Message):
@@ -272,23 +439,63 @@ class RatePolicy(_message.Message):
 
     FIXED_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     CEILING_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DAILY_CEILINGS_FIELD_NUMBER: _builtins.int
     fixed_bits_per_second: _builtins.int
     """Fixed rate of the sender's datagrams, headers included, in bits per second; 0 means automatic."""
     ceiling_bits_per_second: _builtins.int
     """Never faster than this, in bits per second; 0 means no ceiling."""
+    @_builtins.property
+    def daily_ceilings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DailyCeiling]:
+        """Lower ceilings at certain times of the day."""
+
     def __init__(
         self,
         *,
         fixed_bits_per_second: _builtins.int = ...,
         ceiling_bits_per_second: _builtins.int = ...,
+        daily_ceilings: _abc.Iterable[Global___DailyCeiling] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceiling_bits_per_second", b"ceiling_bits_per_second", "fixed_bits_per_second", b"fixed_bits_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceiling_bits_per_second", b"ceiling_bits_per_second", "daily_ceilings", b"daily_ceilings", "fixed_bits_per_second", b"fixed_bits_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RatePolicy: _TypeAlias = RatePolicy  # noqa: Y015
+
+@_typing.final
+class DailyCeiling(_message.Message):
+    """A ceiling that holds every day between two times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_MINUTE_FIELD_NUMBER: _builtins.int
+    END_MINUTE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CEILING_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    start_minute: _builtins.int
+    """From this time of the day on, in minutes since midnight, 0 to 1439."""
+    end_minute: _builtins.int
+    """Until this time of the day, in minutes since midnight, 0 to 1440; before `start_minute` it means the next day."""
+    time_zone: _builtins.str
+    """Name in the IANA time zone database, such as `Europe/Berlin`; empty means UTC."""
+    ceiling_bits_per_second: _builtins.int
+    """Not faster than this, in bits per second."""
+    def __init__(
+        self,
+        *,
+        start_minute: _builtins.int = ...,
+        end_minute: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        ceiling_bits_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceiling_bits_per_second", b"ceiling_bits_per_second", "end_minute", b"end_minute", "start_minute", b"start_minute", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DailyCeiling: _TypeAlias = DailyCeiling  # noqa: Y015
 
 @_typing.final
 class Transmission(_message.Message):

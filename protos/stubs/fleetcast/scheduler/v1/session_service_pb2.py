@@ -23,43 +23,69 @@ _sym_db = _symbol_database.Default()
 
 
 from fleetcast.scheduler.v1 import session_pb2 as fleetcast_dot_scheduler_dot_v1_dot_session__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,fleetcast/scheduler/v1/session_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\"\xa4\x01\n\x14\x43reateSessionRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x37\n\x0bstart_rules\x18\x02 \x01(\x0b\x32\".fleetcast.scheduler.v1.StartRules\x12\x30\n\x04rate\x18\x03 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"I\n\x15\x43reateSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x12GetSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x14ListSessionsResponse\x12\x31\n\x08sessions\x18\x01 \x03(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x17ListParticipantsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x18ListParticipantsResponse\x12\x39\n\x0cparticipants\x18\x01 \x03(\x0b\x32#.fleetcast.scheduler.v1.Participant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x13WatchSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\x91\x01\n\x14WatchSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\x12\x39\n\x0cparticipants\x18\x02 \x03(\x0b\x32#.fleetcast.scheduler.v1.Participant\x12\x0c\n\x04lost\x18\x03 \x01(\x08\"7\n\x13StartSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x14StartSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"8\n\x14\x43\x61ncelSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"I\n\x15\x43\x61ncelSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session2\x8b\x06\n\x0eSessionService\x12l\n\rCreateSession\x12,.fleetcast.scheduler.v1.CreateSessionRequest\x1a-.fleetcast.scheduler.v1.CreateSessionResponse\x12\x63\n\nGetSession\x12).fleetcast.scheduler.v1.GetSessionRequest\x1a*.fleetcast.scheduler.v1.GetSessionResponse\x12i\n\x0cListSessions\x12+.fleetcast.scheduler.v1.ListSessionsRequest\x1a,.fleetcast.scheduler.v1.ListSessionsResponse\x12u\n\x10ListParticipants\x12/.fleetcast.scheduler.v1.ListParticipantsRequest\x1a\x30.fleetcast.scheduler.v1.ListParticipantsResponse\x12k\n\x0cWatchSession\x12+.fleetcast.scheduler.v1.WatchSessionRequest\x1a,.fleetcast.scheduler.v1.WatchSessionResponse0\x01\x12i\n\x0cStartSession\x12+.fleetcast.scheduler.v1.StartSessionRequest\x1a,.fleetcast.scheduler.v1.StartSessionResponse\x12l\n\rCancelSession\x12,.fleetcast.scheduler.v1.CancelSessionRequest\x1a-.fleetcast.scheduler.v1.CancelSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,fleetcast/scheduler/v1/session_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\xaa\x02\n\x14\x43reateSessionRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x37\n\x0bstart_rules\x18\x02 \x01(\x0b\x32\".fleetcast.scheduler.v1.StartRules\x12\x30\n\x04rate\x18\x03 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x39\n\tadmission\x18\x05 \x01(\x0b\x32&.fleetcast.scheduler.v1.AdmissionRules\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x37\n\x0bslow_policy\x18\x07 \x01(\x0b\x32\".fleetcast.scheduler.v1.SlowPolicy\"I\n\x15\x43reateSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x12GetSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x14ListSessionsResponse\x12\x31\n\x08sessions\x18\x01 \x03(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x17ListParticipantsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x18ListParticipantsResponse\x12\x39\n\x0cparticipants\x18\x01 \x03(\x0b\x32#.fleetcast.scheduler.v1.Participant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x13WatchSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"\x91\x01\n\x14WatchSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\x12\x39\n\x0cparticipants\x18\x02 \x03(\x0b\x32#.fleetcast.scheduler.v1.Participant\x12\x0c\n\x04lost\x18\x03 \x01(\x08\"7\n\x13StartSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x14StartSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"8\n\x14\x43\x61ncelSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"I\n\x15\x43\x61ncelSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"\x8d\x01\n\x14UpdateSessionRequest\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"I\n\x15UpdateSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"f\n\x14\x45xtendSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\textension\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"I\n\x15\x45xtendSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"7\n\x13\x43loseSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x14\x43loseSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"7\n\x13\x44rainSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x14\x44rainSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"6\n\x12StopSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x13StopSessionResponse\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.Session\"J\n\x16KickParticipantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x17KickParticipantResponse\x12\x38\n\x0bparticipant\x18\x01 \x01(\x0b\x32#.fleetcast.scheduler.v1.Participant2\x99\x0b\n\x0eSessionService\x12l\n\rCreateSession\x12,.fleetcast.scheduler.v1.CreateSessionRequest\x1a-.fleetcast.scheduler.v1.CreateSessionResponse\x12\x63\n\nGetSession\x12).fleetcast.scheduler.v1.GetSessionRequest\x1a*.fleetcast.scheduler.v1.GetSessionResponse\x12i\n\x0cListSessions\x12+.fleetcast.scheduler.v1.ListSessionsRequest\x1a,.fleetcast.scheduler.v1.ListSessionsResponse\x12u\n\x10ListParticipants\x12/.fleetcast.scheduler.v1.ListParticipantsRequest\x1a\x30.fleetcast.scheduler.v1.ListParticipantsResponse\x12k\n\x0cWatchSession\x12+.fleetcast.scheduler.v1.WatchSessionRequest\x1a,.fleetcast.scheduler.v1.WatchSessionResponse0\x01\x12i\n\x0cStartSession\x12+.fleetcast.scheduler.v1.StartSessionRequest\x1a,.fleetcast.scheduler.v1.StartSessionResponse\x12l\n\rCancelSession\x12,.fleetcast.scheduler.v1.CancelSessionRequest\x1a-.fleetcast.scheduler.v1.CancelSessionResponse\x12l\n\rUpdateSession\x12,.fleetcast.scheduler.v1.UpdateSessionRequest\x1a-.fleetcast.scheduler.v1.UpdateSessionResponse\x12l\n\rExtendSession\x12,.fleetcast.scheduler.v1.ExtendSessionRequest\x1a-.fleetcast.scheduler.v1.ExtendSessionResponse\x12i\n\x0c\x43loseSession\x12+.fleetcast.scheduler.v1.CloseSessionRequest\x1a,.fleetcast.scheduler.v1.CloseSessionResponse\x12i\n\x0c\x44rainSession\x12+.fleetcast.scheduler.v1.DrainSessionRequest\x1a,.fleetcast.scheduler.v1.DrainSessionResponse\x12\x66\n\x0bStopSession\x12*.fleetcast.scheduler.v1.StopSessionRequest\x1a+.fleetcast.scheduler.v1.StopSessionResponse\x12r\n\x0fKickParticipant\x12..fleetcast.scheduler.v1.KickParticipantRequest\x1a/.fleetcast.scheduler.v1.KickParticipantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleetcast.scheduler.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATESESSIONREQUEST']._serialized_start=111
-  _globals['_CREATESESSIONREQUEST']._serialized_end=275
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=277
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=350
-  _globals['_GETSESSIONREQUEST']._serialized_start=352
-  _globals['_GETSESSIONREQUEST']._serialized_end=385
-  _globals['_GETSESSIONRESPONSE']._serialized_start=387
-  _globals['_GETSESSIONRESPONSE']._serialized_end=457
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=459
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=519
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=521
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=619
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_start=621
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_end=701
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_start=703
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_end=813
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=815
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=874
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=877
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1022
-  _globals['_STARTSESSIONREQUEST']._serialized_start=1024
-  _globals['_STARTSESSIONREQUEST']._serialized_end=1079
-  _globals['_STARTSESSIONRESPONSE']._serialized_start=1081
-  _globals['_STARTSESSIONRESPONSE']._serialized_end=1153
-  _globals['_CANCELSESSIONREQUEST']._serialized_start=1155
-  _globals['_CANCELSESSIONREQUEST']._serialized_end=1211
-  _globals['_CANCELSESSIONRESPONSE']._serialized_start=1213
-  _globals['_CANCELSESSIONRESPONSE']._serialized_end=1286
-  _globals['_SESSIONSERVICE']._serialized_start=1289
-  _globals['_SESSIONSERVICE']._serialized_end=2068
+  _globals['_CREATESESSIONREQUEST']._serialized_start=177
+  _globals['_CREATESESSIONREQUEST']._serialized_end=475
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=477
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=550
+  _globals['_GETSESSIONREQUEST']._serialized_start=552
+  _globals['_GETSESSIONREQUEST']._serialized_end=585
+  _globals['_GETSESSIONRESPONSE']._serialized_start=587
+  _globals['_GETSESSIONRESPONSE']._serialized_end=657
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=659
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=719
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=721
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=819
+  _globals['_LISTPARTICIPANTSREQUEST']._serialized_start=821
+  _globals['_LISTPARTICIPANTSREQUEST']._serialized_end=901
+  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_start=903
+  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_end=1013
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=1015
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=1074
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1077
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1222
+  _globals['_STARTSESSIONREQUEST']._serialized_start=1224
+  _globals['_STARTSESSIONREQUEST']._serialized_end=1279
+  _globals['_STARTSESSIONRESPONSE']._serialized_start=1281
+  _globals['_STARTSESSIONRESPONSE']._serialized_end=1353
+  _globals['_CANCELSESSIONREQUEST']._serialized_start=1355
+  _globals['_CANCELSESSIONREQUEST']._serialized_end=1411
+  _globals['_CANCELSESSIONRESPONSE']._serialized_start=1413
+  _globals['_CANCELSESSIONRESPONSE']._serialized_end=1486
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1489
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1630
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1632
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1705
+  _globals['_EXTENDSESSIONREQUEST']._serialized_start=1707
+  _globals['_EXTENDSESSIONREQUEST']._serialized_end=1809
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_start=1811
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_end=1884
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=1886
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=1941
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1943
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2015
+  _globals['_DRAINSESSIONREQUEST']._serialized_start=2017
+  _globals['_DRAINSESSIONREQUEST']._serialized_end=2072
+  _globals['_DRAINSESSIONRESPONSE']._serialized_start=2074
+  _globals['_DRAINSESSIONRESPONSE']._serialized_end=2146
+  _globals['_STOPSESSIONREQUEST']._serialized_start=2148
+  _globals['_STOPSESSIONREQUEST']._serialized_end=2202
+  _globals['_STOPSESSIONRESPONSE']._serialized_start=2204
+  _globals['_STOPSESSIONRESPONSE']._serialized_end=2275
+  _globals['_KICKPARTICIPANTREQUEST']._serialized_start=2277
+  _globals['_KICKPARTICIPANTREQUEST']._serialized_end=2351
+  _globals['_KICKPARTICIPANTRESPONSE']._serialized_start=2353
+  _globals['_KICKPARTICIPANTRESPONSE']._serialized_end=2436
+  _globals['_SESSIONSERVICE']._serialized_start=2439
+  _globals['_SESSIONSERVICE']._serialized_end=3872
 # @@protoc_insertion_point(module_scope)

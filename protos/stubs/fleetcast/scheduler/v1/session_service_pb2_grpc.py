@@ -70,6 +70,36 @@ class SessionServiceStub:
                 request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionRequest.SerializeToString,
                 response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionResponse.FromString,
                 _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/UpdateSession',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+                _registered_method=True)
+        self.ExtendSession = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/ExtendSession',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+                _registered_method=True)
+        self.CloseSession = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/CloseSession',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
+                _registered_method=True)
+        self.DrainSession = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/DrainSession',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionResponse.FromString,
+                _registered_method=True)
+        self.StopSession = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/StopSession',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionResponse.FromString,
+                _registered_method=True)
+        self.KickParticipant = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/KickParticipant',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -126,6 +156,49 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSession(self, request, context):
+        """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
+        it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendSession(self, request, context):
+        """Moves `until_time`, and while it waits `start_time`, to later. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseSession(self, request, context):
+        """Admits no more machines. A waiting session no longer waits for a number of them. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainSession(self, request, context):
+        """Admits no more machines, dismisses those that wait, lets the others finish, then completes. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopSession(self, request, context):
+        """Completes a session at once: machines that have not ended are dismissed. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KickParticipant(self, request, context):
+        """Takes one machine out; it cannot join this session again. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +236,36 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.CancelSession,
                     request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionRequest.FromString,
                     response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionResponse.SerializeToString,
+            ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
+            ),
+            'ExtendSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendSession,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionResponse.SerializeToString,
+            ),
+            'CloseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseSession,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'DrainSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainSession,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionResponse.SerializeToString,
+            ),
+            'StopSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopSession,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionResponse.SerializeToString,
+            ),
+            'KickParticipant': grpc.unary_unary_rpc_method_handler(
+                    servicer.KickParticipant,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +458,168 @@ class SessionService:
             '/fleetcast.scheduler.v1.SessionService/CancelSession',
             fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionRequest.SerializeToString,
             fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CancelSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/UpdateSession',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/ExtendSession',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/CloseSession',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/DrainSession',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.DrainSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/StopSession',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.StopSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KickParticipant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/KickParticipant',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,20 @@ class SessionServiceStub:
     """Starts a waiting session now. Starting a running one succeeds. Role: administrator."""
     CancelSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CancelSessionRequest, _session_service_pb2.CancelSessionResponse]
     """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+    UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
+    """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
+    it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
+    """
+    ExtendSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]
+    """Moves `until_time`, and while it waits `start_time`, to later. Role: administrator."""
+    CloseSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CloseSessionRequest, _session_service_pb2.CloseSessionResponse]
+    """Admits no more machines. A waiting session no longer waits for a number of them. Role: administrator."""
+    DrainSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DrainSessionRequest, _session_service_pb2.DrainSessionResponse]
+    """Admits no more machines, dismisses those that wait, lets the others finish, then completes. Role: administrator."""
+    StopSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]
+    """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
+    KickParticipant: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]
+    """Takes one machine out; it cannot join this session again. Role: administrator."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -71,6 +85,20 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Starts a waiting session now. Starting a running one succeeds. Role: administrator."""
     CancelSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CancelSessionRequest, _session_service_pb2.CancelSessionResponse]  # type: ignore[assignment]
     """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+    UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
+    """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
+    it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
+    """
+    ExtendSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]  # type: ignore[assignment]
+    """Moves `until_time`, and while it waits `start_time`, to later. Role: administrator."""
+    CloseSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CloseSessionRequest, _session_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
+    """Admits no more machines. A waiting session no longer waits for a number of them. Role: administrator."""
+    DrainSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DrainSessionRequest, _session_service_pb2.DrainSessionResponse]  # type: ignore[assignment]
+    """Admits no more machines, dismisses those that wait, lets the others finish, then completes. Role: administrator."""
+    StopSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]  # type: ignore[assignment]
+    """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
+    KickParticipant: _aio.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]  # type: ignore[assignment]
+    """Takes one machine out; it cannot join this session again. Role: administrator."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an operator does with sessions."""
@@ -132,5 +160,55 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CancelSessionResponse, _abc.Awaitable[_session_service_pb2.CancelSessionResponse]]:
         """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def UpdateSession(
+        self,
+        request: _session_service_pb2.UpdateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
+        """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
+        it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendSession(
+        self,
+        request: _session_service_pb2.ExtendSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ExtendSessionResponse, _abc.Awaitable[_session_service_pb2.ExtendSessionResponse]]:
+        """Moves `until_time`, and while it waits `start_time`, to later. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def CloseSession(
+        self,
+        request: _session_service_pb2.CloseSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CloseSessionResponse, _abc.Awaitable[_session_service_pb2.CloseSessionResponse]]:
+        """Admits no more machines. A waiting session no longer waits for a number of them. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def DrainSession(
+        self,
+        request: _session_service_pb2.DrainSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.DrainSessionResponse, _abc.Awaitable[_session_service_pb2.DrainSessionResponse]]:
+        """Admits no more machines, dismisses those that wait, lets the others finish, then completes. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def StopSession(
+        self,
+        request: _session_service_pb2.StopSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.StopSessionResponse, _abc.Awaitable[_session_service_pb2.StopSessionResponse]]:
+        """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def KickParticipant(
+        self,
+        request: _session_service_pb2.KickParticipantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.KickParticipantResponse, _abc.Awaitable[_session_service_pb2.KickParticipantResponse]]:
+        """Takes one machine out; it cannot join this session again. Role: administrator."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
