@@ -135,6 +135,16 @@ async def test_enrolling_killed_before_any_file_ends_with_one_identity_and_one_u
             assert (newest.uses, newest.used_count) == (1, 1)
 
 
+async def test_a_machine_that_was_off_for_too_long_enrols_again_as_itself(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path) as (server, _):
+        first = await enrol(server.address, (await create_token(server)).token, tmp_path / "m", "m")
+        expired = server.authority.issue(first.private_key.public_key(), first.identity, lifetime=timedelta(seconds=-1))
+        (tmp_path / "m" / "cert.pem").write_bytes(certificates.certificate_pem(expired))
+        again = await enrol(server.address, (await create_token(server)).token, tmp_path / "m", "m")
+        assert again.identity == first.identity
+        assert again.certificate.not_valid_after_utc > certificates.now()
+
+
 async def test_a_token_is_used_no_more_often_than_it_may_under_a_rush(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _):
         token = (await create_token(server, uses=3)).token

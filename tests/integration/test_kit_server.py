@@ -579,6 +579,24 @@ async def test_a_certificate_near_its_end_is_issued_anew_without_a_restart() -> 
     await server.stop(0)
 
 
+async def test_a_renewal_that_fails_is_logged_and_the_old_certificate_serves_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authority = CertificateAuthority.create()
+    near = authority.issue_credentials(Identity.of(Role.SERVICE, "x"), names=NAMES, lifetime=timedelta(hours=1))
+
+    def fail() -> Credentials:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    credentials = ServerCredentials(near, TrustBundle(authority.certificate), reissue=fail)
+    server = GrpcServer("localhost:0", credentials, [])
+    await server.start()
+    async with open_channel(f"localhost:{server.port}", near) as channel:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    await server.stop(0)
+    assert "cannot renew the server's certificate" in caplog.text
+
+
 async def test_messages_beyond_the_limit_are_refused_by_the_transport() -> None:
     request = StringValue(value="x" * (16 * 2**20 + 1))
     async with serving([echo_service()]) as server, server.dial(Role.ADMINISTRATOR) as channel:

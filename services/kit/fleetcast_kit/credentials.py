@@ -62,11 +62,20 @@ class Credentials:
         return loaded
 
     def save(self, directory: Path) -> None:
-        """Writes the three files, readable by their owner only; the certificate last, so what is there is usable."""
-        make_private_directory(directory)
-        write_atomically(directory / KEY_FILE, self.key_pem)
-        write_atomically(directory / AUTHORITY_FILE, self.authority_pem)
-        write_atomically(directory / CERTIFICATE_FILE, self.certificate_pem)
+        """Writes the three files, readable by their owner only; the certificate last, so what is there is usable.
+
+        Raises:
+            FailedPreconditionError: they cannot be written.
+        """
+        try:
+            make_private_directory(directory)
+            write_atomically(directory / KEY_FILE, self.key_pem)
+            write_atomically(directory / AUTHORITY_FILE, self.authority_pem)
+            write_atomically(directory / CERTIFICATE_FILE, self.certificate_pem)
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"the credential cannot be written to {directory}: {error.strerror}"
+            ) from error
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """Returns what a channel needs to prove this identity and to check the server's."""

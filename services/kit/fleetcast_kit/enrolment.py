@@ -107,10 +107,12 @@ async def renew_if_due(server: str, directory: Path) -> Credentials:
 
 
 def _present(directory: Path) -> Credentials | None:
+    """Returns the credentials in `directory` unless they are missing, incomplete or expired."""
     try:
-        return Credentials.load(directory)
+        present = Credentials.load(directory)
     except NotFoundError:
         return None
+    return present if certificates.now() < present.certificate.not_valid_after_utc else None
 
 
 def _key_in(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, Callable[[], None]]:

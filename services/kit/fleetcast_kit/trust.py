@@ -13,6 +13,7 @@ from cryptography import x509
 from fleetcast_kit import certificates
 from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.enrolment_token import token_id_of
+from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.identity import Identity, Peer, Role, identity_in
 
 _logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class ServerCredentials:
         if self._reissue is not None and certificates.now() >= self._renewal_time:
             try:
                 self.replace(self._reissue())
-            except OSError:
+            except (OSError, FleetcastError):
                 _logger.exception("cannot renew the server's certificate; it is valid until %s", self._end_time)
         return self._credentials
 
