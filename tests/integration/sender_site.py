@@ -30,6 +30,7 @@ from fleetcast_wire.chunkset import unpack_chunk_set
 from tests.support.trust import TrustedServer, serving
 from tests.unit.agent.transmitting import StoredImage, make_image
 
+RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
 GROUP, PORT = "239.192.77.1", 64077
 
 
@@ -46,7 +47,7 @@ class SmallCatalog(catalog_grpc.CatalogServiceServicer):
             table=chunk_table_pb2.ChunkTable(
                 digests=manifest.digests.tobytes(),
                 stored_size_bytes=[len(stored) for stored in self.image.stored],
-                encodings=[2 if zstd else 1 for zstd in self.image.zstd],
+                encodings=[ZSTD if zstd else RAW for zstd in self.image.zstd],
             )
         )
         response.image.size_bytes, response.image.chunk_size_bytes = manifest.size_bytes, manifest.chunk_size_bytes

@@ -105,6 +105,8 @@ class Engine:
         self._slots = window_slots
         self._participants: dict[int, Participant] = {}
         self._expected: dict[str, float] = {}
+        self._lacking: set[int] = set()
+        self._members: set[int] = set()
         self._told: deque[tuple[int, Told]] = deque()
         self._wait_until: float | None = None
         self._send_from = 0.0
@@ -137,13 +139,13 @@ class Engine:
         self._tell(seat, Welcomed(self.geometry, unicast, self.report_interval_seconds))
         if self.current and self.phase is Phase.SENDING and not unicast:
             self._tell(seat, self._plan_of(self.current))
-        self._count_members()
+        self._sort_in(participant)
 
     def ready(self, seat: int, now: float) -> None:
         """Note that the receiver hears the group, or is ready to fetch."""
         if participant := self._hear(seat, now):
             participant.ready = True
-            self._count_members()
+            self._sort_in(participant)
             self._offer_alone(participant)
 
     def heard(self, seat: int, now: float) -> None:
@@ -168,6 +170,7 @@ class Engine:
         self._needs_changed = True
         self._needs.put(seat, holding.held)
         participant.lacking_bytes = self._needs.lacking_bytes(seat)
+        self._sort_in(participant)
         fresh = self.phase is not Phase.ENDING or holding.pass_number >= self._pass_number
         answers_offer, participant.offered = participant.offered, False
         if answers_offer or self.phase is Phase.ENDING:
@@ -192,6 +195,7 @@ class Engine:
             self._needs.count(seat)
             participant.lacking_bytes = 0
             participant.offered = False
+            self._sort_in(participant)
 
     def leave(self, seat: int, now: float) -> None:
         """Note that the receiver's stream ended."""
@@ -212,7 +216,7 @@ class Engine:
                 self._awaited -= 1
             self._needs_changed = True
             self._needs.uncount(seat)
-            self._count_members()
+            self._sort_in(participant)
             self._offer_alone(participant)
 
     # Outputs
@@ -230,13 +234,13 @@ class Engine:
 
     @property
     def member_count(self) -> int:
-        """Receivers that take the multicast."""
-        return sum(not p.unicast for p in self._participants.values())
+        """Receivers that take the multicast and lack something."""
+        return len(self._members)
 
     @property
     def lacking(self) -> bool:
         """Whether a receiver that is heard lacks anything."""
-        return any(p.lacking_bytes for p in self._participants.values())
+        return bool(self._lacking)
 
     @property
     def pass_number(self) -> int:
@@ -330,7 +334,7 @@ class Engine:
             self._awaited -= 1
         self._needs_changed = True
         self._needs.remove(seat)
-        self._count_members()
+        self._sort_in(participant)
 
     def _is_awaited(self, participant: Participant) -> bool:
         return not participant.unicast and participant.ready and not self._needs.counted(participant.seat)
@@ -345,9 +349,19 @@ class Engine:
             participant.stuck_count = 0
             self.move_to_unicast(participant.seat)
 
-    def _count_members(self) -> None:
+    def _sort_in(self, participant: Participant) -> None:
+        """Keep the sets of those that lack something and of those that take the multicast up to date."""
+        seat, here = participant.seat, participant.seat in self._participants
+        if here and participant.lacking_bytes:
+            self._lacking.add(seat)
+        else:
+            self._lacking.discard(seat)
+        if seat in self._lacking and participant.ready and not participant.unicast:
+            self._members.add(seat)
+        else:
+            self._members.discard(seat)
         if self.current:
-            self.current.members = max(1, sum(p.ready and not p.unicast for p in self._participants.values()))
+            self.current.members = max(1, len(self._members))
 
     def _tell(self, seat: int, told: Told) -> None:
         self._told.append((seat, told))
@@ -442,7 +456,8 @@ class Engine:
         self.phase = Phase.SENDING
         lead = self._policy.lead_seconds + self._policy.lead_seconds_per_receiver * len(self._participants)
         self._send_from = now + lead
-        self._count_members()
+        self.current.members = max(1, len(self._members))
+        self.prediction.begin(self.current.members)
         self.totals.chunk_count += len(layout.chunks)
         self.totals.pass_count += 1
         self.totals.window_count += layout.window_count

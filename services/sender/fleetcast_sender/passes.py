@@ -286,7 +286,7 @@ class Pass:
     def _learn(self, repair: WindowRepair) -> None:
         if repair.round == 1 and not repair.learnt:
             repair.learnt = True
-            self._prediction.learn(repair.predicted, repair.first_peaks, self.members)
+            self._prediction.learn(repair.predicted, repair.regular_peaks(), self.members)
 
     def _close(self, repair: WindowRepair) -> None:
         self._learn(repair)

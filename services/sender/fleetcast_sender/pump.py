@@ -174,12 +174,21 @@ class Pump:
         self._inputs.append(given)
         self._woken.set()
 
-    def report(self, seat: int, reception: Reception, window_memory_bytes: int) -> None:
+    def ready(self, seat: int, window_memory_bytes: int) -> None:
+        """Note that a receiver hears the group, from any thread."""
+
+        def take(now: float) -> None:
+            self.controller.join(seat, self._sealer.counter, now, window_memory_bytes)
+            self.engine.ready(seat, now)
+
+        self.put(take)
+
+    def report(self, seat: int, reception: Reception) -> None:
         """Hand in a receiver's totals, from any thread."""
 
         def take(now: float) -> None:
             self.engine.heard(seat, now)
-            self.controller.report(seat, reception, self._sealer.counter, now, window_memory_bytes)
+            self.controller.report(seat, reception, self._sealer.counter, now)
             self._watch_deaf(seat, reception, now)
 
         self.put(take)

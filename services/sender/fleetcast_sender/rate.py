@@ -118,20 +118,23 @@ class RateController:
         """Return the share of datagrams that each receiver lost lately."""
         return [r.loss for r in self._receivers.values() if r.sent_per_second]
 
-    def report(self, seat: int, reception: Reception, sent: int, now: float, window_memory_bytes: int = 0) -> None:
+    def join(self, seat: int, sent: int, now: float, window_memory_bytes: int = 0) -> None:
+        """Take a receiver in that hears what is sent from the packet counter `sent` on."""
+        nothing = Reception(sent - 1, 0)
+        self._receivers[seat] = _Receiver(nothing, now, sent, window_memory_bytes=window_memory_bytes)
+
+    def report(self, seat: int, reception: Reception, sent: int, now: float) -> None:
         """Take what one receiver reports; `sent` is the packet counter of the next datagram."""
         known = self._receivers.get(seat)
         if known is None or reception.highest_packet_counter < 0:
-            self._receivers[seat] = _Receiver(reception, now, sent, window_memory_bytes=window_memory_bytes)
             return
         seconds, last = now - known.at, known.reception
         if seconds < 0.02:
             return
         progress = reception.highest_packet_counter - last.highest_packet_counter
         count = reception.datagram_count - last.datagram_count
-        if last.highest_packet_counter >= 0:
-            known.delivered_per_second = max(progress, 0) / seconds
-            known.loss = min(max(1 - count / progress, 0.0), 1.0) if progress > 50 else known.loss
+        known.delivered_per_second = max(progress, 0) / seconds
+        known.loss = min(max(1 - count / progress, 0.0), 1.0) if progress > 50 else known.loss
         known.sent_per_second = (sent - known.sent) / seconds
         known.lag_packets = max(sent - 1 - reception.highest_packet_counter, 0)
         known.least_lag_packets = min(known.least_lag_packets * 1.02 + 1, known.lag_packets)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 REPORTERS_WANTED = 20
 """A window may have about so many reports: enough to know the maximum, too few to be a load ."""
 _FEW_REPORTERS = 5
-_SMALL_GROUP = 32
-"""Below so many receivers one report in thirty is anybody, so nobody is set aside as an exception."""
+_LEVELS = (8, 16, 32, 64, 128, 1 << 30)
+"""Reports are gathered by their largest deficit, up to each of these rows."""
+_EXCEPTIONS = 100
+"""One receiver in so many may be left to the next pass for lacking far more than the others; in small groups, none."""
 
 
 class WindowRepair:
@@ -49,12 +51,10 @@ class WindowRepair:
         limit = geometry.parity_symbols if self._parity else np.iinfo(np.int32).max
         self._limit = limit
         self._hard_cap = max(shape.rows // 4, 8) if self._parity else 1
-        self._soft_cap = min(self._hard_cap, max(3 * predicted, shape.rows // 16)) if self._parity else 1
         self._cumulative = [np.zeros(units, np.int32)]
         self._planned = np.full(units, predicted if self._parity else 0, np.int32)
-        self._target = self._planned.copy()
-        self._outlier_target = self._planned.copy()
-        self._outlier_count = 0
+        self._targets = [self._planned.copy() for _ in _LEVELS]
+        self._counts = [0] * len(_LEVELS)
         self._reports_this_round = 0
         self.round_sent = False
         """Whether the running round was handed out whole and waits for its completion."""
@@ -66,7 +66,7 @@ class WindowRepair:
     @property
     def unit_count(self) -> int:
         """How many numbers a report has: one a codeword, without parity one a symbol."""
-        return len(self._target)
+        return len(self._planned)
 
     @property
     def marked(self) -> MarkedWindow:
@@ -102,11 +102,9 @@ class WindowRepair:
         if not self._parity and int(deficits.sum()) > max(self.shape.symbol_count // 4, 8):
             return False
         wanted = self._cumulative[round_number] + deficits * (deficits > 0)
-        if peak <= self._soft_cap:
-            np.maximum(self._target, wanted, out=self._target)
-        else:
-            np.maximum(self._outlier_target, wanted, out=self._outlier_target)
-            self._outlier_count += 1
+        level = next(index for index, rows in enumerate(_LEVELS) if peak <= rows)
+        np.maximum(self._targets[level], wanted, out=self._targets[level])
+        self._counts[level] += 1
         self._reports_this_round += round_number == self.round
         if self.gather_until is None:
             self.gather_until = now + gather_seconds
@@ -115,18 +113,30 @@ class WindowRepair:
     def answer(self) -> bool:
         """Close the gathering and begin the next round; return whether there is anything to send.
 
-        In a large group the few that lack far more than the others wait for the next pass rather than cost everybody
-        their maximum; they are served when they are many (1 in 100), or when the group is small.
+        In a large group the few that lack far more than the others, as after a stall, wait for the next pass or for
+        unicast, which costs the group nothing, rather than make everybody wait for the parity that they need.
         """
         self.gather_until = None
-        target = self._target
-        if self._outlier_count and (self._members < _SMALL_GROUP or self._outlier_count > max(1, self._members // 100)):
-            target = np.maximum(target, self._outlier_target)
-        self._outlier_count = 0
+        level = self._highest_level()
+        self._counts = [0] * len(_LEVELS)
+        target = np.maximum.reduce(self._targets[: level + 1])
         target = np.minimum(target, self._limit)
         self.sending = self._symbols(self._planned, target)
         np.maximum(self._planned, target, out=self._planned)
         return bool(len(self.sending))
+
+    def _highest_level(self) -> int:
+        """Return the level of the largest deficits that are no exceptions."""
+        level, above = 0, sum(self._counts[1:])
+        while above > self._members // _EXCEPTIONS:
+            level += 1
+            above -= self._counts[level]
+        return level
+
+    def regular_peaks(self) -> list[int]:
+        """Return the largest deficit of every report on round 1, exceptions left out; before `answer`."""
+        most = _LEVELS[self._highest_level()]
+        return [peak for peak in self.first_peaks if peak <= most]
 
     def take(self, limit: int) -> NDArray[np.int64]:
         """Return the next symbols of the running round, at most `limit`."""
@@ -151,6 +161,11 @@ class ParityPrediction:
         self._learnt = False
         self.rows = 0
         """Rows to send with the next window."""
+
+    def begin(self, members: int) -> None:
+        """Begin a pass for so many receivers: few need no prediction, their reports cost nothing."""
+        if members <= REPORTERS_WANTED:
+            self.rows = 0
 
     def expect(self, loss_shares: NDArray[np.float64], members: int) -> None:
         """Predict from the shares of datagrams that receivers lose, until reports teach better.
@@ -177,7 +192,7 @@ class ParityPrediction:
         self._learnt = True
         if len(peaks) > REPORTERS_WANTED:
             ordered = np.sort(np.asarray(peaks))
-            more = int(ordered[-1 - REPORTERS_WANTED // 2])
+            more = int(ordered[-1 - REPORTERS_WANTED])
             most = min(self._geometry.codeword_symbols // 4, self._geometry.parity_symbols)
             # One window with many reports may be an accident such as a stall of a switch: at most double, plus 8 rows.
             self.rows = min(max(self.rows, min(predicted + more, 2 * predicted + 8)), most)

@@ -160,12 +160,11 @@ class Transmission:
 
     def ready(self, seat: Seat) -> None:
         """The receiver hears the group."""
-        engine = seat.lane.pump.engine
-        seat.lane.pump.put(lambda now: engine.ready(seat.number, now))
+        seat.lane.pump.ready(seat.number, seat.join.window_memory_bytes)
 
     def report(self, seat: Seat, reception: Reception) -> None:
         """The receiver's totals."""
-        seat.lane.pump.report(seat.number, reception, seat.join.window_memory_bytes)
+        seat.lane.pump.report(seat.number, reception)
 
     def deficits(self, seat: Seat, deficits: Deficits) -> None:
         """What one window lacks."""
