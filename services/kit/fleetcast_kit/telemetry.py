@@ -34,6 +34,7 @@ from fleetcast_kit import logs
 FLUSH_SECONDS = 3.0
 """How long `stop` waits for a collector that does not answer."""
 
+_logger = logging.getLogger(__name__)
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -56,6 +57,9 @@ def start(service_name: str) -> None:
         # What the exporters say of a collector out of reach must not go to that collector.
         handler.addFilter(lambda record: not record.name.startswith("opentelemetry."))
         logs.add_handler(handler)
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    if protocol != "grpc" and (_exports("TRACES") or _exports("METRICS") or _exports("LOGS")):
+        _logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; fleetcast exports by grpc, usually on port 4317", protocol)
 
 
 def stop() -> None:
