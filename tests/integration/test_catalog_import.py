@@ -176,6 +176,18 @@ async def test_a_wim_is_kept_as_the_file_it_is_and_its_images_are_listed(
     assert await catalog.get("images/windows") == image
 
 
+@needs_wimlib
+@pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
+async def test_a_wim_that_contradicts_its_own_integrity_table_is_refused(
+    catalog: CatalogSite, work: Path, suffix: str
+) -> None:
+    wim = bytearray(captured(work, "--check").read_bytes())
+    wim[len(wim) // 2] ^= 1
+    error = await refused(catalog, DataLossError, COMPRESSORS[suffix](bytes(wim)) if suffix else bytes(wim))
+    assert "is corrupt: bytes 208 to" in error.message
+    assert "integrity table" in error.message
+
+
 async def test_windows_editions_and_languages_are_read_from_a_wim(catalog: CatalogSite) -> None:
     image = await catalog.upload("windows", WimFile(boot_index=2).pack())
     professional, data = image.wim_images

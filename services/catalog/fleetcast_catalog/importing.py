@@ -35,6 +35,7 @@ from fleetcast_catalog.sources import FileSource, ImportInterruptedError, Source
 from fleetcast_catalog.steps import BlockingSteps, finish
 from fleetcast_catalog.store import ImageStore, NewVersion
 from fleetcast_catalog.wim import read_wim
+from fleetcast_catalog.wimintegrity import check_integrity
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
@@ -167,13 +168,25 @@ class ImageImport:
                 found.input.check_unchanged()
             wim_images: tuple[WimImage, ...] = ()
             if found.format.is_windows_imaging:
-                stored = StoredContent(workshop.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
-                _, wim_images = await steps.run(lambda: read_wim(stored.read, cutter.size_bytes))
+                wim_images = await steps.run(lambda: self._inspect_wim(cutter))
             manifest = cutter.table.manifest(cutter.size_bytes, CHUNK_BYTES)
             digest = await steps.run(lambda: manifest.digest)
             await steps.run(wait_until_durable)
         new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, wim_images)
         return await finish(self._publish(importing, new))
+
+    def _inspect_wim(self, cutter: Cutter) -> tuple[WimImage, ...]:
+        """Returns the images inside a WIM that is stored; its tables stand at its end. Blocks."""
+        stored = StoredContent(self._workshop.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
+
+        def read(offset: int, size_bytes: int) -> bytes:
+            if self._steps.interrupted.is_set():
+                raise ImportInterruptedError
+            return stored.read(offset, size_bytes)
+
+        header, wim_images = read_wim(read, cutter.size_bytes)
+        check_integrity(read, header)
+        return wim_images
 
     async def _publish(self, importing: Image, new: NewVersion) -> Image:
         async with self._workshop.reclamation.gate:
