@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 
@@ -12,6 +13,8 @@ from fleetcast_kit.errors import InvalidArgumentError
 
 DEFAULT_PORT = 7443
 """Where fleetcast listens unless told otherwise."""
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*")
 
 
 def split_address(address: str, *, field: str = "") -> tuple[str, int]:
@@ -50,13 +53,21 @@ def is_ip_address(host: str) -> bool:
     return True
 
 
+def is_host_name(name: str) -> bool:
+    """Returns whether `name` is a lower-case host name in ASCII; underscores are let pass, as name servers do."""
+    return _HOST_NAME.fullmatch(name) is not None
+
+
 def served_names(listen: str, advertise: Iterable[str] = ()) -> tuple[str, ...]:
     """Returns the names and addresses under which a server that listens on `listen` is reached.
 
     These are the local host's names, every address it listens on, and what is advertised; sorted, each once.
     """
     host, _ = split_address(listen)
-    names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), *(split_address(name)[0] for name in advertise)}
+    names = {"localhost", "127.0.0.1", "::1", *(split_address(name)[0] for name in advertise)}
+    own_name = socket.gethostname().lower()
+    if is_host_name(own_name):  # a desktop's may hold anything
+        names.add(own_name)
     if is_ip_address(host) and ipaddress.ip_address(host).is_unspecified:
         names |= _interface_addresses()
     else:

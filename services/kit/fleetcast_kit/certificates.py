@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fleetcast_kit.addresses import is_ip_address
+from fleetcast_kit.addresses import is_host_name, is_ip_address
 from fleetcast_kit.errors import InvalidArgumentError
-
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*")
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """How far back a certificate's life starts, for hosts whose clock is behind."""
@@ -148,7 +145,7 @@ def _general_name(name: str) -> x509.GeneralName:
         ascii_name = name.encode("idna").decode().lower()
     except UnicodeError:
         ascii_name = ""
-    if not _HOST_NAME.fullmatch(ascii_name):
+    if not is_host_name(ascii_name):
         raise InvalidArgumentError(f"{name!r} is neither a host name nor an address", field="names")
     return x509.DNSName(ascii_name)
 

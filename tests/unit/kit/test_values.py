@@ -131,3 +131,8 @@ def test_a_server_that_listens_everywhere_is_known_by_every_address() -> None:
     names = served_names("0.0.0.0:0")
     assert not any(name.startswith("0.") for name in names)
     assert "127.0.0.1" in names
+
+
+def test_a_host_with_an_unusable_name_is_known_by_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Anna's computer")
+    assert served_names("localhost:0") == ("127.0.0.1", "::1", "localhost")
