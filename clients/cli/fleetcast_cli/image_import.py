@@ -6,15 +6,16 @@ import asyncio
 import io
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from stat import S_ISBLK, S_ISDIR, S_ISFIFO, S_ISREG
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import grpc
 import typer
@@ -32,6 +33,7 @@ from fleetcast_cli.text import format_bytes, format_seconds, output, plural
 
 BLOCK_BYTES = 1 << 20
 """Bytes of one message: the most that the protocol allows."""
+READ_AHEAD_BLOCKS = 4
 
 _PHASES = {
     catalog_service_pb2.ImportImageResponse.PHASE_PREPARING: "preparing",
@@ -62,10 +64,12 @@ class Format(StrEnum):
 class Source:
     """An open file to upload."""
 
-    file: BinaryIO
+    descriptor: int
     name: str
     size_bytes: int
     """-1 if not known: a pipe."""
+    head: bytes = b""
+    """What was read of it already, to see that there is something."""
 
 
 @command(group, "import", span="fleetcast image import")
@@ -148,7 +152,7 @@ class _Upload:
             return
         sent_bytes = 0
         try:
-            while block := await asyncio.to_thread(self._source.file.read, BLOCK_BYTES):
+            async for block in _read_ahead(self._source):
                 yield catalog_service_pb2.ImportImageRequest(data=block)
                 sent_bytes += len(block)
             yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)
@@ -156,6 +160,35 @@ class _Upload:
             self.error = error
             if self.call is not None:
                 self.call.cancel()
+
+
+async def _read_ahead(source: Source) -> AsyncIterator[bytes]:
+    """Yields the bytes of `source` in blocks, reading a few ahead.
+
+    In a thread that nobody waits for: a pipe may stay silent when the import has long ended.
+    """
+    loop = asyncio.get_running_loop()
+    blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue(READ_AHEAD_BLOCKS)
+
+    def put(item: bytes | OSError) -> None:
+        asyncio.run_coroutine_threadsafe(blocks.put(item), loop).result()
+
+    def read() -> None:
+        with suppress(RuntimeError):  # the loop is closed: the import has ended
+            try:
+                if source.head:
+                    put(source.head)
+                while block := os.read(source.descriptor, BLOCK_BYTES):
+                    put(block)
+                put(b"")
+            except OSError as error:
+                put(error)
+
+    threading.Thread(target=read, name="image reader", daemon=True).start()
+    while block := await blocks.get():
+        if isinstance(block, OSError):
+            raise block
+        yield block
 
 
 @contextmanager
@@ -168,15 +201,15 @@ def _open(path: str) -> Iterator[Source]:
     if path == "-":
         if sys.stdin.isatty():
             raise InvalidArgumentError("FILE is - but standard input is a terminal: pipe the image in", field="file")
-        with io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), BLOCK_BYTES) as file:
-            if not file.peek(1):
-                raise InvalidArgumentError("standard input is empty: there is nothing to import", field="file")
-            yield Source(file, "stdin", -1)
+        head = os.read(sys.stdin.fileno(), BLOCK_BYTES)
+        if not head:
+            raise InvalidArgumentError("standard input is empty: there is nothing to import", field="file")
+        yield Source(sys.stdin.fileno(), "stdin", -1, head)
         return
     try:
         with open(path, "rb", buffering=0) as raw:
             size_bytes = _size_bytes(raw, path)
-            yield Source(io.BufferedReader(raw, BLOCK_BYTES), Path(path).name, size_bytes)
+            yield Source(raw.fileno(), Path(path).name, size_bytes)
     except FileNotFoundError as error:
         raise InvalidArgumentError(f"the file {path!r} does not exist: check the path", field="file") from error
     except IsADirectoryError as error:
