@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from tests.bench.measurement import Measurement, spread
 from tests.support.loss import Loss
@@ -17,6 +18,14 @@ Results = Mapping[tuple[str, str], Sequence[Measurement]]
 """Measurements by case and tool."""
 
 
+class Disturbance(Enum):
+    """What happens to the last receiver."""
+
+    NONE = "none"
+    DEAD = "stopped for ever at half"
+    SLOW_DISK = "a disk of 20 MB/s"
+
+
 @dataclass(frozen=True)
 class Case:
     """One network, and the tools that are measured in it."""
@@ -28,6 +37,8 @@ class Case:
     rate_bits_per_second: int | None = None
     loss: Loss | None = None
     """Of every receiver, with a seed of its own."""
+    agent_flags: tuple[str, ...] = ()
+    disturbance: Disturbance = Disturbance.NONE
     only_for_plots: bool = False
 
 
@@ -45,6 +56,9 @@ CASES = (
     Case("loss-1", "1 Gbit/s, 3 receivers, 1 % loss", 3, _PEERS, GIGABIT, _ONE_IN_100),
     Case("loss-5", "1 Gbit/s, 3 receivers, 5 % loss", 3, _PEERS, GIGABIT, _FIVE_IN_100),
     Case("bursts-1", "1 Gbit/s, 3 receivers, 1 % loss in bursts of 20", 3, _PEERS, GIGABIT, _BURSTS),
+    Case("memory-4", "1 Gbit/s, 4 receivers, 128 MiB", 4, (OURS,), GIGABIT, agent_flags=("--memory", "128MiB")),
+    Case("dead-4", "1 Gbit/s, 4 receivers, one dead", 4, (OURS,), GIGABIT, disturbance=Disturbance.DEAD),
+    Case("slow-4", "1 Gbit/s, 4 receivers, one slow", 4, (OURS,), GIGABIT, disturbance=Disturbance.SLOW_DISK),
 )
 
 
@@ -105,10 +119,33 @@ def _costs(results: Results) -> list[Target]:
     if ours := results.get(("receivers-8", OURS)):
         value = spread(ours, lambda run: run.sender_cpu_seconds_per_gib).median
         found.append(Target(f"{_title('receivers-8')}: sender CPU per GiB", "s", 2.0, 1.2, value, at_most=True))
-    if runs := [run for (_, tool), runs in results.items() if tool == OURS for run in runs]:
-        peak = max(run.peak_memory_bytes for run in runs) / 1e6
-        found.append(Target("all cases: agent peak memory", "MB", 450, 450, peak, at_most=True))
+    everything = [run for runs in results.values() for run in runs if run.tool == OURS]
+    for title, must, chosen in (
+        ("all cases: agent peak memory", 450, everything),
+        (f"{_title('memory-4')}: agent peak memory", 200, results.get(("memory-4", OURS))),
+    ):
+        if chosen:
+            peak = max(run.peak_memory_bytes for run in chosen) / 1e6
+            found.append(Target(title, "MB", must, must, peak, at_most=True))
+    return found + _delays(results)
+
+
+def _delays(results: Results) -> list[Target]:
+    """Return what a disturbed receiver costs the others."""
+    calm = results.get(("link-4", OURS))
+    dead, slow = results.get(("dead-4", OURS)), results.get(("slow-4", OURS))
+    found = []
+    if calm and dead:
+        value = _others(dead) - _others(calm)
+        found.append(Target(f"{_title('dead-4')}: the others later", "s", 5.0, 1.0, value, at_most=True))
+    if calm and slow:
+        value = (_others(slow) / _others(calm) - 1) * 100
+        found.append(Target(f"{_title('slow-4')}: the others later", "%", 5.0, 1.0, value, at_most=True))
     return found
+
+
+def _others(runs: Sequence[Measurement]) -> float:
+    return spread(runs, lambda run: run.extra["undisturbed_seconds"]).median
 
 
 def _goodput(runs: Sequence[Measurement]) -> float:

@@ -1,8 +1,8 @@
 """fleetcast itself in the network lab, driven through its commands alone."""
 
 import json
+import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
@@ -10,17 +10,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.bench.cases import Case, Disturbance
 from tests.bench.measurement import Measurement
 from tests.bench.peers import check_copies, timeout_seconds
-from tests.bench.process import BenchError, Meter, cpu_seconds_of
+from tests.bench.process import BenchError, Meter, cpu_seconds_of, poll
 from tests.support.installation import Installation, Reception
 from tests.support.lab import INTERFACE, NetworkLab
+from tests.support.slowdisk import SlowDisk
 
 _PORT = 7443
 _MULTICAST = ("--multicast-interface", INTERFACE)
 
-Disturbance = Callable[[list[Reception]], None]
-"""Called when the transfer has begun, with the receptions in the order of the receivers."""
+_SLOW_BYTES_PER_SECOND = 20_000_000
 
 
 class Fleetcast:
@@ -53,57 +54,91 @@ class Fleetcast:
     ) -> None:
         self._stack.close()
 
-    def run(self, folder: Path, *, flags: tuple[str, ...] = ()) -> Measurement:
-        """Make one transfer to all receivers and check it byte for byte.
-
-        The copies go to `folder`; `flags` are for the agents.
+    def run(self, folder: Path, case: Case) -> Measurement:
+        """Make one transfer to all receivers and check it byte for byte. The copies go to `folder`.
 
         Raises:
             BenchError: an agent failed or hung, or a copy differs.
             ProcessFailedError: a command failed.
         """
         size_bytes = self._source.stat().st_size
-        count = len(self._machines)
         cpu_before, sent_before = cpu_seconds_of(self._server.pid), self._lab.sent_bytes(self._lab.sender)
-        session = self._create_session(count)
         outputs = [folder / f"{machine.name}.out" for machine in self._machines]
-        receptions = []
-        meters = []
-        for machine, output in zip(self._machines, outputs, strict=True):
-            reception = self._installation.receive(machine, output, session=session, flags=(*_MULTICAST, *flags))
-            receptions.append(reception)
-            meters.append(Meter(reception.process.pid))
-        deadline = time.monotonic() + timeout_seconds(size_bytes)
-        for meter, reception in zip(meters, receptions, strict=True):
-            if not meter.wait(deadline - time.monotonic()):
-                raise BenchError(f"an agent did not end: see {reception.stderr}")
-        summaries = [reception.wait() for reception in receptions]
-        seconds = self._wait_for_end(session)
+        with ExitStack() as stack:
+            targets = list(outputs)
+            if case.disturbance is Disturbance.SLOW_DISK:
+                targets[-1] = stack.enter_context(SlowDisk(outputs[-1], size_bytes, _SLOW_BYTES_PER_SECOND)).device
+            session = self._create_session()
+            started_at = time.monotonic()
+            receptions = self._receive(session, targets, case.agent_flags)
+            stack.callback(_kill, receptions)
+            meters = [Meter(reception.process.pid) for reception in receptions]
+            undisturbed = meters if case.disturbance is Disturbance.NONE else meters[:-1]
+            if case.disturbance is Disturbance.DEAD:
+                self._stop_at_half(receptions.pop(), sent_before)
+                meters.pop()
+                outputs.pop()
+            summaries = [_await(*pair, size_bytes) for pair in zip(meters, receptions, strict=True)]
+            ended_at = max(meter.ended_at for meter in meters)
+            sender_cpu_seconds = cpu_seconds_of(self._server.pid) - cpu_before
+        undisturbed_seconds = self._seconds_since_start(session, max(meter.ended_at for meter in undisturbed))
+        seconds = undisturbed_seconds if case.disturbance is Disturbance.DEAD else self._seconds_of(session)
         check_copies("fleetcast", self._source, outputs)
         return Measurement(
             tool="fleetcast",
             size_bytes=size_bytes,
             seconds=seconds,
-            wall_seconds=max(meter.ended_at for meter in meters) - deadline + timeout_seconds(size_bytes),
-            sender_cpu_seconds=cpu_seconds_of(self._server.pid) - cpu_before,
+            wall_seconds=ended_at - started_at,
+            sender_cpu_seconds=sender_cpu_seconds,
             receiver_cpu_seconds=[meter.cpu_seconds for meter in meters],
             receiver_peak_memory_bytes=[meter.peak_memory_bytes for meter in meters],
             wire_bytes=self._lab.sent_bytes(self._lab.sender) - sent_before,
-            extra={"unicast_bytes": sum(float(summary.get("unicast_bytes", 0)) for summary in summaries)},
+            extra={
+                "undisturbed_seconds": undisturbed_seconds,
+                "unicast_bytes": sum(float(summary["unicast_bytes"]) for summary in summaries),
+            },
         )
 
-    def _create_session(self, count: int) -> str:
-        created = self._installation.fleetcast("session", "create", "--image", "bench", "--min-clients", str(count))
+    def _create_session(self) -> str:
+        count = str(len(self._machines))
+        created = self._installation.fleetcast("session", "create", "--image", "bench", "--min-clients", count)
         return str(created["name"])
 
-    def _wait_for_end(self, session: str) -> float:
+    def _receive(self, session: str, targets: list[Path], flags: tuple[str, ...]) -> list[Reception]:
+        return [
+            self._installation.receive(machine, target, session=session, flags=(*_MULTICAST, *flags))
+            for machine, target in zip(self._machines, targets, strict=True)
+        ]
+
+    def _stop_at_half(self, reception: Reception, sent_before: int) -> None:
+        """Stop a reception for ever once half of the file has left the sender."""
+        half = sent_before + self._source.stat().st_size // 2
+        limit = timeout_seconds(self._source.stat().st_size)
+        poll(lambda: self._lab.sent_bytes(self._lab.sender) > half, limit, "the sending of half of the file")
+        reception.process.send_signal(signal.SIGSTOP)
+
+    def _seconds_of(self, session: str) -> float:
         """Return the seconds from the instant at which all had joined to the instant at which all had finished."""
         deadline = time.monotonic() + 10
         while not (shown := self._installation.fleetcast("session", "show", session)).get("end_time"):
             if time.monotonic() > deadline:
                 raise BenchError(f"the session does not end: {json.dumps(shown)}")
-        return (_instant(shown, "end_time") - _instant(shown, "start_time")).total_seconds()
+        return (datetime.fromisoformat(shown["end_time"]) - datetime.fromisoformat(shown["start_time"])).total_seconds()
+
+    def _seconds_since_start(self, session: str, ended_at: float) -> float:
+        """Return the seconds from the instant at which all had joined to an instant of the monotonic clock."""
+        shown = self._installation.fleetcast("session", "show", session)
+        ended = time.time() - (time.monotonic() - ended_at)
+        return ended - datetime.fromisoformat(shown["start_time"]).timestamp()
 
 
-def _instant(shown: dict[str, Any], field: str) -> datetime:
-    return datetime.fromisoformat(shown[field])
+def _await(meter: Meter, reception: Reception, size_bytes: int) -> dict[str, Any]:
+    if not meter.wait(timeout_seconds(size_bytes)):
+        raise BenchError(f"an agent did not end: see {reception.stderr}")
+    return reception.wait()
+
+
+def _kill(receptions: list[Reception]) -> None:
+    for reception in receptions:
+        reception.process.kill()
+        reception.process.wait()

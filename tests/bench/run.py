@@ -79,7 +79,7 @@ class Bench:
             for tool in case.tools:
                 if tool in self._tools:
                     with self._noting_failure(case, tool, folder):
-                        runners[tool] = _runner(tool, lab, source, folder, stack)
+                        runners[tool] = _runner(case, tool, lab, source, stack)
             for number in range(1, self._run_count + 1):
                 # Alternating, so that what changes on the machine meanwhile strikes every tool alike.
                 for tool in sorted(runners, reverse=number % 2 == 0):
@@ -111,9 +111,11 @@ class Bench:
             _say(self.outcome.failures[-1])
 
 
-def _runner(tool: str, lab: NetworkLab, source: Path, folder: Path, stack: ExitStack) -> Runner:
+def _runner(case: Case, tool: str, lab: NetworkLab, source: Path, stack: ExitStack) -> Runner:
     if tool == OURS:
-        return stack.enter_context(Fleetcast(lab, source, folder / f"{OURS}-installation")).run
+        folder = source.parent / case.name / f"{OURS}-installation"
+        fleetcast = stack.enter_context(Fleetcast(lab, source, folder))
+        return lambda run_folder: fleetcast.run(run_folder, case)
     runner = {UDPCAST: run_udpcast, UFTP: run_uftp, BARE: run_bare}[tool]
     return lambda run_folder: runner(lab, source, run_folder)
 
