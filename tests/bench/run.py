@@ -1,5 +1,6 @@
 """Runs the cases: every tool in turn on the same file in the same network, several times."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ _FAILURES = (BenchError, ProcessFailedError, SubprocessError, OSError)
 _BLOCK_BYTES = 16 << 20
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _PREFIX = "fleetcast-bench-"
+_LOCK = Path(tempfile.gettempdir(), "fleetcast-bench.lock")
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Bench:
 
     def run(self, cases: Sequence[Case]) -> Outcome:
         """Run every case with those of its tools that are wanted."""
-        with _work_folder(self._size_bytes) as folder:
+        with _alone(), _work_folder(self._size_bytes) as folder:
             source = folder / "image.raw"
             _write_incompressible(source, self._size_bytes)
             for case in cases:
@@ -118,6 +120,18 @@ def _runner(case: Case, tool: str, lab: NetworkLab, source: Path, stack: ExitSta
         return lambda run_folder: fleetcast.run(run_folder, case)
     runner = {UDPCAST: run_udpcast, UFTP: run_uftp, BARE: run_bare}[tool]
     return lambda run_folder: runner(lab, source, run_folder)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other bench runs on this machine: they would measure each other."""
+    with open(_LOCK, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another bench to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
