@@ -72,6 +72,7 @@ class Participation:
         self._outcome_sequence: int | None = None
         self._acknowledged = asyncio.Event()
         self._patient_until = time.monotonic() + patience_seconds
+        self._rejoining = False
         self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         self._task = asyncio.create_task(self._run(), name="participation")
 
@@ -98,6 +99,7 @@ class Participation:
         """Say another join from now on: the stream is opened anew."""
         self._join = join
         if self._call is not None:
+            self._rejoining = True
             self._call.cancel()
 
     async def finish(self, totals: Totals, error: str = "") -> bool:
@@ -140,6 +142,11 @@ class Participation:
                         self._acknowledged.set()
                         return
                 failure: FleetcastError = UnavailableError(f"the server at {self._address} ended the stream")
+            except asyncio.CancelledError:
+                if not self._rejoining:
+                    raise
+                self._rejoining = False
+                continue
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc_error(error, address=self._address)
                 if error.code() not in TRANSIENT_CODES or time.monotonic() > self._patient_until:

@@ -145,6 +145,20 @@ def test_windows_without_wanted_chunks_are_not_opened_but_counted() -> None:
     assert receiver.reception.counts.absent_datagram_count == 0
 
 
+def test_symbols_that_overtake_the_plan_of_their_pass_are_not_lost() -> None:
+    image = make_image(12, 300_000)
+    sender, receiver = pair(image)
+    layout = sender.start_pass(receiver.lacking)
+    receiver.receive(sender.source(0))
+    assert receiver.arrivals == []
+    receiver.reception.start_pass(1, layout)
+    for window in range(1, layout.window_count):
+        receiver.receive(sender.source(window))
+    receiver.work()
+    assert receiver.complete
+    assert receiver.reception.counts.absent_datagram_count == 0
+
+
 def test_a_full_ring_drops_whole_windows_that_return_in_the_next_pass() -> None:
     image = make_image(9, 900_000)
     sender, receiver = pair(image, ring=2)

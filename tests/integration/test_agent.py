@@ -1,0 +1,305 @@
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fleetcast_agent import receiving, target, transmission
+from fleetcast_agent.__main__ import app
+from fleetcast_agent.errors import (
+    DismissedError,
+    InterfaceError,
+    InterruptedReceptionError,
+    TargetFailedError,
+    TargetRefusedError,
+)
+from fleetcast_agent.messages import Assignment, Totals, Waiting
+from fleetcast_agent.receiving import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.settings import save_server_address
+from fleetcast_kit.commandline import run_command_line
+from fleetcast_kit.errors import InternalError, NotFoundError, UnavailableError
+from fleetcast_kit.identity import Role
+from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.manifest import Manifest
+
+from tests.integration.agent_site import Script, Site, chunk_table_of, running_site
+from tests.unit.agent.transmitting import StoredImage, make_image
+
+IMAGE = make_image(42, 3_000_000)
+OTHER = make_image(43, 3_000_000)
+
+
+@dataclass
+class Listening:
+    sentences: list[str] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+    totals: list[Totals] = field(default_factory=list)
+
+    def waiting(self, waiting: Waiting) -> None:
+        self.waits.append(waiting)
+
+    def assigned(self, assignment: Assignment) -> None:
+        self.sentences.append(f"assigned {assignment.image}")
+
+    def progressed(self, totals: Totals) -> None:
+        self.totals.append(totals)
+
+    def noticed(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+async def receive(request: ReceiveRequest, observer: Listening | None = None) -> ReceiveSummary:
+    return await asyncio.wait_for(receive_image(request, observer or Listening(), asyncio.Event()), 60)
+
+
+async def fetched(site: Site, count: int) -> None:
+    """Wait until so many chunks were fetched."""
+    while len(site.script.fetched) < count:  # noqa: ASYNC110 - the script only counts
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("loss", "geometry"),
+    [
+        (0.0, Geometry(1408, 100, 8, 64, "leopard-rs16")),
+        (0.03, Geometry(1024, 60, 4, 32, "leopard-rs16")),
+    ],
+)
+async def test_an_image_arrives_by_multicast_whatever_is_lost(tmp_path: Path, loss: float, geometry: Geometry) -> None:
+    async with running_site(Script(IMAGE, loss=loss, geometry=geometry), tmp_path) as site:
+        observer = Listening()
+        summary = await receive(site.request(), observer)
+        script = site.script
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    (outcome,) = script.outcomes
+    assert outcome.succeeded
+    assert outcome.totals.written_bytes == outcome.totals.size_bytes == 3_000_000
+    assert summary.totals.multicast_bytes == int(IMAGE.sizes.sum())
+    assert summary.totals.unicast_bytes == 0
+    assert (summary.totals.lost_datagram_count > 0) == bool(loss)
+    assert summary.image == f"office@{IMAGE.manifest.digest}"
+    assert observer.waits[0].reason == "waits for 1 machine"
+
+
+async def test_a_machine_outside_the_group_gets_the_same_bytes_by_unicast(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True), tmp_path) as site:
+        summary = await receive(site.request())
+        assert sorted(site.script.fetched) == np.flatnonzero(~IMAGE.manifest.zero).tolist()
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    assert summary.totals.unicast_bytes == int(IMAGE.sizes.sum())
+
+
+async def test_a_broken_stream_to_the_sender_costs_nothing_held(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, break_after_windows=4), tmp_path) as site:
+        await receive(site.request())
+        first, second = site.script.passes
+        assert len(second) < len(first)
+        assert len(site.script.unreachable) == 1
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+
+
+async def test_multicast_that_stays_silent_ends_in_unicast_with_the_reason_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transmission, "_SILENT_PASS_SECONDS", 0.0)
+    observer = Listening()
+    async with running_site(Script(IMAGE, silent=True), tmp_path) as site:
+        await receive(site.request(), observer)
+        assert [join.unicast_only for join in site.script.receiver_joins] == [False, True]
+        assert "multicast" in site.script.joins[-1].no_multicast_reason
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    assert any(sentence.startswith("going on by unicast") for sentence in observer.sentences)
+
+
+async def test_a_table_of_another_image_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def lie(_: StoredImage) -> Any:
+        return chunk_table_of(OTHER)
+
+    async with running_site(Script(IMAGE, table_of=lie, dismiss_when_unreachable=True), tmp_path) as site:
+        with pytest.raises(DismissedError, match="enough"):
+            await receive(site.request())
+        assert "not that of images/office" in site.script.unreachable[0]
+    assert not (tmp_path / "disk").exists()
+
+
+async def test_an_image_other_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        with pytest.raises(InternalError, match="assigned"):
+            await receive(site.request(image=f"office@{OTHER.manifest.digest}"))
+    assert not (tmp_path / "disk").exists()
+
+
+async def test_damaged_chunks_are_fetched_again_and_never_written(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True, corrupt_fetches=3), tmp_path) as site:
+        summary = await receive(site.request())
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    assert summary.totals.damaged_chunk_count == 3
+
+
+async def test_a_chunk_that_is_always_damaged_ends_the_reception(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True, corrupt_fetches=1_000_000), tmp_path) as site:
+        with pytest.raises(TargetFailedError, match="verify the image on the server"):
+            await receive(site.request())
+        assert not site.script.outcomes[0].succeeded
+
+
+async def test_a_target_that_fails_is_the_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = target._write_at, [0]
+
+    def fill(descriptor: int, content: memoryview, offset: int) -> int:
+        count[0] += 1
+        if count[0] > 10:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, content, offset)
+
+    monkeypatch.setattr(target, "_write_at", fill)
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        with pytest.raises(TargetFailedError, match="is full: make room"):
+            await receive(site.request())
+        assert "is full" in site.script.outcomes[0].error
+        monkeypatch.undo()
+        summary = await receive(site.request())
+    assert summary.totals.held_bytes > 0
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+
+
+async def test_a_stopped_reception_continues_with_what_it_holds(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True, fetch_pause_seconds=0.02), tmp_path) as site:
+        stop = asyncio.Event()
+        task = asyncio.create_task(receive_image(site.request(), Listening(), stop))
+        await fetched(site, 15)
+        stop.set()
+        with pytest.raises(InterruptedReceptionError, match="continues"):
+            await task
+        assert site.script.outcomes == []
+        already = len(site.script.fetched)
+        summary = await receive(site.request())
+        again = site.script.fetched[already:]
+        assert set(again) | set(site.script.fetched[:already]) == set(np.flatnonzero(~IMAGE.manifest.zero).tolist())
+        assert len(set(again) & set(site.script.fetched[:already])) <= 2
+        assert site.script.joins[1].held_image == site.script.pinned
+    assert summary.totals.held_bytes >= 12 * 65536
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+
+
+async def test_another_version_on_the_same_target_costs_only_what_differs(tmp_path: Path) -> None:
+    newer = make_image(42, 3_000_000)
+    changed = int(np.flatnonzero(~newer.manifest.zero)[3])
+    replacement = make_image(44, 65536)
+    newer.stored[changed], newer.zstd[changed] = replacement.stored[0], replacement.zstd[0]
+    digests = newer.manifest.digests.copy()
+    digests[changed] = replacement.manifest.digests[0]
+    newer.manifest = Manifest(newer.manifest.size_bytes, newer.manifest.chunk_size_bytes, digests)
+    expected = bytearray(newer.content)
+    expected[changed * 65536 : (changed + 1) * 65536] = replacement.content
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        await receive(site.request())
+    async with running_site(Script(newer, unicast=True), tmp_path) as site:
+        await receive(site.request())
+        assert site.script.fetched == [changed]
+    assert (tmp_path / "disk").read_bytes() == expected
+
+
+async def test_a_cancelled_session_ends_the_agent_with_the_reason(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, assign=False), tmp_path) as site:
+        asyncio.get_running_loop().call_later(0.2, site.script.dismissed.set)
+        with pytest.raises(DismissedError, match="cancelled"):
+            await receive(site.request())
+    assert not (tmp_path / "disk").exists()
+
+
+async def test_an_unknown_image_is_one_clear_sentence(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        with pytest.raises(NotFoundError, match="there is no image 'school'"):
+            await receive(site.request(image="school"))
+    assert not (tmp_path / "disk").exists()
+
+
+async def test_a_wrong_server_address_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "_FIRST_CONTACT_SECONDS", 0.1)
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        with pytest.raises(UnavailableError, match=r"localhost:1\b.*check the address"):
+            await receive(site.request(server="localhost:1"))
+
+
+async def test_bad_targets_and_interfaces_are_refused_before_joining(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        with pytest.raises(TargetRefusedError, match="is a directory"):
+            await receive(site.request(output=tmp_path))
+        with pytest.raises(InterfaceError, match="there is no interface 'eth99'"):
+            await receive(site.request(multicast_interface="eth99"))
+        assert site.script.joins == []
+
+
+def command(site: Site, *arguments: str) -> list[str]:
+    state = site.directory / "state"
+    site.server.credentials(Role.MACHINE, "m1").save(state)
+    save_server_address(state, site.server.address)
+    return [
+        sys.executable,
+        "-m",
+        "fleetcast_agent",
+        "receive",
+        "--image=office",
+        f"--output={site.directory / 'disk'}",
+        f"--state-dir={state}",
+        "--multicast-interface=127.0.0.1",
+        *arguments,
+    ]
+
+
+async def test_a_killed_agent_loses_nothing_that_it_wrote(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True, fetch_pause_seconds=0.03), tmp_path) as site:
+        arguments = command(site, "--json")
+        victim = await asyncio.create_subprocess_exec(*arguments, stderr=asyncio.subprocess.DEVNULL)
+        await fetched(site, 20)
+        os.kill(victim.pid, signal.SIGKILL)
+        await victim.wait()
+        already = set(site.script.fetched)
+        site.script.fetched.clear()
+        site.script.fetch_pause_seconds = 0.0
+        heir = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await heir.communicate()
+        assert heir.returncode == 0
+        assert len(already & set(site.script.fetched)) <= 3
+    summary = json.loads(printed)
+    assert summary["verified"]
+    assert summary["held_bytes"] >= 16 * 65536
+    assert summary["written_bytes"] == 3_000_000
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+
+
+async def test_a_terminated_agent_says_how_to_continue(tmp_path: Path) -> None:
+    async with running_site(Script(IMAGE, unicast=True, fetch_pause_seconds=0.05), tmp_path) as site:
+        process = await asyncio.create_subprocess_exec(*command(site), stderr=asyncio.subprocess.PIPE)
+        await fetched(site, 5)
+        process.terminate()
+        _, said = await process.communicate()
+    assert process.returncode == 130
+    assert b"the same command continues" in said
+    assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["receive", "--output", "x"], 2, "either --image or --session"),
+        (["receive", "--image", "a", "--session", "b", "--output", "x"], 2, "either --image or --session"),
+        (["receive", "--image", "a", "--output", "x"], 3, "run fleetcast-agent enrol first"),
+        (["receive", "--image", "a", "--output", "x", "--memory", "much"], 2, "is not a size"),
+        (["receive", "--image", "a", "--output", "x", "--memory", "1MiB"], 2, "at least 64MiB"),
+        (["enrol", "--server", "localhost:1", "--token", "nonsense"], 2, "token"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, sentence: str
+) -> None:
+    assert run_command_line(app, "fleetcast-agent", [*arguments, f"--state-dir={tmp_path}"]) == code
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert sentence in said
