@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -84,16 +85,23 @@ class Database:
     def _upgrade(self, migrations_package: str) -> None:
         # Alembic works through globals of the process, so upgrades take turns, each in a thread with a loop of its own.
         with _upgrading:
-            asyncio.run(self._upgrade_alone(migrations_package))
+            try:
+                self._open_file()
+                asyncio.run(self._upgrade_alone(migrations_package))
+            except (DBAPIError, sqlite3.Error, OSError) as error:
+                cause = getattr(error, "orig", None) or error
+                raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
+
+    def _open_file(self) -> None:
+        """Makes sure that the file can be opened: where it cannot, the asynchronous driver forgets a thread."""
+        if self._url.get_backend_name() == "sqlite" and self._url.database:
+            sqlite3.connect(self._url.database).close()
 
     async def _upgrade_alone(self, migrations_package: str) -> None:
         engine = _engine(self._url, for_migrations=True)
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(self._migrate, migrations_package)
-        except (DBAPIError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
         finally:
             await engine.dispose()
 
