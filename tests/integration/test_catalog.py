@@ -15,10 +15,13 @@ from fleetcast.catalog.v1 import image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import open_catalog
+from fleetcast_catalog.domain import ImageName
+from fleetcast_catalog.store import ImageStore
 from fleetcast_catalog.tables import ChunkTableRow, DeletionRow, HoldRow, ImageRow
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_kit.identity import Role
+from fleetcast_wire.manifest import chunk_digest
 from sqlalchemy import Connection, MetaData, text
 from sqlmodel import SQLModel
 
@@ -378,6 +381,50 @@ async def test_deletions_beside_imports_of_the_same_chunks_lose_none(catalog: Ca
     assert not catalog.stored_chunks()
     kept = await catalog.upload("kept", contents[5])
     assert (await catalog.verify(kept.name))[1] == []
+
+
+async def cut_off_deletion(catalog: CatalogSite, name: str) -> None:
+    """Leave a version as a process does that dies in the middle of its deletion."""
+    url = f"sqlite:///{catalog.directory / 'catalog.db'}"
+    async with open_database(url) as database:
+        images = ImageStore(database)
+        await images.start_deletion(await images.get(ImageName.parse(name)))
+    catalog.app.chunk_store.delete(chunk_digest(DISK[5 * CHUNK : 6 * CHUNK]))
+
+
+async def test_a_deletion_that_was_cut_off_is_completed_at_the_next_start(tmp_path: Path) -> None:
+    async with serving_catalog(tmp_path) as catalog:
+        kept = await catalog.upload("kept", OTHER)
+        image = await catalog.upload("win11", DISK[3 * CHUNK :])
+        await cut_off_deletion(catalog, image.name)
+        assert [found.name for found in await catalog.page()] == [kept.name]
+    async with serving_catalog(tmp_path) as catalog:
+        assert len(catalog.stored_chunks()) == 5
+        assert [found.name for found in await catalog.page()] == [kept.name]
+
+
+async def test_content_whose_deletion_was_cut_off_can_be_imported_again(catalog: CatalogSite) -> None:
+    image = await catalog.upload("win11", DISK)
+    await cut_off_deletion(catalog, image.name)
+    with pytest.raises(NotFoundError):
+        await catalog.get(image.name)
+    again = await catalog.upload("win11", DISK)
+    assert (again.name, again.state) == (image.name, READY)
+    assert await catalog.content(again.name) == DISK
+
+
+async def test_chunks_that_nobody_knows_go_at_the_start_after_an_interruption(tmp_path: Path) -> None:
+    async with serving_catalog(tmp_path) as catalog:
+        kept = await catalog.upload("kept", DISK)
+        orphan = _random.randbytes(CHUNK)
+        catalog.app.chunk_store.put(chunk_digest(orphan), orphan)
+        (tmp_path / "incoming" / "interrupted").mkdir()
+        (tmp_path / "incoming" / "interrupted" / "disk").write_bytes(b"spooled")
+        (tmp_path / "store" / "unfinished" / "half").write_bytes(b"half")
+    async with serving_catalog(tmp_path) as catalog:
+        assert chunk_digest(orphan) not in catalog.stored_chunks()
+        assert not catalog.residue()
+        assert (await catalog.verify(kept.name))[1] == []
 
 
 async def test_an_import_and_a_verification_are_spans(catalog: CatalogSite) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.chunkcodec import damaged
+from fleetcast_kit.errors import FleetcastError
 from numpy.typing import NDArray
 
 from fleetcast_catalog.chunktable import ChunkTable
@@ -129,4 +130,5 @@ class Catalog:
     def _ended(self, running: RunningImport, task: asyncio.Task[Image]) -> None:
         self._imports.discard(running)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.warning("an import failed: %s", error)
+            unexpected = None if isinstance(error, FleetcastError) else error
+            _logger.warning("an import failed: %s", error, exc_info=unexpected)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
 
 _PROGRESS_SECONDS = 0.5
-_MAX_DATA_BYTES = 4 << 20
+_MAX_DATA_BYTES = 1 << 20
 
 
 class CatalogServicer(CatalogServiceServicer):

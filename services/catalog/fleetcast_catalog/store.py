@@ -64,7 +64,9 @@ class ImageStore:
         packed = await asyncio.to_thread(new.table.pack)
         async with self._deciding, self._database.session() as session:
             row = await session.get_one(ImageRow, importing.id)
-            same = await _find(session, ImageName(importing.image, new.digest))
+            # Even one whose deletion failed half-way: all of its chunks are there again.
+            known = select(ImageRow).where(col(ImageRow.image) == importing.image, col(ImageRow.version) == new.digest)
+            same = (await session.exec(known)).first()
             if same is not None:
                 await session.delete(row)
                 row = same
