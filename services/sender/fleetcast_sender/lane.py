@@ -111,7 +111,7 @@ class Lane:
 
     def set_rate(self, rate: RatePolicy) -> None:
         """Change the rate, running or not."""
-        self.pump.put(lambda now: self.pump.controller.set_policy(rate))
+        self.pump.controller.policy = rate
 
     def stop(self) -> None:
         """End and release everything. Blocks shortly."""

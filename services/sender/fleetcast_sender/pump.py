@@ -285,7 +285,7 @@ class Pump:
         if share:
             controller.link_bits_per_second = share
         if engine.current:
-            engine.current.feedback_seconds = min(controller.lag_seconds, _FEEDBACK_LIMIT_SECONDS)
+            engine.current.feedback_seconds = min(controller.lag_seconds(now), _FEEDBACK_LIMIT_SECONDS)
             losses = controller.loss_shares()
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
         for seat in controller.slow:
