@@ -18,6 +18,7 @@ from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, SealKeys
 
 from fleetcast_agent.errors import ChunkTableError, TransmissionError
+from fleetcast_agent.events import DeficitsCounted
 from fleetcast_agent.messages import (
     Assignment,
     ChunkMembers,
@@ -34,7 +35,6 @@ from fleetcast_agent.messages import (
     Waiting,
     Welcome,
 )
-from fleetcast_agent.reception import DeficitsCounted
 from fleetcast_agent.table import ChunkTable
 
 FromSender = Welcome | PassPlanned | PassEnded | UnicastOffered | SenderDismissal

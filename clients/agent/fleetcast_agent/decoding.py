@@ -11,7 +11,7 @@ from fleetcast_wire.errors import GeometryError
 from fleetcast_wire.fec import ParityCodec
 from fleetcast_wire.geometry import Geometry
 
-from fleetcast_agent.reception import CodewordCompleted
+from fleetcast_agent.events import CodewordCompleted
 
 _log = logging.getLogger(__name__)
 

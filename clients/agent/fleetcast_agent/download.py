@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fleetcast_agent.errors import TargetFailedError
+from fleetcast_agent.events import ReceptionCounts
 from fleetcast_agent.holding import Holding
 from fleetcast_agent.journal import Journal, prove_claims
 from fleetcast_agent.messages import ChunkMembers, Totals
-from fleetcast_agent.reception import ReceptionCounts
 from fleetcast_agent.table import ChunkTable
 from fleetcast_agent.target import Target
 from fleetcast_agent.writing import ChunkWriter

@@ -17,18 +17,12 @@ from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.decoding import Decoder
 from fleetcast_agent.download import Download
 from fleetcast_agent.errors import TransmissionError
+from fleetcast_agent.events import ChunkArrived, CodewordCompleted, DeficitsCounted, Event, PassSettled
 from fleetcast_agent.interfaces import Interface
 from fleetcast_agent.listening import Listener
 from fleetcast_agent.memory import MemoryPlan
 from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
-from fleetcast_agent.reception import (
-    ChunkArrived,
-    CodewordCompleted,
-    DeficitsCounted,
-    Event,
-    PassSettled,
-    Reception,
-)
+from fleetcast_agent.reception import Reception
 
 _BATCH_BYTES = 6 << 16
 """Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 
 from fleetcast_agent.datagrams import GroupSocket
-from fleetcast_agent.reception import Event, Reception
+from fleetcast_agent.events import Event
+from fleetcast_agent.reception import Reception
 
 _log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from opentelemetry.trace import Span
 from fleetcast_agent import convert
 from fleetcast_agent.download import Download
 from fleetcast_agent.errors import MulticastError, MulticastSilentError, SenderLostError, TransmissionError
+from fleetcast_agent.events import DeficitsCounted, PassSettled
 from fleetcast_agent.groups import GroupReceiver
 from fleetcast_agent.memory import MemoryPlan
 from fleetcast_agent.messages import (
@@ -32,7 +33,6 @@ from fleetcast_agent.messages import (
     Welcome,
 )
 from fleetcast_agent.network import Network
-from fleetcast_agent.reception import DeficitsCounted, PassSettled
 from fleetcast_agent.table import ChunkTable
 from fleetcast_agent.unicast import ChunkFetcher
 

@@ -5,13 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import zstandard
 from fleetcast_agent.decoding import rebuild
-from fleetcast_agent.reception import (
-    ChunkArrived,
-    CodewordCompleted,
-    DeficitsCounted,
-    PassSettled,
-    Reception,
-)
+from fleetcast_agent.events import ChunkArrived, CodewordCompleted, DeficitsCounted, PassSettled
+from fleetcast_agent.reception import Reception
 from fleetcast_agent.windows import WindowMemory
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
