@@ -17,7 +17,7 @@ from fleetcast_wire.seal import Sealer, SealKeys, datagram_bytes
 
 from .engine import Engine
 from .link import Link
-from .messages import Reception, Told
+from .messages import Join, Reception, Told
 from .pacing import Pacer, train_datagrams
 from .passes import SendMark, Train, Work, WorkItem
 from .rate import RateController
@@ -174,11 +174,17 @@ class Pump:
         self._inputs.append(given)
         self._woken.set()
 
-    def ready(self, seat: int, window_memory_bytes: int) -> None:
+    def ready(self, seat: int, join: Join) -> None:
         """Note that a receiver hears the group, from any thread."""
 
         def take(now: float) -> None:
-            self.controller.join(seat, self._sealer.counter, now, window_memory_bytes)
+            self.controller.join(
+                seat,
+                self._sealer.counter,
+                now,
+                window_memory_bytes=join.window_memory_bytes,
+                receive_buffer_bytes=join.receive_buffer_bytes,
+            )
             self.engine.ready(seat, now)
 
         self.put(take)

@@ -15,7 +15,11 @@ _START_BITS_PER_SECOND = 300_000_000
 _UNKNOWN_LINK_BITS_PER_SECOND = 100_000_000_000
 _LOSS_IGNORED = 0.08
 """Loss beyond what a receiver always has that is taken for congestion: above the 5 % that parity is made for."""
-_OVERFLOW_IGNORED = 0.002
+_OVERFLOW_IGNORED, _OVERFLOW_HEAVY = 0.002, 0.05
+_BUFFER_SHARE = 0.4
+"""More than this share of a receiver's socket buffer always filled: it cannot keep up, and will soon lose datagrams."""
+_LEAST_BUFFER_BYTES = 8 << 20
+"""Taken for receivers with smaller buffers too: those tell by overflow."""
 _SETTLE_SECONDS = 0.25
 """After a cut, until its effect can be seen."""
 _STALE_SECONDS = 1.5
@@ -23,6 +27,8 @@ _NEAR = 0.8
 """Of the rate at which the last cut was: below, it was too deep a cut and is made good fast."""
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
+_START_STEP, _START_STEP_SECONDS = 1.6, 0.1
+"""From 300 Mbit/s to 10 Gbit/s within 0.75 s; a step may only follow when reports on the last could be here."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,11 @@ class RateController:
         """Return the share of datagrams that each receiver lost lately, of those that can say."""
         return [pace.loss for pace in self._receivers.values() if pace.loss is not None]
 
-    def join(self, seat: int, sent: int, now: float, window_memory_bytes: int = 0) -> None:
+    def join(
+        self, seat: int, sent: int, now: float, *, window_memory_bytes: int = 0, receive_buffer_bytes: int = 0
+    ) -> None:
         """Take a receiver in that hears what is sent from the packet counter `sent` on."""
-        pace = self._receivers[seat] = ReceiverPace(window_memory_bytes)
+        pace = self._receivers[seat] = ReceiverPace(window_memory_bytes, receive_buffer_bytes)
         pace.take(Reception(sent - 1, 0), sent, now)
 
     def report(self, seat: int, reception: Reception, sent: int, now: float) -> None:
@@ -143,7 +151,9 @@ class RateController:
         # Somewhat above what the own host manages there is nothing to gain: it would only unlearn the rate.
         limit = min(max(actual * 1.3, self._automatic), self.link_bits_per_second)
         if self._starting:
-            self._automatic = min(self._automatic * 2, limit * 1.6, self.link_bits_per_second)
+            if now >= self._step_at:
+                self._automatic = min(self._automatic * _START_STEP, limit * _START_STEP, self.link_bits_per_second)
+                self._step_at = now + _START_STEP_SECONDS
             self._starting = self._automatic < self.link_bits_per_second
         elif now >= self._step_at:
             near = self._automatic >= _NEAR * self._cut_rate
@@ -173,19 +183,24 @@ class RateController:
         """Return the factor that one receiver puts on the rate: 1 if it keeps up."""
         if not pace.telling:
             return 1.0
+        if pace.overflow_share > _OVERFLOW_HEAVY:
+            return min(max(pace.recent_per_second * self._datagram_bits / self._automatic, 0.3), 0.9)
         if pace.overflow_share > _OVERFLOW_IGNORED:
             return min(max(1 - 1.5 * pace.overflow_share, 0.7), 0.95)
         if pace.dropped_windows > 0:
             return 0.85
         if pace.backlog_share > 0.8:
             return 0.95
-        if behind := pace.falling_behind():
-            return min(max(1 - behind, 0.6), 0.97)
+        if pace.standing_packets * self._datagram_bits > 8 * self._buffer_bytes(pace) * _BUFFER_SHARE:
+            return 0.9
         loss = pace.loss or 0.0
         if loss - pace.tolerated_loss > _LOSS_IGNORED:
             return self._suspect(seat, pace, loss)
         self._suspects.pop(seat, None)
         return 1.0
+
+    def _buffer_bytes(self, pace: ReceiverPace) -> int:
+        return max(pace.receive_buffer_bytes, _LEAST_BUFFER_BYTES)
 
     def _suspect(self, seat: int, pace: ReceiverPace, loss: float) -> float:
         """Slow down for a loss, unless slowing down has shown that it does not depend on the rate."""

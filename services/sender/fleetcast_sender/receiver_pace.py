@@ -9,9 +9,7 @@ _SPAN_SECONDS = 0.5
 """One report alone says little: threads and streams delay it by tens of milliseconds, now more, now less."""
 _LEAST_SECONDS = 0.12
 _LEAST_PACKETS = 200
-_LEAST_HALF = 3
-_GROWTH_SECONDS = 0.03
-"""Falling behind by so much sending within half of the samples shows a growing queue."""
+_STANDING_REPORTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,7 @@ class ReceiverPace:
     """Takes one receiver's reports; every figure is over the samples kept, the last half second or two reports."""
 
     window_memory_bytes: int = 0
+    receive_buffer_bytes: int = 0
     tolerated_loss: float = 0.0
     """Loss that was found not to depend on the rate."""
     slow_since: float | None = None
@@ -121,22 +120,13 @@ class ReceiverPace:
         """By how many datagrams its last report was behind."""
         return self._samples[-1].lag if self._samples else 0
 
-    def falling_behind(self) -> float:
-        """Return by which share of what is sent it falls behind, 0 while it keeps up or too little is known.
+    @property
+    def standing_packets(self) -> int:
+        """By how many datagrams it has been behind at least in the last reports: what waits in queues and its buffer.
 
-        Delays of threads and streams only add to a lag, so the least lags of both halves of the samples are compared.
+        Delays of threads and streams only add to a lag, so the least is the truest.
         """
-        samples = list(self._samples)
-        half = len(samples) // 2
-        if half < _LEAST_HALF or self.seconds < _SPAN_SECONDS / 2:
-            return 0.0
-        earlier, later = samples[:half], samples[-half:]
-        first, last = min(earlier, key=_lag), min(later, key=_lag)
-        sent = last.sent - first.sent
-        growth = last.lag - first.lag
-        if sent < _LEAST_PACKETS or growth * self.seconds < _GROWTH_SECONDS * self.sent_packets:
-            return 0.0
-        return min(growth / sent, 1.0)
+        return min((sample.lag for sample in list(self._samples)[-_STANDING_REPORTS:]), default=0)
 
     @property
     def recent_per_second(self) -> float:
@@ -144,7 +134,3 @@ class ReceiverPace:
         first, last = self._samples[max(-4, -len(self._samples))], self._samples[-1]
         progress = last.reception.highest_packet_counter - first.reception.highest_packet_counter
         return max(progress, 0) * (1 - self._loss) / max(last.at - first.at, 1e-3)
-
-
-def _lag(sample: _Sample) -> int:
-    return sample.lag

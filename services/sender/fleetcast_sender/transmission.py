@@ -160,7 +160,7 @@ class Transmission:
 
     def ready(self, seat: Seat) -> None:
         """The receiver hears the group."""
-        seat.lane.pump.ready(seat.number, seat.join.window_memory_bytes)
+        seat.lane.pump.ready(seat.number, seat.join)
 
     def report(self, seat: Seat, reception: Reception) -> None:
         """The receiver's totals."""
