@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,10 @@ class FakeSender:
         await self._call.write(registry.ServeSenderRequest(report=report))
 
     async def _serve(self, call: Any) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):  # the scheduler went away, or the test ended it
+            await self._obey(call)
+
+    async def _obey(self, call: Any) -> None:
         while (command := await call.read()) is not grpc.aio.EOF:
             self.commands.append(command)
             match command.WhichOneof("message"):

@@ -17,12 +17,16 @@ from fleetcast_kit.trust import TrustBundle
 from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.audit_servicer import audit_service
 from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.collection_servicer import collection_service
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.domain.session import Timing
 from fleetcast_scheduler.enrolment import Enrolment
 from fleetcast_scheduler.enrolment_servicer import enrolment_service
 from fleetcast_scheduler.enrolment_store import EnrolmentStore
 from fleetcast_scheduler.holds import Holds
+from fleetcast_scheduler.machine_servicer import machine_service
+from fleetcast_scheduler.machine_store import MachineStore
+from fleetcast_scheduler.machines import Machines
 from fleetcast_scheduler.participation_servicer import participation_service
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sender_registry_servicer import sender_registry_service
@@ -107,13 +111,17 @@ async def open_scheduler(
     holds = Holds(catalog)
     pump = Pump(dispatcher, store, session_ended=holds.session_ended, clock=clock)
     audit = Audit(pump, store)
-    sessions = Sessions(pump, store, catalog, holds, audit)
+    machines = Machines(MachineStore(database), audit, clock)
+    await machines.start()
+    sessions = Sessions(pump, store, catalog, holds, audit, check_admission=machines.check_admission)
     services = [
         session_service(sessions, pump),
         participation_service(sessions, pump),
         sender_registry_service(pump),
         sender_service(pump, audit),
         audit_service(store),
+        machine_service(machines),
+        collection_service(machines),
         enrolment_service(enrolment),
     ]
     return SchedulerApp(database, pump, catalog, holds, services)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from fleetcast_kit import telemetry
 from fleetcast_kit.identity import current_identity
@@ -36,6 +37,10 @@ class Audit:
 
     def record(self, action: str, resource: str, request_id: str = "", **detail: object) -> None:
         """Has an entry stored with the next cycle, together with what was decided before it."""
+        self._pump.audit(self.row(action, resource, request_id, **detail))
+
+    def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
+        """Returns the row of an entry, for those who store it in a transaction of their own."""
         now = self._pump.clock()
         entry = AuditEntry(
             name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",
@@ -47,7 +52,7 @@ class Audit:
             request_id=request_id,
             traceparent=telemetry.current_traceparent(),
         )
-        self._pump.audit(asdict(entry))
+        return asdict(entry)
 
     async def recorded(self, request_id: str) -> str | None:
         """Returns the resource that a request was carried out on, or None if it was not yet."""

@@ -50,12 +50,22 @@ class View:
 class Sessions:
     """Sessions, open and ended."""
 
-    def __init__(self, pump: Pump, store: Store, catalog: Catalog, holds: Holds, audit: Audit) -> None:
+    def __init__(
+        self,
+        pump: Pump,
+        store: Store,
+        catalog: Catalog,
+        holds: Holds,
+        audit: Audit,
+        *,
+        check_admission: Callable[[str], None],
+    ) -> None:
         self._pump = pump
         self._store = store
         self._catalog = catalog
         self._holds = holds
         self._audit = audit
+        self._check_admission = check_admission
         self._locks = Locks()
 
     # For operators
@@ -153,8 +163,9 @@ class Sessions:
 
         Raises:
             NotFoundError: there is none of that name.
-            FailedPreconditionError: it has ended, or the image does not fit.
+            FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
         """
+        self._check_admission(joiner.machine)
         await self._recall(name)
         return self._pump.join(name, joiner)
 
@@ -163,8 +174,9 @@ class Sessions:
 
         Raises:
             NotFoundError: there is no such READY image.
-            FailedPreconditionError: the image does not fit.
+            FailedPreconditionError: the image does not fit, or the machine is held.
         """
+        self._check_admission(joiner.machine)
         find_open = self._pump.dispatcher.find_open
         session = find_open(joiner.machine, image)
         if session is None:

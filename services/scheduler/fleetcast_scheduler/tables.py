@@ -128,3 +128,63 @@ class AuditRow(SQLModel, table=True):
     detail: dict[str, Any] = _json()
     request_id: str = _text(index=True)
     traceparent: str = _text()
+
+
+class MachineRow(SQLModel, table=True):
+    """A machine."""
+
+    __tablename__ = "machine"
+
+    name: str = _text(primary_key=True)
+    display_name: str = _text()
+    state: str = _text()
+    held_reason: str = _text()
+    resembles: str = _text()
+    inventory: dict[str, Any] = _json()
+    variables: dict[str, str] = _json()
+    protected: bool
+    create_time: float = _time()
+    register_time: float | None = _time(nullable=True)
+    edit_count: int = _integer()
+
+
+class MachineIdentifierRow(SQLModel, table=True):
+    """What can tell a machine from others."""
+
+    __tablename__ = "machine_identifier"
+
+    machine: str = _text(primary_key=True)
+    kind: str = _text(primary_key=True)
+    value: str = _text(primary_key=True, index=True)
+
+
+class CollectionRow(SQLModel, table=True):
+    """A collection, without its members."""
+
+    __tablename__ = "collection"
+
+    name: str = _text(primary_key=True)
+    description: str = _text()
+    rule: str = _text()
+    variables: dict[str, str] = _json()
+    protected: bool
+    create_time: float = _time()
+    edit_count: int = _integer()
+
+
+class MembershipRow(SQLModel, table=True):
+    """A member of a collection by name."""
+
+    __tablename__ = "membership"
+
+    collection: str = _text(primary_key=True)
+    machine: str = _text(primary_key=True, index=True)
+
+
+class SettingRow(SQLModel, table=True):
+    """What an operator set for the whole installation."""
+
+    __tablename__ = "setting"
+
+    name: str = _text(primary_key=True)
+    value: dict[str, Any] = _json()

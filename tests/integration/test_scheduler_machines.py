@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleetcast.scheduler.v1 import collection_service_pb2 as collections
+from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
+from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
+from fleetcast_kit.identity import Role
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from tests.integration.scheduler_actors import FakeMachine, FakeSender, Site, open_site
+from tests.integration.test_scheduler import TIMING
+from tests.integration.test_scheduler_operations import refused
+
+STATE = machines.Machine.State
+POLICY = machines.RegistrationPolicy
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(tmp_path, TIMING) as opened:
+        yield opened
+
+
+@pytest.fixture
+def operator(site: Site) -> Any:
+    return MachineServiceStub(site.channel(Role.ADMINISTRATOR, "operator"))
+
+
+@pytest.fixture
+def librarian(site: Site) -> Any:
+    return CollectionServiceStub(site.channel(Role.ADMINISTRATOR, "librarian"))
+
+
+def mac(number: int) -> str:
+    return f"aa:bb:cc:00:00:{number:02x}"
+
+
+async def register(site: Site, number: int, **inventory: Any) -> machines.Machine:
+    stub: Any = MachineServiceStub(site.channel(Role.MACHINE, str(number)))
+    values: dict[str, Any] = {"serial_number": f"S{number}", "mac_addresses": [mac(number)], "model": "OptiPlex"}
+    message = machines.RegisterMachineRequest(
+        display_name=f"pc-{number}", inventory=machines.Inventory(**values | inventory)
+    )
+    answer = await stub.RegisterMachine(message)
+    return answer.machine  # type: ignore[no-any-return]
+
+
+async def create_collection(librarian: Any, name: str, **fields: Any) -> collections.Collection:
+    message = collections.Collection(name=f"collections/{name}", **fields)
+    answer = await librarian.CreateCollection(collections.CreateCollectionRequest(collection=message))
+    return answer.collection  # type: ignore[no-any-return]
+
+
+async def members(librarian: Any, name: str) -> list[str]:
+    found: list[str] = []
+    token = ""
+    while True:
+        request = collections.ListMembersRequest(name=f"collections/{name}", page_size=2, page_token=token)
+        page = await librarian.ListMembers(request)
+        found += [machine.name for machine in page.machines]
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+async def test_an_imported_machine_takes_its_place_when_it_registers(site: Site, operator: Any, librarian: Any) -> None:
+    await create_collection(librarian, "lab")
+    csv = (
+        "display_name,serial_number,mac_addresses,collection,variable:room\n"
+        f"Left,S1,{mac(1)},collections/lab,5\nRight,S2,{mac(2)},,\n"
+    )
+    request = machines.ImportMachinesRequest(csv=csv, request_id="r")
+    made = (await operator.ImportMachines(request)).machines
+    assert [machine.state for machine in made] == [STATE.STATE_EXPECTED] * 2
+    assert list((await operator.ImportMachines(request)).machines) == list(made)
+    again = operator.ImportMachines(machines.ImportMachinesRequest(csv=csv))
+    assert "has the serial number of" in await refused(again)
+    registered = await register(site, 1)
+    assert (registered.name, registered.display_name, registered.state) == ("machines/1", "Left", STATE.STATE_APPROVED)
+    assert dict(registered.variables) == {"room": "5"}
+    assert await members(librarian, "lab") == ["machines/1"]
+    listed = (await operator.ListMachines(machines.ListMachinesRequest())).machines
+    assert [machine.name for machine in listed] == ["machines/1", made[1].name]
+
+
+async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: Site, operator: Any) -> None:
+    await FakeSender(site).connect()
+    await operator.SetRegistrationPolicy(
+        machines.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_HOLD))
+    )
+    held = await register(site, 1)
+    assert (held.state, held.held_reason) == (STATE.STATE_HELD, "is not known")
+    machine = FakeMachine(site, "1")
+    await machine.join(image="images/win11")
+    assert "machines/1 is held" in await refused(machine.hear("assignment"))
+    await site.kill()
+    await site.start()
+    await FakeSender(site).connect()
+    await machine.join(image="images/win11")
+    assert "machines/1 is held" in await refused(machine.hear("assignment"))
+    await operator.ApproveMachine(machines.ApproveMachineRequest(name="machines/1"))
+    await machine.join(image="images/win11")
+    await machine.hear("assignment")
+    assert (await register(site, 1)).state == STATE.STATE_APPROVED
+
+
+async def test_unknown_machines_are_refused_or_collected_by_policy(site: Site, operator: Any, librarian: Any) -> None:
+    await operator.SetRegistrationPolicy(
+        machines.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_REFUSE))
+    )
+    assert "unknown machines are refused here" in await refused(register(site, 1))
+    await create_collection(librarian, "fresh")
+    await operator.SetRegistrationPolicy(
+        machines.SetRegistrationPolicyRequest(policy=POLICY(collection="collections/fresh"))
+    )
+    await register(site, 2)
+    assert await members(librarian, "fresh") == ["machines/2"]
+    in_use = librarian.DeleteCollection(collections.DeleteCollectionRequest(name="collections/fresh"))
+    assert "where unknown machines go" in await refused(in_use)
+
+
+async def test_new_hardware_of_a_registered_machine_is_approved_as_that_machine(
+    site: Site, operator: Any, librarian: Any
+) -> None:
+    await register(site, 1)
+    await create_collection(librarian, "lab")
+    await librarian.AddMembers(collections.AddMembersRequest(name="collections/lab", machines=["machines/1"]))
+    again = await register(site, 2, serial_number="S1", mac_addresses=[mac(1)])
+    assert again.state == STATE.STATE_HELD
+    assert again.resembles == "machines/1"
+    approved = (
+        await operator.ApproveMachine(machines.ApproveMachineRequest(name="machines/2", as_machine="machines/1"))
+    ).machine
+    assert approved.display_name == "pc-1"
+    assert await members(librarian, "lab") == ["machines/2"]
+    gone = operator.GetMachine(machines.GetMachineRequest(name="machines/1"))
+    assert "no machine 'machines/1'" in await refused(gone)
+
+
+async def test_a_collection_has_members_by_name_and_by_rule(site: Site, operator: Any, librarian: Any) -> None:
+    for number in range(1, 6):
+        await register(site, number, memory_bytes=number * 2**30)
+    rule = "machine.memory_bytes >= 4 * 1073741824"
+    made = await create_collection(librarian, "big", rule=rule, variables={"edition": "pro"})
+    assert await members(librarian, "big") == ["machines/4", "machines/5"]
+    await librarian.AddMembers(
+        collections.AddMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
+    )
+    assert await members(librarian, "big") == ["machines/1", "machines/4", "machines/5"]
+    await librarian.RemoveMembers(
+        collections.RemoveMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
+    )
+    assert await members(librarian, "big") == ["machines/4", "machines/5"]
+    edit = collections.Collection(name=made.name, rule="machine.memory_bytes < 0", etag=made.etag)
+    request = collections.UpdateCollectionRequest(collection=edit, update_mask=FieldMask(paths=["rule"]))
+    edited = (await librarian.UpdateCollection(request)).collection
+    assert dict(edited.variables) == {"edition": "pro"}
+    assert await members(librarian, "big") == []
+    assert "changed by somebody else" in await refused(librarian.UpdateCollection(request))
+    filtered = await operator.ListMachines(machines.ListMachinesRequest(filter=rule))
+    assert [machine.name for machine in filtered.machines] == ["machines/4", "machines/5"]
+    unknown = librarian.AddMembers(collections.AddMembersRequest(name="collections/big", machines=["machines/99"]))
+    assert "no machine 'machines/99'" in await refused(unknown)
+    broken = create_collection(librarian, "broken", rule="machine.colour == 'red'")
+    assert "'colour', which a machine does not have" in await refused(broken)
+    await librarian.DeleteCollection(collections.DeleteCollectionRequest(name="collections/big"))
+    assert not (await librarian.ListCollections(collections.ListCollectionsRequest())).collections
+
+
+async def test_a_machine_is_edited_and_removed(site: Site, operator: Any) -> None:
+    await register(site, 1)
+    message = machines.Machine(name="machines/1", protected=True, variables={"room": "7"}, display_name="ignored")
+    request = machines.UpdateMachineRequest(machine=message, update_mask=FieldMask(paths=["protected", "variables"]))
+    edited = (await operator.UpdateMachine(request)).machine
+    assert (edited.protected, dict(edited.variables), edited.display_name) == (True, {"room": "7"}, "pc-1")
+    wrong = machines.UpdateMachineRequest(machine=message, update_mask=FieldMask(paths=["state"]))
+    assert "'state' cannot be changed" in await refused(operator.UpdateMachine(wrong))
+    assert (await register(site, 1)).protected
+    for _ in range(2):
+        await operator.RemoveMachine(machines.RemoveMachineRequest(name="machines/1"))
+    assert not (await operator.ListMachines(machines.ListMachinesRequest())).machines
