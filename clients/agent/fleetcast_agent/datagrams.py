@@ -99,11 +99,18 @@ class GroupSocket:
 
     @property
     def overflow_count(self) -> int:
-        """Datagrams that the system dropped because this socket's buffer was full; 0 where it does not say."""
+        """Datagrams that the system dropped because this socket's buffer was full; 0 where it does not say.
+
+        The kernel counts a coalesced train as one, so the number is that of drops times the mean length of a train.
+        """
         if not _LINUX:
             return 0
         info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
-        return int(struct.unpack_from("=I", info, 4 * _SO_MEMINFO_DROPS)[0]) if len(info) >= 36 else 0
+        if len(info) < 4 * (_SO_MEMINFO_DROPS + 1):
+            return 0
+        drops: int = struct.unpack_from("=I", info, 4 * _SO_MEMINFO_DROPS)[0]
+        mean = self._reader.mean_train if isinstance(self._reader, _CoalescingReader) else 1.0
+        return round(drops * mean)
 
     def _best_reader(self) -> _Reader:
         if _LINUX:
@@ -142,10 +149,10 @@ class _CoalescingReader:
             for level, kind, data in ancillary:
                 if level == _SOL_UDP and kind == _UDP_GRO:
                     size = int.from_bytes(data[:4], sys.byteorder)
-            self._reads += 1
             if size == stride:
                 full, rest = divmod(length, stride)
                 filled += full
+                self._reads += 1
                 self._datagrams += full
                 if rest:
                     others.append(bytes(self._buffer[filled * stride : filled * stride + rest]))
@@ -157,13 +164,14 @@ class _CoalescingReader:
                 ]
         return filled, others
 
+    @property
+    def mean_train(self) -> float:
+        """Datagrams in a read, on average so far."""
+        return self._datagrams / max(1, self._reads)
+
     def is_futile(self) -> bool:
         """Return whether trains turned out to be too short to be worth it."""
-        if self._datagrams < _SEEN_BEFORE_JUDGING:
-            return False
-        short = self._datagrams < _SHORT_TRAIN * self._reads
-        self._reads = self._datagrams = 0
-        return short
+        return self._datagrams >= _SEEN_BEFORE_JUDGING and self.mean_train < _SHORT_TRAIN
 
 
 class _IoVector(ctypes.Structure):
@@ -237,7 +245,8 @@ class _SingleReader:
 
     def __init__(self, source: socket.socket, buffer: memoryview, stride: int) -> None:
         self._socket = source
-        self._rooms = [buffer[slot * stride : (slot + 1) * stride] for slot in range(len(buffer) // stride)]
+        # One byte more than a slot, to tell a longer datagram from one that fits.
+        self._rooms = [buffer[at : at + stride + 1] for at in range(0, len(buffer) - stride, stride)]
         self._stride = stride
 
     def read(self) -> Received:

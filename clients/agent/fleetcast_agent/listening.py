@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -22,8 +25,16 @@ _LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.008
 _BUFFER_SHARE = 8
 """So much of the socket's buffer at most is filled meanwhile, counting what the kernel adds to each datagram."""
 _WAIT_SECONDS = 0.02
+_NICENESS = -5
 _DRAIN_SECONDS = 0.005
 """The socket counts as empty when nothing came for so long: words over TCP overtake datagrams in flight."""
+
+
+def _go_first() -> None:
+    """Prefer this thread to others where the system lets us: it does little, and what it misses is sent again."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class Listener:
@@ -80,6 +91,7 @@ class Listener:
             return
 
     def _run(self) -> None:
+        _go_first()
         try:
             self._receive()
         except Exception as error:

@@ -1,0 +1,172 @@
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleetcast_agent import datagrams
+from fleetcast_agent.datagrams import GroupSocket
+from fleetcast_agent.errors import MulticastError
+from fleetcast_agent.interfaces import find_interface, interface_towards, unfit_for_multicast
+
+GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
+STRIDE, SLOTS = 1448, 200
+UDP_SEGMENT = (17, 103)
+
+
+class Pair:
+    """A group socket on the loopback, and one that sends to it."""
+
+    def __init__(self, group: str, source: str = "", interface_name: str = "lo") -> None:
+        family = socket.AF_INET6 if ":" in group else socket.AF_INET
+        self.buffer = memoryview(bytearray(SLOTS * STRIDE))
+        interface = find_interface(interface_name, family)
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1" if ":" in group else "127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.receiver = GroupSocket(
+            group,
+            port,
+            interface=interface,
+            source_address=source,
+            buffer=self.buffer,
+            stride=STRIDE,
+            receive_buffer_bytes=4 << 20,
+        )
+        self.sender = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6:
+            self.sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface.index)
+        else:
+            self.sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        try:
+            self.sender.connect((group, port))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.receiver.close()
+        self.sender.close()
+
+    def receive(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Return `count` datagrams: those of the size of a slot, and the others."""
+        full, others = list[bytes](), list[bytes]()
+        deadline = time.monotonic() + 5
+        while len(full) + len(others) < count and time.monotonic() < deadline:
+            select.select([self.receiver], [], [], 0.2)
+            filled, odd = self.receiver.receive()
+            full += [bytes(self.buffer[slot * STRIDE : (slot + 1) * STRIDE]) for slot in range(filled)]
+            others += odd
+        return full, others
+
+
+@pytest.fixture(params=["coalescing", "batch", "single"])
+def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    if request.param == "batch":
+        monkeypatch.setattr(datagrams, "_UDP_GRO", 9999)
+    if request.param == "single":
+        monkeypatch.setattr(
+            GroupSocket, "_best_reader", lambda self: datagrams._SingleReader(self._socket, self._buffer, self._stride)
+        )
+    made = Pair(GROUP)
+    yield made
+    made.close()
+
+
+def test_datagrams_of_any_size_arrive_whole_and_apart(pair: Pair) -> None:
+    sent = [bytes([index]) * STRIDE for index in range(60)]
+    marks = [b"m" * 56, b"n" * 40, b"longer" * 400]
+    for index, datagram in enumerate(sent):
+        pair.sender.send(datagram)
+        if index % 25 == 24:
+            pair.sender.send(marks[index // 25])
+    pair.sender.send(marks[2])
+    full, others = pair.receive(len(sent) + len(marks))
+    assert sorted(full) == sent
+    assert sorted(map(len, others))[:2] == [40, 56]
+    assert len(others) == 3
+
+
+def test_trains_arrive_as_their_datagrams_whatever_their_size(pair: Pair) -> None:
+    train = b"".join(bytes([index]) * STRIDE for index in range(40))
+    pair.sender.setsockopt(*UDP_SEGMENT, STRIDE)
+    pair.sender.send(train + b"tail")
+    pair.sender.setsockopt(*UDP_SEGMENT, 100)
+    pair.sender.send(b"s" * 950)
+    full, others = pair.receive(51)
+    assert full == [bytes([index]) * STRIDE for index in range(40)]
+    assert sorted(len(other) for other in others) == [4, 50] + [100] * 9
+
+
+def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "_SEEN_BEFORE_JUDGING", 64)
+    made = Pair(GROUP)
+    try:
+        for _ in range(3):
+            for index in range(64):
+                made.sender.send(bytes([index]) * STRIDE)
+            full, _ = made.receive(64)
+            assert len(full) == 64
+        assert isinstance(made.receiver._reader, datagrams._BatchReader)
+        assert made.receiver.overflow_count == 0
+    finally:
+        made.close()
+
+
+def test_what_the_socket_had_no_room_for_is_counted() -> None:
+    made = Pair(GROUP)
+    try:
+        made.receiver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        for _ in range(500):
+            made.sender.send(bytes(STRIDE))
+        full, _ = made.receive(500)
+        assert 0 < len(full) < 500
+        assert made.receiver.overflow_count == 500 - len(full)
+    finally:
+        made.close()
+
+
+def test_only_the_source_that_was_named_is_heard() -> None:
+    heard, deaf = Pair(GROUP, source="127.0.0.1"), Pair("239.192.88.10", source="127.0.0.2")
+    try:
+        for made in (heard, deaf):
+            made.sender.send(bytes(STRIDE))
+        assert len(heard.receive(1)[0]) == 1
+        select.select([deaf.receiver], [], [], 0.1)
+        assert deaf.receiver.receive() == (0, [])
+    finally:
+        heard.close()
+        deaf.close()
+
+
+def interface_for_ipv6_groups() -> str:
+    """Return an interface with a route for groups; the loopback has none."""
+    for line in Path("/proc/net/ipv6_route").read_text().splitlines():
+        destination, length, *_, name = line.split()
+        if destination.startswith("ff00") and length == "08" and name != "lo":
+            return name
+    pytest.skip("no interface has a route for IPv6 multicast")
+
+
+def test_groups_of_ipv6_are_heard_too() -> None:
+    made = Pair(GROUP6, interface_name=interface_for_ipv6_groups())
+    try:
+        made.sender.send(bytes(STRIDE))
+        assert len(made.receive(1)[0]) == 1
+    finally:
+        made.close()
+
+
+def test_an_address_that_is_no_group_is_refused() -> None:
+    with pytest.raises(MulticastError, match=r"cannot join 10\.0\.0\.1 on lo"):
+        Pair("10.0.0.1")
+
+
+def test_interfaces_are_found_by_name_by_address_and_by_route() -> None:
+    assert find_interface("127.0.0.1", socket.AF_INET).name == "lo"
+    assert find_interface("lo", socket.AF_INET).address == "127.0.0.1"
+    assert interface_towards("localhost", 9, socket.AF_INET).name == "lo"
+    assert unfit_for_multicast(find_interface("lo", socket.AF_INET)) == ""
+    with pytest.raises(MulticastError, match="no interface leads to"):
+        interface_towards("nowhere.invalid", 9, socket.AF_INET)
