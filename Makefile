@@ -26,6 +26,10 @@ $(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh
 	@$(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
+demo: $(SETUP) ## Take real images from files to three disks at once, and prove every byte.
+	@deploy/packages.sh images
+	@$(BIN)/python -m deploy.demo
+
 test: $(SETUP) ## Run every test: unit, integration, end to end (the network lab as root).
 	@deploy/packages.sh lab images
 	$(BIN)/pytest $(PYTEST_FLAGS)

@@ -107,7 +107,7 @@ def test_an_interface_that_does_not_exist_or_takes_no_multicast_is_one_line(
 @pytest.mark.lab
 def test_an_interface_without_multicast_is_one_line(stopped_installation: Installation) -> None:
     name = f"fcd{os.getpid() % 100_000}"
-    subprocess.run(["ip", "link", "add", name, "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
     try:
         subprocess.run(["ip", "link", "set", name, "multicast", "off", "up"], check=True)
         assert f"interface {name} takes no multicast" in refusal(stopped_installation, "--multicast-interface", name)
