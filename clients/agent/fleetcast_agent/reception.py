@@ -139,13 +139,24 @@ class Reception:
             self._early.append(self._raw[slots])
 
     def _take_symbols(self, kind: Kind, slots: Slots) -> None:
-        """Sort symbols of the running pass by window."""
+        """Sort symbols of the running pass by window, each symbol once.
+
+        A repetition in the same batch is taken afterwards: it is the genuine one if the first turns out to be forged.
+        """
         places = (self._places[slots.start : slots.stop] if isinstance(slots, range) else self._places[slots]).astype(
             np.int64
         )
-        if not (places[1:] > places[:-1]).all():
-            places, kept = np.unique(places, return_index=True)
-            slots = _array(slots)[kept]
+        while not (places[1:] > places[:-1]).all():
+            firsts = np.unique(places, return_index=True)[1]
+            rest = np.ones(len(places), np.bool_)
+            rest[firsts] = False
+            self._take_sorted(kind, places[firsts], _array(slots)[firsts])
+            if not rest.any():
+                return
+            places, slots = places[rest], _array(slots)[rest]
+        self._take_sorted(kind, places, slots)
+
+    def _take_sorted(self, kind: Kind, places: NDArray[np.int64], slots: Slots) -> None:
         first, last = int(places[0]) >> 32, int(places[-1]) >> 32
         take = self._take_source if kind is Kind.SOURCE else self._take_parity
         if first == last:
@@ -187,6 +198,7 @@ class Reception:
             symbols, slots, contiguous = symbols[genuine], _array(slots)[genuine], False
             if not len(symbols):
                 return
+            stop = int(symbols[-1]) + 1
         held[slice(start, stop) if contiguous else symbols] = True
         self._count(len(symbols), int(self._counters[int(slots[-1])]))
         self._ring.note_source(window, len(symbols), stop, self._now)

@@ -217,6 +217,53 @@ def test_forged_replayed_and_damaged_datagrams_are_counted_and_change_nothing() 
     assert receiver.reception.counts.rejected_datagram_count > 100
 
 
+def test_a_forged_symbol_never_displaces_the_genuine_one() -> None:
+    image = make_image(13, 80_000)
+    sender, receiver = pair(image)
+    stranger = PassSender(SealKeys(bytes(32), bytes(12), sender.keys.tag), SMALL, image)
+    begin(sender, receiver)
+    stranger.start_pass(receiver.lacking)
+    forged, genuine = list(stranger.source(0)), list(sender.source(0))
+    receiver.receive(datagram for both in zip(forged, genuine, strict=True) for datagram in both)
+    assert receiver.complete
+    assert receiver.reception.counts.rejected_datagram_count == len(forged)
+    assert receiver.reception.counts.absent_datagram_count == 0
+
+
+def test_a_window_is_never_begun_by_a_forged_symbol() -> None:
+    image = make_image(14, 900_000)
+    sender, receiver = pair(image, ring=2)
+    stranger = PassSender(SealKeys(bytes(32), bytes(12), sender.keys.tag), SMALL, image)
+    windows = begin(sender, receiver)
+    stranger.start_pass(receiver.lacking)
+    for window in reversed(range(windows)):
+        receiver.receive(stranger.source(window))
+    for window in range(windows):
+        receiver.receive(sender.source(window))
+    assert receiver.complete
+
+
+@given(st.lists(st.tuples(st.binary(max_size=600), st.integers(0, 3)), max_size=30), st.integers(0, 2**32))
+def test_no_datagram_is_too_strange(parts: list[tuple[bytes, int]], seed: int) -> None:
+    image = make_image(15, 80_000)
+    sender, receiver = pair(image)
+    begin(sender, receiver)
+    stride = receiver.opener.stride
+    genuine = next(sender.source(0))
+    datagrams = []
+    for content, kind in parts:
+        header = genuine[:2] + content[:2].ljust(2, b"\0") + genuine[4:8]
+        datagrams.append(
+            [content, content.ljust(stride, b"x")[:stride], (header + content).ljust(stride)[:stride]][kind % 3]
+        )
+    receiver.receive(datagrams)
+    assert receiver.arrivals == []
+    assert receiver.reception.counts.datagram_count == 0
+    for window in range(sender.layout.window_count):
+        receiver.receive(sender.source(window))
+    assert receiver.complete
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
