@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench.cases import BARE, CASES, OURS
 from tests.bench.peers import installed_peers
 from tests.bench.plots import write_plots
-from tests.bench.report import as_plain, as_text
+from tests.bench.report import as_plain, as_text, write_into
 from tests.bench.run import Bench
 from tests.support.lab import why_unavailable
 
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="measure the further points of the plots; draw them"
     )
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the tables into this document, too")
     arguments = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -47,10 +48,13 @@ def main() -> int:
     tools = arguments.tool or [OURS, BARE, *installed_peers()]
     bench = Bench(tools, size_bytes=size_bytes, run_count=run_count, log_folder=arguments.json.parent / "logs")
     outcome = bench.run(cases)
-    print(as_text(outcome.results, outcome.failures, size_bytes))
+    text = as_text(outcome.results, outcome.failures, size_bytes)
+    print(text)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(as_plain(outcome.results, outcome.failures, size_bytes), indent=1))
     print(f"\nEverything measured is in {arguments.json}.")
+    if arguments.document:
+        write_into(arguments.document, text)
     if arguments.plots:
         print("Plots:", *write_plots(outcome.results, arguments.plots))
     return 1 if any(f": {OURS}: " in failure for failure in outcome.failures) else 0

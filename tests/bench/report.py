@@ -71,6 +71,22 @@ def as_plain(results: Results, failures: Sequence[str], size_bytes: int) -> dict
     }
 
 
+RESULTS_MARK = "<!-- Below this line: written by make bench. -->\n"
+
+
+def write_into(document: Path, text: str) -> None:
+    """Replace everything in a document below `RESULTS_MARK` by the tables.
+
+    Raises:
+        ValueError: the document has no such line.
+    """
+    head, mark, _ = document.read_text().partition(RESULTS_MARK)
+    if not mark:
+        raise ValueError(f"{document} has no line {RESULTS_MARK!r}")
+    facts, tables = text.split("\n\n", 1)
+    document.write_text(f"{head}{mark}\n```\n{facts}\n```\n\n{tables}\n")
+
+
 def _rows(results: Results) -> list[list[str]]:
     def cell(runs: Sequence[Measurement], figure: Callable[[Measurement], float], digits: int) -> str:
         return _spread_text(spread(runs, figure), digits)
