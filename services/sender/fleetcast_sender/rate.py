@@ -16,7 +16,7 @@ _UNKNOWN_LINK_BITS_PER_SECOND = 100_000_000_000
 _LOSS_IGNORED = 0.08
 """Loss beyond what a receiver always has that is taken for congestion: above the 5 % that parity is made for."""
 _OVERFLOW_IGNORED, _OVERFLOW_HEAVY = 0.002, 0.05
-_BUFFER_SHARE = 0.4
+_BUFFER_SHARE = 0.25
 """More than this share of a receiver's socket buffer always filled: it cannot keep up, and will soon lose datagrams."""
 _LEAST_BUFFER_BYTES = 8 << 20
 """Taken for receivers with smaller buffers too: those tell by overflow."""
@@ -145,19 +145,22 @@ class RateController:
 
     def _adjust(self, followed: dict[int, ReceiverPace], actual: float, now: float) -> None:
         factor = min(self._factor(seat, pace) for seat, pace in followed.items())
+        # Above what the own host or link manages there is nothing to gain, and the way back would be longer.
+        usable = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
         if factor < 1:
+            self._automatic = usable
             self._cut(factor, followed, now)
-            return
-        # Somewhat above what the own host manages there is nothing to gain: it would only unlearn the rate.
-        limit = min(max(actual * 1.3, self._automatic), self.link_bits_per_second)
-        if self._starting:
+        elif any(self._is_full(pace) for pace in followed.values()):
+            return  # it catches up: not the time to go faster
+        elif self._starting:
             if now >= self._step_at:
-                self._automatic = min(self._automatic * _START_STEP, limit * _START_STEP, self.link_bits_per_second)
+                self._automatic = min(usable * _START_STEP, self.link_bits_per_second)
                 self._step_at = now + _START_STEP_SECONDS
             self._starting = self._automatic < self.link_bits_per_second
         elif now >= self._step_at:
             near = self._automatic >= _NEAR * self._cut_rate
-            self._automatic = min(self._automatic * (_SLOW_STEP if near else _FAST_STEP), limit)
+            step = _SLOW_STEP if near else _FAST_STEP
+            self._automatic = min(max(usable * step, min(self._automatic, actual * 2)), self.link_bits_per_second)
             self._step_wait = max(self._step_wait * 0.9, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
@@ -191,16 +194,18 @@ class RateController:
             return 0.85
         if pace.backlog_share > 0.8:
             return 0.95
-        if pace.standing_packets * self._datagram_bits > 8 * self._buffer_bytes(pace) * _BUFFER_SHARE:
-            return 0.9
+        if self._is_full(pace) and not pace.draining:
+            return min(max(pace.recent_per_second * self._datagram_bits / self._automatic, 0.5), 0.9)
         loss = pace.loss or 0.0
         if loss - pace.tolerated_loss > _LOSS_IGNORED:
             return self._suspect(seat, pace, loss)
         self._suspects.pop(seat, None)
         return 1.0
 
-    def _buffer_bytes(self, pace: ReceiverPace) -> int:
-        return max(pace.receive_buffer_bytes, _LEAST_BUFFER_BYTES)
+    def _is_full(self, pace: ReceiverPace) -> bool:
+        """Return whether so much stands in a receiver's buffer that it will overflow soon."""
+        buffer_bytes = max(pace.receive_buffer_bytes, _LEAST_BUFFER_BYTES)
+        return pace.standing_packets * self._datagram_bits > 8 * buffer_bytes * _BUFFER_SHARE
 
     def _suspect(self, seat: int, pace: ReceiverPace, loss: float) -> float:
         """Slow down for a loss, unless slowing down has shown that it does not depend on the rate."""

@@ -129,6 +129,11 @@ class ReceiverPace:
         return min((sample.lag for sample in list(self._samples)[-_STANDING_REPORTS:]), default=0)
 
     @property
+    def draining(self) -> bool:
+        """Whether it catches up: what stands in its buffer is due to an earlier rate."""
+        return len(self._samples) > 1 and self._samples[-1].lag < 0.95 * self._samples[-2].lag
+
+    @property
     def recent_per_second(self) -> float:
         """Datagrams that it took a second lately, over the last few reports."""
         first, last = self._samples[max(-4, -len(self._samples))], self._samples[-1]
