@@ -29,9 +29,12 @@ def machine() -> dict[str, str]:
 
 def as_text(results: Results, failures: Sequence[str], size_bytes: int) -> str:
     """Return the tables of all figures, of ratios and of targets."""
+    facts = machine() | {
+        "file": f"{size_bytes / 2**20:.0f} MiB, incompressible",
+        "figures": "median (least - greatest)",
+    }
     parts = [
-        "\n".join(f"{name:10} {value}" for name, value in machine().items()),
-        f"file       {size_bytes / 2**20:.0f} MiB, incompressible; medians (least - greatest)",
+        "\n".join(f"{name:10} {value}" for name, value in facts.items()),
         _table(
             ["case", "tool", "runs", "goodput Mbit/s", "whole s", "sender CPU s/GiB", "receiver CPU s/GiB", "MB"],
             _rows(results),
