@@ -217,3 +217,13 @@ async def test_an_impossible_setting_is_refused_in_one_sentence(
     call = site.operator().CreateSession(messages.CreateSessionRequest(image="images/win11", **request_fields))
     assert part in await refused(call)
     assert not site.catalog.held
+
+
+async def test_a_session_names_its_site_and_the_sender_there_takes_it(site: Site) -> None:
+    for name in ("a", "b"):
+        await FakeSender(site, name, site={"a": "south", "b": "north"}[name]).connect()
+    session = await create(site.operator(), site="north")
+    machine = FakeMachine(site, "1")
+    await machine.join(session=session.name)
+    assert (await machine.hear("assignment")).sender_address == "sender-b:7444"
+    assert (await get(site.operator(), session.name)).site == "north"

@@ -11,7 +11,7 @@ from fleetcast_kit.identity import Role
 from fleetcast_kit.paging import page_size
 from fleetcast_kit.server import Service
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import policy_convert
 from fleetcast_scheduler.positions import decode_position, encode_position
 from fleetcast_scheduler.store import Store
 
@@ -36,7 +36,7 @@ class AuditServicer(AuditServiceServicer):
         entries = [
             messages.AuditEntry(
                 name=row.name,
-                time=convert.timestamp(row.time),
+                time=policy_convert.timestamp(row.time),
                 caller=row.caller,
                 action=row.action,
                 resource=row.resource,

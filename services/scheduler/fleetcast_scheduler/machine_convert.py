@@ -10,7 +10,7 @@ from fleetcast.scheduler.v1 import collection_service_pb2 as collections
 from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast_kit.errors import InvalidArgumentError
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import policy_convert
 from fleetcast_scheduler.domain.collection import Collection, Rule
 from fleetcast_scheduler.domain.machine import (
     Disk,
@@ -93,8 +93,8 @@ def machine_message(machine: Machine) -> machines.Machine:
         ),
         variables=machine.variables,
         protected=machine.protected,
-        create_time=convert.timestamp(machine.create_time),
-        register_time=convert.timestamp(machine.register_time),
+        create_time=policy_convert.timestamp(machine.create_time),
+        register_time=policy_convert.timestamp(machine.register_time),
         etag=str(machine.edit_count),
     )
 
@@ -175,7 +175,7 @@ def collection_message(collection: Collection, named_member_count: int) -> colle
         variables=collection.variables,
         protected=collection.protected,
         named_member_count=named_member_count,
-        create_time=convert.timestamp(collection.create_time),
+        create_time=policy_convert.timestamp(collection.create_time),
         etag=str(collection.edit_count),
     )
 

@@ -12,7 +12,7 @@ from fleetcast_kit.identity import Role
 from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import policy_convert
 from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.domain.sender import Sender
 from fleetcast_scheduler.pump import Pump
@@ -93,8 +93,8 @@ class SenderServicer(SenderServiceServicer):
             connected=sender.connected,
             draining=sender.draining,
             transmissions=[one.name for one in transmissions if one.sender == sender.name and one.state.live],
-            register_time=convert.timestamp(sender.register_time),
-            contact_time=convert.timestamp(self._pump.clock() if sender.connected else sender.contact_time),
+            register_time=policy_convert.timestamp(sender.register_time),
+            contact_time=policy_convert.timestamp(self._pump.clock() if sender.connected else sender.contact_time),
         )
 
 

@@ -17,7 +17,7 @@ from fleetcast_kit.identity import Role
 from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import convert, policy_convert
 from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.session import Session
 from fleetcast_scheduler.positions import decode_position, encode_position
@@ -53,11 +53,12 @@ class SessionServicer(SessionServiceServicer):
         session = await self._sessions.create(
             convert.image_name(request.image),
             SessionEdit(
-                rules=convert.start_rules_of(request.start_rules),
-                rate=convert.rate_of(request.rate),
-                admission=convert.admission_of(request.admission),
-                priority=convert.priority_of(request.priority),
-                slow_policy=convert.slow_policy_of(request.slow_policy),
+                rules=policy_convert.start_rules_of(request.start_rules),
+                rate=policy_convert.rate_of(request.rate),
+                admission=policy_convert.admission_of(request.admission),
+                priority=policy_convert.priority_of(request.priority),
+                slow_policy=policy_convert.slow_policy_of(request.slow_policy),
+                site=request.site[: convert.MAX_SITE_LENGTH],
             ),
             request.request_id,
         )
@@ -152,7 +153,7 @@ class SessionServicer(SessionServiceServicer):
     ) -> messages.ExtendSessionResponse:
         """Moves the end of a session to later."""
         seconds = request.extension.ToMicroseconds() / 1e6
-        if not 0 < seconds <= convert.MAX_DELAY_SECONDS:
+        if not 0 < seconds <= policy_convert.MAX_DELAY_SECONDS:
             raise InvalidArgumentError(
                 f"extension is {seconds:g} s: it must be positive, and 30 days at most", field="extension"
             )

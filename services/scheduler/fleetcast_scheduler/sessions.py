@@ -207,6 +207,7 @@ class Sessions:
                     admission=edit.admission or AdmissionRules(),
                     priority=edit.priority or 0,
                     slow_policy=edit.slow_policy or SlowPolicy(),
+                    site=edit.site or "",
                     traceparent=telemetry.current_traceparent(),
                     request_id=request_id,
                 )

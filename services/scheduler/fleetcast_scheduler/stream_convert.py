@@ -10,7 +10,7 @@ from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.addresses import split_address
 from fleetcast_kit.errors import InvalidArgumentError
 
-from fleetcast_scheduler import convert
+from fleetcast_scheduler import convert, policy_convert
 from fleetcast_scheduler.domain import events
 from fleetcast_scheduler.domain.participant import Joiner, ReceptionTotals
 from fleetcast_scheduler.domain.sender import Registration
@@ -147,10 +147,10 @@ def command_message(command_id: int, command: events.Command) -> registry.ServeS
             response.start.image = command.image
             response.start.group = command.group
             response.start.port = command.port
-            response.start.rate.CopyFrom(convert.rate_message(command.rate))
+            response.start.rate.CopyFrom(policy_convert.rate_message(command.rate))
             response.start.machines.extend(command.machines)
             response.start.traceparent = command.traceparent
-            response.start.slow_policy.CopyFrom(convert.slow_policy_message(command.slow_policy))
+            response.start.slow_policy.CopyFrom(policy_convert.slow_policy_message(command.slow_policy))
         case events.AdmitParticipants(transmission, machines):
             response.admit.transmission = transmission
             response.admit.machines.extend(machines)
@@ -159,7 +159,7 @@ def command_message(command_id: int, command: events.Command) -> registry.ServeS
             response.dismiss.machines.extend(machines)
         case events.SetTransmissionRate(transmission, rate):
             response.set_rate.transmission = transmission
-            response.set_rate.rate.CopyFrom(convert.rate_message(rate))
+            response.set_rate.rate.CopyFrom(policy_convert.rate_message(rate))
         case events.StopTransmission(transmission):
             response.stop.transmission = transmission
     return response

@@ -58,6 +58,7 @@ class SessionRow(SQLModel, table=True):
     admission: dict[str, Any] = _json()
     slow_policy: dict[str, Any] = _json()
     priority: int = _integer()
+    site: str = _text()
     closed: bool
     run: int = _integer()
     revision: int = _integer()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fleetcast_scheduler.domain.events import Assignment, StopTransmission
+from fleetcast_scheduler.domain.participant import ReceptionTotals
 from fleetcast_scheduler.domain.session import SessionState
 from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
 
@@ -132,3 +133,80 @@ def test_after_a_restart_of_both_the_transmission_is_started_anew() -> None:
     (after,) = live(world)
     assert after != before
     assert world.assigned(A)
+
+
+def test_senders_of_the_session_s_site_come_first_whatever_their_load() -> None:
+    world = World()
+    world.connect_sender("senders/a", site="south")
+    world.connect_sender("senders/b", site="north", max_concurrent=2)
+    for number, machine in enumerate(machines(3)):
+        world.open_session(name=f"sessions/{number}", site="north")
+        world.join(machine, session=f"sessions/{number}")
+    world.answer_all()
+    assert len(world.running["senders/b"]) == 2
+    assert len(world.running["senders/a"]) == 1, "another site is better than none"
+
+
+def test_a_session_that_waits_for_a_place_says_its_position_and_an_estimate() -> None:
+    world = World()
+    world.connect_sender(max_concurrent=1)
+    names = [f"sessions/{number}" for number in range(3)]
+    for name, machine in zip(names, machines(3), strict=True):
+        world.open_session(name=name)
+        world.join(machine, session=name)
+        world.advance(1)
+    world.answer_all()
+    for second in range(60):
+        world.now += 1
+        totals = ReceptionTotals(size_bytes=10_000, written_bytes=10 * second)
+        world.dispatcher.progress(names[0], machines(3)[0], totals, world.now)
+    world.advance(20)
+    reasons = [world.session(name).waiting_reason for name in names[1:]]
+    assert reasons[0].endswith("number 1 in the queue, a place is expected in about 16 min")
+    assert reasons[1].endswith("number 2 in the queue")
+    world.open_session(name="sessions/urgent", priority=9)
+    world.join("machines/9", session="sessions/urgent")
+    waiting = [*names[1:], "sessions/urgent"]
+    positions = [world.session(name).waiting_reason.partition("number ")[2][:1] for name in waiting]
+    assert positions == ["2", "3", "1"]
+    world.cancel(names[0])
+    world.answer_all()
+    assert world.state("sessions/urgent") is SessionState.RUNNING
+    assert world.session(names[1]).waiting_reason.partition("number ")[2].startswith("1")
+
+
+def test_a_sender_that_most_machines_cannot_reach_loses_the_session() -> None:
+    world = running_world(*machines(4))
+    world.connect_sender("senders/b")
+    unreachable = world.dispatcher.sender_unreachable
+    for machine in machines(2):
+        unreachable("sessions/one", machine, world.now)
+    world.settle()
+    world.answer_all()
+    assert world.running["senders/a"], "half of them may have a fault of their own"
+    unreachable("sessions/one", machines(3)[2], world.now)
+    world.settle()
+    world.advance(1)
+    world.answer_all()
+    assert world.running == {"senders/a": set(), "senders/b": {"sessions/one/transmissions/2"}}
+
+
+def test_a_lone_sender_that_nobody_reaches_keeps_the_session() -> None:
+    world = running_world(A)
+    world.dispatcher.sender_unreachable("sessions/one", A, world.now)
+    world.settle()
+    world.answer_all()
+    assert world.assigned(A)
+    assert world.running["senders/a"] == {"sessions/one/transmissions/1"}
+
+
+def test_a_failed_transmission_is_tried_with_another_sender() -> None:
+    world = running_world(A)
+    world.connect_sender("senders/b")
+    (name,) = live(world)
+    report = TransmissionReport(name, ReportState.FAILED, TransmissionTotals(), "the disk is broken")
+    world.dispatcher.report_transmission("senders/a", report, world.now)
+    world.settle()
+    world.advance(1)
+    world.answer_all()
+    assert world.running["senders/b"]

@@ -164,12 +164,16 @@ class Dispatcher:
         self.ledger.events.append(MachinesNotified(name, (machine,), farewell(session, participant)))
 
     def sender_unreachable(self, name: str, machine: str, now: float) -> None:
-        """A machine could not reach its sender: it is admitted and assigned anew."""
+        """A machine could not reach its sender: it is admitted and assigned anew, to another one if most cannot."""
         session = self.ledger.sessions[name]
         participant = session.participants[machine]
         participant.contact_time = now
         self.ledger.record(session, participant)
-        if participant.state is ParticipantState.RECEIVING and session.transmission:
+        if participant.state is not ParticipantState.RECEIVING or not session.transmission:
+            return
+        receiving_count = session.counts[ParticipantState.RECEIVING]
+        self._progression.follow(self.pool.unreachable(session.transmission, machine, receiving_count, now), now)
+        if session.transmission:
             self.pool.admit(session.transmission, machine)
 
     # Senders

@@ -25,6 +25,7 @@ class SessionEdit:
     admission: AdmissionRules | None = None
     priority: int | None = None
     slow_policy: SlowPolicy | None = None
+    site: str | None = None
     etag: str = ""
     """If not empty, the edit is made only if nobody made another since."""
 
@@ -117,7 +118,7 @@ class Operations:
         self._edited(session)
 
     def edit(self, session: Session, edit: SessionEdit) -> None:
-        """Changes a session: everything while it waits; rate, priority and admission until it ends.
+        """Changes a session: everything while it waits; rate, priority, site and admission until it ends.
 
         Raises:
             FailedPreconditionError: it is too late for this change.
@@ -149,6 +150,7 @@ class Operations:
         session.admission = session.admission if edit.admission is None else edit.admission
         session.priority = session.priority if edit.priority is None else edit.priority
         session.slow_policy = session.slow_policy if edit.slow_policy is None else edit.slow_policy
+        session.site = session.site if edit.site is None else edit.site
         self._edited(session)
 
     def _dismiss(self, session: Session, participant: Participant, reason: str, now: float) -> None:

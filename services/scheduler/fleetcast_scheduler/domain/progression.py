@@ -13,8 +13,16 @@ from fleetcast_scheduler.domain.events import (
     SessionEnded,
 )
 from fleetcast_scheduler.domain.ledger import Ledger, wake
+from fleetcast_scheduler.domain.outcomes import (
+    CapacityChanged,
+    MachinesAdmitted,
+    Outcome,
+    TransmissionLost,
+    TransmissionResumed,
+)
 from fleetcast_scheduler.domain.participant import Participant, ParticipantState
 from fleetcast_scheduler.domain.policies import EndPolicy, LatePolicy
+from fleetcast_scheduler.domain.queue import ESTIMATE_SECONDS, Precedence, describe, precedence
 from fleetcast_scheduler.domain.session import (
     MAX_FAILURES,
     STEADY_SECONDS,
@@ -25,14 +33,7 @@ from fleetcast_scheduler.domain.session import (
 )
 from fleetcast_scheduler.domain.start_rules import evaluate
 from fleetcast_scheduler.domain.transmission import Transmission
-from fleetcast_scheduler.domain.transmissions import (
-    CapacityChanged,
-    MachinesAdmitted,
-    Outcome,
-    TransmissionLost,
-    TransmissionResumed,
-    Transmissions,
-)
+from fleetcast_scheduler.domain.transmissions import Transmissions
 
 
 class Progression:
@@ -58,10 +59,8 @@ class Progression:
                 self._step(ledger.sessions[name], now)
             self.follow(self._pool.settle(now), now)
 
-    def _precedence(self, name: str) -> tuple[int, float, str]:
-        """Returns the order in which sessions get what is scarce."""
-        session = self._ledger.sessions[name]
-        return -session.priority, session.create_time, name
+    def _precedence(self, name: str) -> Precedence:
+        return precedence(self._ledger.sessions[name])
 
     def follow(self, outcomes: Iterable[Outcome], now: float) -> None:
         """Draws the conclusions from what happened to transmissions."""
@@ -85,6 +84,7 @@ class Progression:
         self._stop(session, now)
         session.state, session.end_time = state, now
         session.idle_time = session.wake_time = None
+        session.starved = False
         session.waiting_reason = ""
         told = session.machines(ParticipantState.WAITING) + session.machines(ParticipantState.RECEIVING)
         outcome = ParticipantState.DISMISSED if dismissal else ParticipantState.FAILED
@@ -207,12 +207,23 @@ class Progression:
             return False
         transmission = self._pool.open(session, machines, now)
         if transmission is None:
-            self._ledger.explain(session, self._pool.refusal())
+            self._starve(session, now)
             return False
-        session.transmission, session.retry_time = transmission.name, None
+        session.transmission, session.retry_time, session.starved = transmission.name, None, False
         self._ledger.explain(session, "")
         self._ledger.record(session)
         return True
+
+    def _starve(self, session: Session, now: float) -> None:
+        """Says that no sender takes a session now, and how long that may last."""
+        if not session.starved:
+            session.starved = True
+            self._ledger.touch_starved()  # those behind it have another place now
+        if not self._pool.connected:
+            self._ledger.explain(session, "waits for a sender: none is connected")
+            return
+        self._ledger.explain(session, describe(session, self._ledger.sessions.values()))
+        wake(session, now + ESTIMATE_SECONDS)
 
     def _stop(self, session: Session, now: float) -> None:
         if session.transmission:
@@ -257,6 +268,7 @@ class Progression:
             if now - lost.transmission.create_time > STEADY_SECONDS:
                 session.failure_count = 0
             session.failure_count += 1
+            session.avoided_sender = lost.transmission.sender
             session.retry_time = now + self._timing.retry * 2 ** (session.failure_count - 1)
             if session.failure_count >= MAX_FAILURES:
                 error = f"{session.failure_count} transmissions in a row failed; the last one: {lost.error}"

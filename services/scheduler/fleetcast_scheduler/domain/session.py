@@ -83,6 +83,8 @@ class Session:
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     slow_policy: SlowPolicy = field(default_factory=SlowPolicy)
     priority: int = 0
+    site: str = ""
+    """Senders of this site come first."""
     closed: bool = False
     """It admits nobody who has not joined before."""
     run: int = 0
@@ -116,6 +118,10 @@ class Session:
     """By machine, in the order of joining."""
     counts: Counter[ParticipantState] = field(default_factory=Counter)
     """Participants in each state."""
+    starved: bool = False
+    """It would send if a sender took it. Not stored."""
+    avoided_sender: str = ""
+    """The sender that failed it last. Not stored."""
     wake_time: float | None = None
     """When to look at it again, if nothing happens before. Not stored."""
     notice_time: float = 0.0

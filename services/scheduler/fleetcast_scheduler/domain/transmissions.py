@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from fleetcast_scheduler.domain.events import (
     AdmitParticipants,
@@ -14,42 +13,20 @@ from fleetcast_scheduler.domain.events import (
     StartTransmission,
     StopTransmission,
 )
+from fleetcast_scheduler.domain.outcomes import (
+    CapacityChanged,
+    MachinesAdmitted,
+    Outcome,
+    TransmissionLost,
+    TransmissionResumed,
+)
 from fleetcast_scheduler.domain.policies import RatePolicy
 from fleetcast_scheduler.domain.sender import Lease, Registration, Sender, choose_lease
 from fleetcast_scheduler.domain.session import Session, Timing
 from fleetcast_scheduler.domain.transmission import ReportState, Transmission, TransmissionReport, TransmissionState
 
-
-@dataclass(frozen=True, slots=True)
-class MachinesAdmitted:
-    """The sender knows these machines: they may be told where to receive."""
-
-    transmission: Transmission
-    machines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TransmissionLost:
-    """A session has no transmission any more; with an `error` the transmission itself failed."""
-
-    session: str
-    transmission: Transmission
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TransmissionResumed:
-    """A sender came back with a transmission that goes on: its machines must be admitted again."""
-
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
-class CapacityChanged:
-    """A sender or a lease became available."""
-
-
-Outcome = MachinesAdmitted | TransmissionLost | TransmissionResumed | CapacityChanged
+UNREACHABLE_SECONDS = 60.0
+"""How long it counts that a machine could not reach its sender."""
 
 
 class Transmissions:
@@ -129,33 +106,37 @@ class Transmissions:
         self.senders[name].draining = draining
         self.changed_senders.add(name)
 
-    def refusal(self) -> str:
-        """Returns why no sender can take a transmission now, in one sentence."""
-        if not any(sender.connected for sender in self.senders.values()):
-            return "waits for a sender: none is connected"
-        return "waits for a sender: all that are connected are busy, drained or have no free group and port"
+    @property
+    def connected(self) -> bool:
+        """True if any sender is there."""
+        return any(sender.connected for sender in self.senders.values())
 
-    def choose_sender(self, avoid: str = "") -> Sender | None:
-        """Returns the least loaded sender with a free place, another than `avoid` if possible; None if all are full."""
+    def choose_sender(self, site: str = "", avoid: str = "") -> Sender | None:
+        """Returns the sender for the next transmission; None if all are full, drained or gone.
+
+        One other than `avoid` comes first, then one of the site, then the least loaded.
+        """
         usable = (name for name, sender in self.senders.items() if sender.connected and not sender.draining)
         loads = dict.fromkeys(usable, 0)
         for transmission in self.transmissions.values():
             if transmission.state.live and transmission.sender in loads:
                 loads[transmission.sender] += 1
+        offers = {name: self.senders[name].registration for name in loads}
         free = [
-            name
-            for name, load in loads.items()
-            if not self.senders[name].registration.max_concurrent
-            or load < self.senders[name].registration.max_concurrent
+            name for name, offer in offers.items() if not offer.max_concurrent or loads[name] < offer.max_concurrent
         ]
-        name = min(free, key=lambda name: (name == avoid, loads[name], name), default=None)
+        name = min(
+            free,
+            key=lambda name: (name == avoid, bool(site) and offers[name].site != site, loads[name], name),
+            default=None,
+        )
         return None if name is None else self.senders[name]
 
     # Transmissions
 
-    def open(self, session: Session, machines: Iterable[str], now: float, avoid: str = "") -> Transmission | None:
+    def open(self, session: Session, machines: Iterable[str], now: float) -> Transmission | None:
         """Returns a new transmission for a session, with a lease, on its way to a sender; None if none can take it."""
-        sender = self.choose_sender(avoid)
+        sender = self.choose_sender(session.site, session.avoided_sender)
         if sender is None:
             return None
         name = f"{session.name}/transmissions/{session.transmission_count + 1}"
@@ -236,6 +217,16 @@ class Transmissions:
         if transmission.rate != rate and sender.connected:
             transmission.rate = rate
             self._issue(sender, SetTransmissionRate(name, rate))
+
+    def unreachable(self, name: str, machine: str, receiving_count: int, now: float) -> list[Outcome]:
+        """A machine cannot reach its sender. If most cannot and there is another, the transmission is given up."""
+        transmission = self.transmissions[name]
+        transmission.unreachable[machine] = now
+        lately_count = sum(now - time < UNREACHABLE_SECONDS for time in transmission.unreachable.values())
+        other = self.choose_sender(avoid=transmission.sender)
+        if 2 * lately_count <= receiving_count or other is None or other.name == transmission.sender:
+            return []
+        return [self._fail(transmission, f"{lately_count} machines cannot reach {transmission.sender}", now)]
 
     # What senders say
 

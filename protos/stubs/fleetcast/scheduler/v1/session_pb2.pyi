@@ -116,6 +116,7 @@ class Session(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     SLOW_POLICY_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -146,6 +147,8 @@ class Session(_message.Message):
     """Sessions with more get a sender first; -100 to 100."""
     closed: _builtins.bool
     """True when it admits no more machines, by an operator or by its rules."""
+    site: _builtins.str
+    """Where its machines stand: senders of this site come first, whatever their load. Empty for no preference."""
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -204,10 +207,11 @@ class Session(_message.Message):
         priority: _builtins.int = ...,
         slow_policy: Global___SlowPolicy | None = ...,
         closed: _builtins.bool = ...,
+        site: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "revision", b"revision", "sender", b"sender", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,12 +34,15 @@ class CreateSessionRequest(_message.Message):
     ADMISSION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     SLOW_POLICY_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """`images/{image}@sha256:{hex}`, or `images/{image}` for the newest READY version, which is pinned."""
     request_id: _builtins.str
     """Makes a retry recognisable. A UUID."""
     priority: _builtins.int
     """Sessions with more get a sender first; -100 to 100."""
+    site: _builtins.str
+    """Where its machines stand: senders of this site come first. Empty for no preference."""
     @_builtins.property
     def start_rules(self) -> _session_pb2.StartRules:
         """When it starts."""
@@ -66,10 +69,11 @@ class CreateSessionRequest(_message.Message):
         admission: _session_pb2.AdmissionRules | None = ...,
         priority: _builtins.int = ...,
         slow_policy: _session_pb2.SlowPolicy | None = ...,
+        site: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "image", b"image", "priority", b"priority", "rate", b"rate", "request_id", b"request_id", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "image", b"image", "priority", b"priority", "rate", b"rate", "request_id", b"request_id", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,7 +438,7 @@ class UpdateSessionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, and of their fields, to take from it."""
+        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, `site`, and of their fields, to take from it."""
 
     def __init__(
         self,
