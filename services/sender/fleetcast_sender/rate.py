@@ -23,8 +23,8 @@ _LEAST_BUFFER_BYTES = 8 << 20
 _SETTLE_SECONDS = 0.25
 """After a cut, until its effect can be seen."""
 _STALE_SECONDS = 1.5
-_NEAR = 0.8
-"""Of the rate at which the last cut was: below, it was too deep a cut and is made good fast."""
+_NEAR, _BEYOND = 0.8, 1.3
+"""Of the rate at the last cut. Below, the cut was too deep and is made good fast; beyond, its cause is gone."""
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
@@ -71,6 +71,7 @@ class RateController:
         self._judge_from = 0.0
         self._step_at = 0.0
         self._step_wait = _STEP_SECONDS
+        self._near_at = 0.0
         self._cut_rate = 0.0
 
     @property
@@ -158,10 +159,12 @@ class RateController:
                 self._step_at = now + _START_STEP_SECONDS
             self._starting = self._automatic < self.link_bits_per_second
         elif now >= self._step_at:
-            near = self._automatic >= _NEAR * self._cut_rate
+            near = _NEAR <= self._automatic / max(self._cut_rate, 1.0) <= _BEYOND
+            if near and now < self._near_at:
+                return
             step = _SLOW_STEP if near else _FAST_STEP
             self._automatic = min(max(usable * step, min(self._automatic, actual * 2)), self.link_bits_per_second)
-            self._step_wait = max(self._step_wait * 0.9, _STEP_SECONDS)
+            self._step_wait = max(self._step_wait * 0.6, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
     def _cut(self, factor: float, followed: dict[int, ReceiverPace], now: float) -> None:
@@ -177,8 +180,9 @@ class RateController:
             self._automatic *= factor
         self._automatic = max(self._automatic, MIN_BITS_PER_SECOND)
         self._judge_from = now + _SETTLE_SECONDS + min(self.lag_seconds(now), 1.0)
-        self._step_wait = min(self._step_wait * 2, 4.0)
-        self._step_at = self._judge_from + self._step_wait
+        self._step_wait = min(self._step_wait * 2, 2.0)
+        self._step_at = self._judge_from + _STEP_SECONDS
+        self._near_at = self._judge_from + self._step_wait
         for pace in self._receivers.values():
             pace.restart()
 

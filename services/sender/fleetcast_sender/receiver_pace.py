@@ -131,7 +131,7 @@ class ReceiverPace:
     @property
     def draining(self) -> bool:
         """Whether it catches up: what stands in its buffer is due to an earlier rate."""
-        return len(self._samples) > 1 and self._samples[-1].lag < 0.95 * self._samples[-2].lag
+        return len(self._samples) > 1 and self._samples[-1].lag < 0.97 * self._samples[0].lag
 
     @property
     def recent_per_second(self) -> float:

@@ -1,0 +1,90 @@
+from statistics import fmean
+
+import pytest
+from fleetcast_sender.rate import RatePolicy
+
+from tests.unit.sender.network_model import NetworkModel
+
+
+def swing(rates: list[float]) -> float:
+    return max(rates) / min(rates) - 1
+
+
+def test_a_link_of_the_sender_that_is_the_bottleneck_is_filled() -> None:
+    model = NetworkModel([9, 9, 9], own_speed=1)
+    model.run(4)
+    assert fmean(model.seen(0.5)) == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.05])
+def test_independent_loss_does_not_slow_the_sender(loss: float) -> None:
+    model = NetworkModel([9, 9, 9], own_speed=1, loss=loss)
+    model.run(4)
+    assert fmean(model.seen(0.5)) == pytest.approx(1, rel=0.02)
+
+
+def test_the_known_rate_of_the_link_is_never_exceeded() -> None:
+    model = NetworkModel([9, 9], link_speed=1)
+    model.run(3)
+    assert max(model.seen(0)) <= 1
+    assert min(model.seen(1)) == 1
+
+
+@pytest.mark.parametrize("lateness", [0.01, 0.1])
+def test_hosts_that_are_the_bottleneck_are_followed_and_lose_almost_nothing(lateness: float) -> None:
+    model = NetworkModel([1.1, 1.15, 1.2, 1.3], lateness_seconds=lateness)
+    model.run(3)
+    lost = sum(model.overflows)
+    model.run(9)
+    assert 0.75 * 1.1 <= fmean(model.seen(3)) <= 1.1
+    assert swing(model.seen(5)) < 0.45
+    assert (sum(model.overflows) - lost) / model.sent < 0.01
+
+
+def test_late_reports_alone_never_slow_the_sender() -> None:
+    model = NetworkModel([9] * 8, own_speed=0.2, lateness_seconds=0.3)
+    model.run(8)
+    assert fmean(model.seen(1)) == pytest.approx(0.2, rel=0.05)
+
+
+def test_a_switch_that_drops_above_its_rate_is_followed() -> None:
+    model = NetworkModel([9, 9, 9], port_speeds=[1, 1, 1], own_speed=5)
+    model.run(10)
+    assert 0.7 < fmean(model.seen(2)) < 1.15
+
+
+def test_one_slow_port_of_four_does_not_slow_the_others_and_is_named() -> None:
+    model = NetworkModel([9] * 4, port_speeds=[0.1, 2, 2, 2], own_speed=3)
+    model.run(10)
+    assert fmean(model.seen(2)) > 1.5
+    assert model.controller.slow == {0}
+
+
+def test_the_policy_to_keep_slow_receivers_follows_them() -> None:
+    model = NetworkModel([0.3, 2, 2, 2])
+    model.controller.follow_slow = True
+    model.run(10)
+    assert fmean(model.seen(5)) < 0.45
+
+
+def test_a_fixed_rate_stays_and_a_ceiling_can_change_while_running() -> None:
+    model = NetworkModel([9, 9], policy=RatePolicy(fixed_bits_per_second=400_000_000))
+    model.run(1)
+    assert set(model.seen(0)) == {0.4}
+    model.controller.policy = RatePolicy(ceiling_bits_per_second=100_000_000)
+    model.run(1)
+    assert max(model.seen(1.01)) == 0.1
+    model.controller.policy = RatePolicy()
+    model.run(2)
+    assert min(model.seen(3)) > 0.3
+
+
+def test_a_host_that_recovers_is_made_use_of_again() -> None:
+    model = NetworkModel([2, 2])
+    model.run(5)
+    model.hosts = [0.5, 0.5]
+    model.run(5)
+    assert fmean(model.seen(8)) < 0.65
+    model.hosts = [2, 2]
+    model.run(10)
+    assert fmean(model.seen(18)) > 1
