@@ -1,3 +1,4 @@
+import os
 import select
 import socket
 import time
@@ -9,6 +10,7 @@ from fleetcast_agent import datagrams
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import find_interface, interface_towards, unfit_for_multicast
+from fleetcast_agent.membership import announce_membership
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
 STRIDE, SLOTS = 1448, 200
@@ -170,3 +172,9 @@ def test_interfaces_are_found_by_name_by_address_and_by_route() -> None:
     assert unfit_for_multicast(find_interface("lo", socket.AF_INET)) == ""
     with pytest.raises(MulticastError, match="no interface leads to"):
         interface_towards("nowhere.invalid", 9, socket.AF_INET)
+
+
+def test_a_membership_is_announced_where_raw_sockets_are_allowed() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("raw sockets need root")
+    assert announce_membership(GROUP, find_interface("lo", socket.AF_INET))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,6 @@ import typer
 from fleetcast_kit import logs, telemetry
 from fleetcast_kit.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
 from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.enrolment import enrol as enrol_machine
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 
 from fleetcast_agent.display import Display, print_summary
@@ -51,8 +49,10 @@ def enrol(
     """Get this machine an identity from a server, once."""
     settings = AgentSettings.load(config=config, state_dir=state_dir)
 
+    from fleetcast_kit.enrolment import enrol as enrol_machine  # noqa: PLC0415 - 50 ms that other commands save
+
     async def run() -> Credentials:
-        return await enrol_machine(server, token, settings.state_dir, socket.gethostname())
+        return await enrol_machine(server, token, settings.state_dir, settings.display_name)
 
     with _tracer.start_as_current_span("enrol"):
         credentials = asyncio.run(run())
@@ -93,6 +93,7 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         output=output,
         image=image.removeprefix("images/"),
         session=session.removeprefix("sessions/"),
+        display_name=settings.display_name,
         state_dir=settings.state_dir,
         multicast_interface=settings.multicast_interface,
         memory_bytes=settings.memory,

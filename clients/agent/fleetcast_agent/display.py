@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fleetcast_kit.rates import format_rate
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fleetcast_agent.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving import ReceiveSummary
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _LINE_SECONDS = 5.0
 
@@ -20,7 +22,6 @@ class Display:
     """Shows a reception on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last_waiting = ""
@@ -39,16 +40,8 @@ class Display:
     def assigned(self, assignment: Assignment) -> None:
         """Begin to show progress."""
         self.noticed(f"receiving {assignment.image.removeprefix('images/')} from {assignment.sender_address}")
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(binary_units=True),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("receiving", total=assignment.size_bytes, rate="")
+        if sys.stderr.isatty():
+            self._progress, self._task = _bar(assignment.size_bytes)
             self._progress.start()
 
     def progressed(self, totals: Totals) -> None:
@@ -63,12 +56,31 @@ class Display:
 
     def noticed(self, sentence: str) -> None:
         """Show a sentence."""
-        self._console.print(sentence, markup=False, soft_wrap=True)
+        if self._progress is not None:
+            self._progress.console.print(sentence, markup=False, soft_wrap=True, highlight=False)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal in order."""
         if self._progress is not None:
             self._progress.stop()
+
+
+def _bar(total_bytes: int) -> tuple[Progress, TaskID]:
+    """Return a progress bar on standard error and its task."""
+    from rich.console import Console  # noqa: PLC0415 - 0.1 s that machines without a terminal save
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    return progress, progress.add_task("receiving", total=total_bytes, rate="")
 
 
 class _Rate:

@@ -20,6 +20,7 @@ from fleetcast_agent.errors import TransmissionError
 from fleetcast_agent.events import ChunkArrived, CodewordCompleted, DeficitsCounted, Event, PassSettled
 from fleetcast_agent.interfaces import Interface
 from fleetcast_agent.listening import Listener
+from fleetcast_agent.membership import announce_membership
 from fleetcast_agent.memory import MemoryPlan
 from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
 from fleetcast_agent.reception import Reception
@@ -73,6 +74,7 @@ class GroupReceiver:
             stride=stride,
             receive_buffer_bytes=memory.receive_buffer_bytes,
         )
+        self._membership = (welcome.group, interface)
         self._past_overflow_count = download.overflow_count
         download.count(self._reception.counts)
         self._listener = Listener(self._socket, self._reception, self._handle_event, slots=slots, stride=stride)
@@ -114,6 +116,10 @@ class GroupReceiver:
     def note_held(self, chunk: int) -> None:
         """Want a chunk no more: it came by unicast."""
         self._listener.post(partial(self._reception.wanted.__setitem__, chunk, False))
+
+    def announce(self) -> None:
+        """Remind switches that this machine is a member of the group."""
+        announce_membership(*self._membership)
 
     def update_overflow(self) -> None:
         """Bring the download's count of overflows up to date."""

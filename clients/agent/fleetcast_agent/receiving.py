@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import socket
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
@@ -55,6 +54,8 @@ class ReceiveRequest:
     """`NAME` or `NAME@sha256:{hex}`; empty if a session is named."""
     session: str = ""
     """Its id; empty if an image is named."""
+    display_name: str = ""
+    """What people see for the machine."""
     state_dir: Path = Path()
     multicast_interface: str = ""
     memory_bytes: int = 0
@@ -151,7 +152,7 @@ class _Receiving:
         return JoinRequest(
             session=f"sessions/{self._request.session}" if self._request.session else "",
             image=f"images/{self._request.image}" if self._request.image else "",
-            display_name=socket.gethostname(),
+            display_name=self._request.display_name,
             no_multicast_reason=self._network.no_multicast_reason,
             target_size_bytes=self._target.size_bytes,
             held_image=self._journal.image,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import ClassVar
 
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_kit.files import write_atomically
 from fleetcast_kit.settings import Settings
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SERVER_FILE = "server.json"
@@ -32,6 +33,8 @@ class AgentSettings(Settings):
     server: str = ""
     """HOST:PORT; empty to use the one that this machine enrolled with."""
     state_dir: Path = default_state_dir()
+    display_name: str = Field(default_factory=socket.gethostname)
+    """What people see; the host name unless it says little, as in a container."""
     multicast_interface: str = ""
     memory: int = 0
     """About how many bytes the process may use; 0 chooses by the machine's memory."""

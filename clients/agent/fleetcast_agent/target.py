@@ -214,7 +214,7 @@ class Target:
         with self._failing():
             os.fsync(self._descriptor)
         self._raise_failure()
-        if self._created:
+        if self._created and sys.platform != "win32":
             sync_directory(self.path.parent)
 
     def close(self) -> None:

@@ -46,6 +46,8 @@ _SILENT_SECONDS = 4.0
 """A pass sends something at least every 20 ms (marks), so silence for so long is no accident."""
 _SILENT_PASS_SECONDS = 0.5
 _GOODBYE_SECONDS = 2.0
+_ANNOUNCE_SECONDS = 60.0
+"""Switches that snoop forget a member after 260 s if nobody queries (RFC 2236): this is four chances to be heard."""
 
 
 async def fetch_chunk_table(channel: grpc.aio.Channel, assignment: Assignment) -> ChunkTable:
@@ -250,8 +252,12 @@ class TransmissionStream:
     # Reports.
 
     async def _report(self) -> None:
+        announced_at = time.monotonic()
         while True:
             await asyncio.sleep(self._report_interval_seconds)
+            if self._group is not None and time.monotonic() - announced_at > _ANNOUNCE_SECONDS:
+                announced_at = time.monotonic()
+                self._group.announce()
             self._sequence += 1
             self._outbox.put_nowait(convert.report_message(self._totals()))
             if self._group is not None:

@@ -1,0 +1,175 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
+from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
+from fleetcast.type.v1 import chunk_table_pb2
+from fleetcast_agent import convert
+from fleetcast_agent.errors import ChunkTableError, TransmissionError
+from fleetcast_agent.messages import Dismissal, DismissalReason, PassPlanned, Welcome
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.agent.transmitting import make_image
+
+IMAGE = make_image(21, 300_000)
+NAME = f"images/office@{IMAGE.manifest.digest}"
+RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
+
+
+def table() -> sender_pb.GetChunkTableResponse:
+    return sender_pb.GetChunkTableResponse(
+        size_bytes=300_000,
+        chunk_size_bytes=65536,
+        table=chunk_table_pb2.ChunkTable(
+            digests=IMAGE.manifest.digests.tobytes(),
+            stored_size_bytes=IMAGE.sizes.tolist(),
+            encodings=[ZSTD if zstd else RAW for zstd in IMAGE.zstd],
+        ),
+    )
+
+
+def welcome(**changes: Any) -> sender_pb.ReceiveResponse:
+    geometry = sender_pb.Geometry(symbol_bytes=1408, codeword_symbols=1000, window_codewords=32)
+    fields: dict[str, Any] = {
+        "group": "239.192.1.1",
+        "port": 64000,
+        "transmission_tag": 7,
+        "key": bytes(32),
+        "initialization_vector": bytes(12),
+        "geometry": geometry,
+        "report_interval_milliseconds": 200,
+    }
+    return sender_pb.ReceiveResponse(welcome=sender_pb.ReceiverWelcome(**(fields | changes)))
+
+
+def test_a_table_that_gives_the_digest_is_taken() -> None:
+    taken = convert.chunk_table_of([table()], NAME)
+    assert taken.stored_size_bytes.tolist() == IMAGE.sizes.tolist()
+    assert taken.compressed.tolist() == IMAGE.zstd.tolist()
+
+
+def _flip_digest(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.digests = b"\1" + message.table.digests[1:]
+
+
+def _cut_digests(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.digests = message.table.digests[:-1]
+
+
+def _resize(message: sender_pb.GetChunkTableResponse) -> None:
+    message.size_bytes += 1
+
+
+def _huge_chunk(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.stored_size_bytes[0] = 1 << 40
+
+
+def _negative_chunk(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.stored_size_bytes[0] = -1
+
+
+def _strange_encoding(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.encodings[0] = chunk_table_pb2.CHUNK_ENCODING_UNSPECIFIED
+
+
+def _wrong_row(message: sender_pb.GetChunkTableResponse) -> None:
+    message.table.first_chunk = 3
+
+
+@pytest.mark.parametrize(
+    "spoil", [_flip_digest, _cut_digests, _resize, _huge_chunk, _negative_chunk, _strange_encoding, _wrong_row]
+)
+def test_a_table_that_cannot_be_true_is_refused(spoil: Callable[[sender_pb.GetChunkTableResponse], None]) -> None:
+    message = table()
+    spoil(message)
+    with pytest.raises(ChunkTableError, match="chunk table"):
+        convert.chunk_table_of([message], NAME)
+
+
+def test_no_table_is_refused() -> None:
+    with pytest.raises(ChunkTableError, match="empty"):
+        convert.chunk_table_of([], NAME)
+
+
+def test_a_welcome_has_what_is_needed_to_hear() -> None:
+    taken = convert.from_sender(welcome(), 5)
+    assert isinstance(taken, Welcome)
+    assert taken.keys is not None
+    assert (taken.group, taken.port, taken.keys.tag) == ("239.192.1.1", 64000, 7)
+    assert taken.report_interval_seconds == 0.2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"key": bytes(31)},
+        {"initialization_vector": b""},
+        {"transmission_tag": 1 << 32},
+        {"transmission_tag": -1},
+        {"port": 0},
+        {"port": 65536},
+        {"geometry": sender_pb.Geometry()},
+        {"geometry": sender_pb.Geometry(symbol_bytes=1408, codeword_symbols=1000, window_codewords=1 << 30)},
+        {
+            "geometry": sender_pb.Geometry(
+                symbol_bytes=1408, codeword_symbols=10, window_codewords=1, parity_symbols=4, codec="unknown"
+            )
+        },
+    ],
+)
+def test_a_welcome_that_cannot_be_used_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(TransmissionError):
+        convert.from_sender(welcome(**changes), 5)
+
+
+def test_a_plan_of_another_image_is_refused() -> None:
+    chunks = convert.chunk_set_message(np.ones(6, np.bool_))
+    message = sender_pb.ReceiveResponse(plan=sender_pb.PassPlan(chunks=chunks, **{"pass": 1}))
+    assert isinstance(convert.from_sender(message, 6), PassPlanned)
+    with pytest.raises(TransmissionError, match="6 chunks, the image has 5"):
+        convert.from_sender(message, 5)
+
+
+def test_an_unknown_reason_of_dismissal_is_a_failure() -> None:
+    message = scheduler_pb.ParticipateResponse(dismissal=scheduler_pb.Dismissal(detail="why"))
+    assert convert.from_scheduler(message) == Dismissal(DismissalReason.SESSION_FAILED, "why")
+
+
+@given(st.binary(max_size=200), st.integers(1, 100))
+def test_whatever_a_sender_says_is_understood_or_refused(content: bytes, chunk_count: int) -> None:
+    try:
+        message = sender_pb.ReceiveResponse.FromString(content)
+    except DecodeError:
+        return
+    try:
+        convert.from_sender(message, chunk_count)
+    except TransmissionError:
+        return
+
+
+@given(st.binary(max_size=200))
+def test_whatever_a_table_is_it_is_true_or_refused(content: bytes) -> None:
+    try:
+        messages = [sender_pb.GetChunkTableResponse.FromString(content)]
+    except DecodeError:
+        return
+    with pytest.raises(ChunkTableError):
+        convert.chunk_table_of(messages, NAME)
+
+
+@given(st.integers(0, 2), st.integers(0, 400), st.binary(min_size=1, max_size=8))
+def test_a_damaged_frame_never_passes(chunk: int, at: int, damage: bytes) -> None:
+    taken = convert.chunk_table_of([table()], NAME)
+    chunk = int(np.flatnonzero(~IMAGE.manifest.zero)[chunk % 2])
+    stored = bytearray(IMAGE.stored[chunk])
+    at %= len(stored)
+    before = bytes(stored)
+    stored[at : at + len(damage)] = damage
+    content = taken.prove(chunk, bytes(stored))
+    expected = IMAGE.content[chunk * 65536 : (chunk + 1) * 65536]
+    assert content is None or bytes(content) == expected
+    assert bytes(taken.prove(chunk, before) or b"") == expected
