@@ -131,22 +131,22 @@ def _deploy(site: Installation, machines: list[Machine], image: Input) -> list[P
 
 
 def _closing_table(proofs: list[Proof]) -> Table:
-    numbers = ("seconds", "goodput", "multicast", "unicast", "lost")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("machine", "image", *numbers, "identical", "checked"):
+    numbers = ("time", "goodput", "multicast", "unicast", "lost")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in ("machine", "image", *numbers, "proven"):
         table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
     for proof in proofs:
         summary = proof.summary
         table.add_row(
             proof.machine,
             proof.image.name,
-            f"{summary['seconds']:.1f}",
+            f"{summary['seconds']:.1f} s",
             format_rate(summary["goodput_bits_per_second"]),
             _megabytes(summary["multicast_bytes"]),
             _megabytes(summary["unicast_bytes"]),
             str(summary["lost_datagram_count"] + summary["overflow_datagram_count"]),
-            "every byte" if proof.identical else "NO",
-            f"{proof.image.check_title}: {proof.complaint or 'clean'}",
+            f"{'identical' if proof.identical else 'DIFFERENT'}, "
+            f"{proof.image.check_title} {proof.complaint or 'clean'}",
             style="" if proof.holds else "bold red",
         )
     return table

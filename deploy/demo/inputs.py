@@ -90,7 +90,7 @@ def make_ext4(tree: Path, file: Path) -> Input:
         capture_output=True,
     )
     fsck = require_tool("e2fsck", "e2fsprogs")
-    return Input("demo-ext4", "ext4 file system", file, (fsck, "-fn"), "e2fsck -fn")
+    return Input("ext4", "file system", file, (fsck, "-fn"), "e2fsck")
 
 
 def make_wim(tree: Path, file: Path) -> Input | None:
@@ -103,4 +103,4 @@ def make_wim(tree: Path, file: Path) -> Input | None:
         check=True,
         capture_output=True,
     )
-    return Input("demo-wim", "WIM file", file, (wimlib, "verify"), "wimlib-imagex verify")
+    return Input("wim", "Windows imaging file", file, (wimlib, "verify"), "wimlib")

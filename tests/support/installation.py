@@ -50,6 +50,11 @@ class Machine:
         """The agent's state."""
         return self.directory / "state"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes find in their environment besides the installation's."""
+        return {"FLEETCAST_DISPLAY_NAME": self.name}
+
 
 @dataclass
 class Reception:
@@ -225,7 +230,7 @@ class Installation:
             command = [str(BIN / "fleetcast-agent"), "enrol", "--server", self.address, "--token", token]
             command += ["--state-dir", str(machine.state_directory)]
             log = machine.directory / "enrol.log"
-            started.append((machine, log, self.start(command, place=machine.place, stdout=log, stderr=log)))
+            started.append((machine, log, self._start_agent(machine, command, log, log)))
         for machine, log, process in started:
             if process.wait(START_SECONDS):
                 raise ProcessFailedError(f"{machine.name} could not enrol:\n{tail(log)}")
@@ -240,7 +245,7 @@ class Installation:
         target = ["--session", session] if session else ["--image", image]
         command = [str(BIN / "fleetcast-agent"), "receive", *target, "--output", str(output), "--json"]
         command += ["--state-dir", str(machine.state_directory), *flags]
-        process = self.start(command, place=machine.place, stdout=stdout, stderr=stderr)
+        process = self._start_agent(machine, command, stdout, stderr)
         reception = Reception(process, output, stdout, stderr)
         machine.receptions.append(reception)
         return reception
@@ -250,6 +255,7 @@ class Installation:
         command: Sequence[str],
         *,
         place: Place = HERE,
+        environment: Mapping[str, str] | None = None,
         stdin: int = subprocess.DEVNULL,
         stdout: Path | None = None,
         stderr: Path | None = None,
@@ -258,7 +264,7 @@ class Installation:
         with _opened(stdout) as out, _opened(stderr) as log:
             process = subprocess.Popen(
                 place(command),
-                env=self.environment,
+                env=self.environment | dict(environment or {}),
                 stdin=stdin,
                 stdout=out,
                 stderr=log,
@@ -266,6 +272,11 @@ class Installation:
             )
         self._processes.append(process)
         return process
+
+    def _start_agent(
+        self, machine: Machine, command: Sequence[str], stdout: Path, stderr: Path
+    ) -> subprocess.Popen[bytes]:
+        return self.start(command, place=machine.place, environment=machine.environment, stdout=stdout, stderr=stderr)
 
     def _running_server(self) -> subprocess.Popen[bytes]:
         if self._server is None:
