@@ -2,6 +2,7 @@
 
 import json
 import signal
+import statistics
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -90,12 +91,16 @@ class Fleetcast:
             seconds=seconds,
             wall_seconds=ended_at - started_at,
             sender_cpu_seconds=sender_cpu_seconds,
-            receiver_cpu_seconds=[meter.cpu_seconds for meter in meters],
+            receiver_cpu_seconds=[float(summary["cpu_seconds"]) for summary in summaries],
             receiver_peak_memory_bytes=[meter.peak_memory_bytes for meter in meters],
             wire_bytes=self._lab.sent_bytes(self._lab.sender) - sent_before,
             extra={
                 "undisturbed_seconds": undisturbed_seconds,
                 "unicast_bytes": sum(float(summary["unicast_bytes"]) for summary in summaries),
+                "receiver_start_cpu_seconds": statistics.fmean(
+                    meter.cpu_seconds - float(summary["cpu_seconds"])
+                    for meter, summary in zip(meters, summaries, strict=True)
+                ),
             },
         )
 

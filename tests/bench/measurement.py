@@ -20,6 +20,7 @@ class Measurement:
     """From the sender's start, everything set up, to the last receiver done."""
     sender_cpu_seconds: float
     receiver_cpu_seconds: Sequence[float]
+    """Of each receiver's process; of fleetcast's agents from the assignment on, their start is in `extra`."""
     receiver_peak_memory_bytes: Sequence[int]
     wire_bytes: int
     """Bytes of the frames that left the sender."""

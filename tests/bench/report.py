@@ -36,7 +36,17 @@ def as_text(results: Results, failures: Sequence[str], size_bytes: int) -> str:
     parts = [
         "\n".join(f"{name:10} {value}" for name, value in facts.items()),
         _table(
-            ["case", "tool", "runs", "goodput Mbit/s", "whole s", "sender CPU s/GiB", "receiver CPU s/GiB", "MB"],
+            [
+                "case",
+                "tool",
+                "runs",
+                "goodput Mbit/s",
+                "whole s",
+                "sender CPU s/GiB",
+                "receiver CPU s/GiB",
+                "start CPU s",
+                "MB",
+            ],
             _rows(results),
         ),
     ]
@@ -103,6 +113,7 @@ def _rows(results: Results) -> list[list[str]]:
             cell(runs, lambda run: run.wall_seconds, 1),
             cell(runs, lambda run: run.sender_cpu_seconds_per_gib, 1),
             cell(runs, lambda run: run.receiver_cpu_seconds_per_gib, 1),
+            cell(runs, lambda run: run.extra["receiver_start_cpu_seconds"], 1) if tool == OURS else "-",
             f"{max(run.peak_memory_bytes for run in runs) / 1e6:.0f}",
         ]
         for case in CASES
