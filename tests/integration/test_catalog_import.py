@@ -34,7 +34,7 @@ from tests.support.trust import NAMES
 from tests.support.wimfile import WimFile
 
 CHUNK = 1 << 20
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 _random = random.Random(2)
 DATA = _random.randbytes(2 * CHUNK)
 DISK = DATA + bytes(3 * CHUNK) + b"configuration " * 80_000
@@ -121,7 +121,7 @@ async def test_a_compressed_disk_is_imported_as_its_content(catalog: CatalogSite
 
 @needs_qemu
 @VIRTUAL_DISKS
-@pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
+@pytest.mark.parametrize("suffix", ["", "zst"])
 async def test_a_virtual_disk_is_imported_as_the_raw_disk_it_describes(
     catalog: CatalogSite, work: Path, kind: str, suffix: str
 ) -> None:
@@ -161,7 +161,7 @@ async def test_a_stream_optimized_vmdk_is_one_too(catalog: CatalogSite, work: Pa
         (("--solid",), image_pb2.IMAGE_FORMAT_ESD),
     ],
 )
-@pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
+@pytest.mark.parametrize("suffix", ["", "xz"])
 async def test_a_wim_is_kept_as_the_file_it_is_and_its_images_are_listed(
     catalog: CatalogSite, work: Path, options: tuple[str, ...], image_format: int, suffix: str
 ) -> None:
@@ -177,7 +177,7 @@ async def test_a_wim_is_kept_as_the_file_it_is_and_its_images_are_listed(
 
 
 @needs_wimlib
-@pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
+@pytest.mark.parametrize("suffix", ["", "gz"])
 async def test_a_wim_that_contradicts_its_own_integrity_table_is_refused(
     catalog: CatalogSite, work: Path, suffix: str
 ) -> None:
@@ -345,7 +345,7 @@ async def test_a_file_that_changes_while_it_is_read_is_refused(catalog: CatalogS
 async def endless_upload(spec: messages.ImportImageRequest) -> AsyncIterator[messages.ImportImageRequest]:
     yield spec
     while True:
-        yield data_request(_random.randbytes(CHUNK))
+        yield data_request(os.urandom(CHUNK))
 
 
 async def test_an_upload_that_is_cancelled_leaves_nothing_and_can_be_repeated(catalog: CatalogSite) -> None:

@@ -82,7 +82,7 @@ class _Decompressed(Source):
         """Does what `_read` does; may let the decompressor's own errors out."""
 
     def _cut_short(self) -> ImageFileError:
-        return truncated(f"its {self._container} data end after {self._source.position_bytes} bytes in the middle")
+        return truncated(f"its {self._container} data break off after {self._source.position_bytes} bytes")
 
     def _too_demanding(self) -> ImageFileError:
         return ImageFileError(

@@ -15,8 +15,8 @@ from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fleetcast_catalog.chunktable import ChunkTable
-from fleetcast_catalog.domain import Hold, Image, ImageFormat, ImageName, ImageState, WimImage
-from fleetcast_catalog.tables import ChunkTableRow, DeletionRow, HoldRow, ImageRow
+from fleetcast_catalog.domain import Hold, Image, ImageName, ImageState, WimImage
+from fleetcast_catalog.tables import ChunkTableRow, DeletionRow, HoldRow, ImageRow, image_of
 
 _REMEMBER_DELETIONS = timedelta(days=1)
 
@@ -54,7 +54,7 @@ class ImageStore:
         async with self._deciding, self._database.session() as session:
             session.add(row)
             await session.flush()
-        return _image(row)
+        return image_of(row)
 
     async def publish(self, importing: Image, new: NewVersion, now: datetime) -> Image:
         """Turns a CREATING version into the READY one with this content, in one transaction.
@@ -134,13 +134,13 @@ class ImageStore:
         async with self._database.session(reads_only=True) as session:
             rows = (await session.exec(query)).all()
             holders = await _holders(session, [row.id for row in rows])
-            return [_image(row, holders.get(row.id, ())) for row in rows]
+            return [image_of(row, holders.get(row.id, ())) for row in rows]
 
     async def in_states(self, *states: ImageState) -> list[Image]:
         """Returns all versions in the given states, invisible ones too."""
         async with self._database.session(reads_only=True) as session:
             rows = (await session.exec(select(ImageRow).where(col(ImageRow.state).in_(states)))).all()
-            return [_image(row) for row in rows]
+            return [image_of(row) for row in rows]
 
     async def table(self, image: Image) -> ChunkTable:
         """Returns the chunk table of a version.
@@ -237,7 +237,7 @@ class ImageStore:
                 .where(col(HoldRow.holder).startswith(holder_prefix, autoescape=True))
                 .order_by(col(HoldRow.holder), col(ImageRow.id))
             )
-            return [Hold(_image(row).name, hold.holder) for row, hold in (await session.exec(query)).all()]
+            return [Hold(image_of(row).name, hold.holder) for row, hold in (await session.exec(query)).all()]
 
 
 def _visible() -> Any:
@@ -281,7 +281,7 @@ async def _holders(session: AsyncSession, image_ids: Iterable[int | None]) -> di
 
 
 async def _with_holders(session: AsyncSession, row: ImageRow) -> Image:
-    return _image(row, (await _holders(session, [row.id])).get(row.id, ()))
+    return image_of(row, (await _holders(session, [row.id])).get(row.id, ()))
 
 
 async def _put_table(session: AsyncSession, image: Image, packed: bytes) -> None:
@@ -291,29 +291,3 @@ async def _put_table(session: AsyncSession, image: Image, packed: bytes) -> None
 async def _remove(session: AsyncSession, image_id: int) -> None:
     await session.exec(delete(ChunkTableRow).where(col(ChunkTableRow.image_id) == image_id))
     await session.exec(delete(ImageRow).where(col(ImageRow.id) == image_id))
-
-
-def _image(row: ImageRow, holders: Iterable[str] = ()) -> Image:
-    if row.id is None:
-        raise ValueError("a row without id was never stored")
-    wim_images = (WimImage(**image | {"languages": tuple(image["languages"])}) for image in json.loads(row.wim_images))
-    return Image(
-        id=row.id,
-        image=row.image,
-        version=row.version,
-        state=ImageState(row.state),
-        format=ImageFormat(row.format),
-        source_file=row.source_file,
-        create_time=row.create_time,
-        size_bytes=row.size_bytes,
-        chunk_size_bytes=row.chunk_size_bytes,
-        chunk_count=row.chunk_count,
-        zero_chunk_count=row.zero_chunk_count,
-        stored_bytes=row.stored_bytes,
-        added_bytes=row.added_bytes,
-        ready_time=row.ready_time,
-        verify_time=row.verify_time,
-        damaged_chunk_count=row.damaged_chunk_count,
-        wim_images=tuple(wim_images),
-        holders=tuple(holders),
-    )

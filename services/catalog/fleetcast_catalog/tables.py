@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
+
+from fleetcast_catalog.domain import Image, ImageFormat, ImageState, WimImage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -76,3 +80,30 @@ class DeletionRow(SQLModel, table=True):
     request_id: str = Field(primary_key=True)
     reclaimed_bytes: int = Field(sa_type=sa.BigInteger)
     create_time: datetime = Field(sa_type=_Instant)
+
+
+def image_of(row: ImageRow, holders: Iterable[str] = ()) -> Image:
+    """Returns the version in a row that has been stored."""
+    if row.id is None:
+        raise ValueError("a row without id was never stored")
+    wim_images = (WimImage(**image | {"languages": tuple(image["languages"])}) for image in json.loads(row.wim_images))
+    return Image(
+        id=row.id,
+        image=row.image,
+        version=row.version,
+        state=ImageState(row.state),
+        format=ImageFormat(row.format),
+        source_file=row.source_file,
+        create_time=row.create_time,
+        size_bytes=row.size_bytes,
+        chunk_size_bytes=row.chunk_size_bytes,
+        chunk_count=row.chunk_count,
+        zero_chunk_count=row.zero_chunk_count,
+        stored_bytes=row.stored_bytes,
+        added_bytes=row.added_bytes,
+        ready_time=row.ready_time,
+        verify_time=row.verify_time,
+        damaged_chunk_count=row.damaged_chunk_count,
+        wim_images=tuple(wim_images),
+        holders=tuple(holders),
+    )
