@@ -158,6 +158,7 @@ class Site:
     image: StoredImage
     directory: Path
     transmission: str = "sessions/1/transmissions/1"
+    interface: str = "lo"
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     @property
@@ -165,7 +166,12 @@ class Site:
         return f"images/test@{self.image.manifest.digest}"
 
     async def start(
-        self, *machines: str, group: str = GROUP, port: int = PORT, transmission: str = "", **rate: int
+        self,
+        *machines: str,
+        group: str = GROUP,
+        port: int = PORT,
+        transmission: str = "",
+        fixed_bits_per_second: int = 0,
     ) -> str:
         """Have a transmission started; return the error."""
         return await self.scheduler.command(
@@ -175,7 +181,7 @@ class Site:
                     image=self.image_name,
                     group=group,
                     port=port,
-                    rate=session_pb2.RatePolicy(**rate),
+                    rate=session_pb2.RatePolicy(fixed_bits_per_second=fixed_bits_per_second),
                     machines=[f"machines/{machine}" for machine in machines],
                 )
             )
@@ -205,12 +211,12 @@ class Site:
         )
         table = await fetch_chunk_table(channel, assignment)
         path = self.directory / f"{machine}.img"
-        network = Network("lo")
+        network = Network(self.interface)
         if unicast:
             network.no_multicast_reason = "the test wants unicast"
-        download = await Download.open(
-            self.image_name, table, Target(path), Journal(self.directory / f"{machine}-journal", path)
-        )
+        target = Target(path)
+        journal = Journal(self.directory / f"{machine}-journal", path)
+        download = await Download.open(self.image_name, table, target, journal)
         try:
             await TransmissionStream(
                 channel,
@@ -224,6 +230,7 @@ class Site:
         finally:
             self.totals = download.totals()
             await download.close(keep=True)
+            target.close()
         return path.read_bytes()
 
 

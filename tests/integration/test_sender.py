@@ -1,4 +1,7 @@
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -48,12 +51,20 @@ async def test_chunks_come_from_a_catalog_on_another_host_once(tmp_path: Path) -
         assert site.catalog.read_chunk_count == read
 
 
-async def test_a_group_of_ipv6_works_the_same(tmp_path: Path) -> None:
-    async with running_site(tmp_path) as site:
-        assert await site.start("a", "b", group="ff05::f1ee:4001") == ""
-        contents = await asyncio.gather(site.receive("a"), site.receive("b"))
-        assert set(contents) == {site.image.content}
+async def test_machines_are_served_in_a_slower_group_of_their_own(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", "b", "c", fixed_bits_per_second=100_000_000)
+        others = asyncio.gather(site.receive("a"), site.receive("b"))
+        slow = asyncio.create_task(site.receive("c"))
+        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
+        await asyncio.sleep(0.3)
+        site.sender.transmissions.running[site.transmission].separate("machines/c")
+        with pytest.raises(SenderLostError, match="slower group"):
+            await slow
+        assert await site.receive("c") == site.image.content
         assert site.totals.multicast_bytes > 0
+        assert set(await others) == {site.image.content}
+        assert await site.stop() == ""
 
 
 async def test_a_reserved_group_is_refused(tmp_path: Path) -> None:
@@ -127,6 +138,17 @@ async def test_a_machine_that_joins_late_gets_what_it_missed(tmp_path: Path) -> 
         first = asyncio.create_task(site.receive("a"))
         await asyncio.sleep(2.6)
         assert set(await asyncio.gather(first, site.receive("b"))) == {site.image.content}
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace: needs root")
+def test_a_group_of_ipv6_works_the_same() -> None:
+    # A namespace of its own has an interface for IPv6 multicast whatever the host has.
+    script = Path(__file__).with_name("sender_over_ipv6.py")
+    command = ["unshare", "--net", sys.executable, "-W", "error", str(script)]
+    ended = subprocess.run(command, cwd=script.parents[2], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "received by multicast"
 
 
 async def test_several_transmissions_at_once(tmp_path: Path) -> None:

@@ -17,12 +17,11 @@ from . import convert
 from .catalog import Catalog, ChunkCache, RemoteChunks
 from .control import Control
 from .geometry_choice import GeometryOverrides
-from .groups import parse_group
-from .interfaces import Interface, find_interface
+from .groups import SpareGroups, parse_group, split_range
+from .interfaces import Interface, IPAddress, find_interface
 from .lane import Outlet
 from .link import Link
-from .policy import TransmissionPolicy
-from .pump import SlowPolicy
+from .policy import SlowPolicy, TransmissionPolicy
 from .servicer import Transmissions, transmission_service
 from .settings import SenderSettings
 from .source import ChunkSource, ChunkTable, LocalChunks
@@ -45,8 +44,10 @@ class SenderApp:
         self._unicast = UnicastReader()
         self.services = [transmission_service(self._transmissions, self._unicast)]
         """What a server serves. They answer once the server listens."""
-        self._groups = _group_range(settings, interface)
-        self._outlet = _outlet(settings, interface)
+        first, last = _group_range(settings, interface)
+        border, spare = split_range(first, last)
+        self._groups = str(first), str(border)
+        self._outlet = _outlet(settings, interface, spare)
         self._channels: list[grpc.aio.Channel] = []
         self._catalog: Catalog | None = None
         self._cache: ChunkCache | None = None
@@ -57,6 +58,11 @@ class SenderApp:
     def interface(self) -> Interface:
         """The interface that multicast leaves by."""
         return self._interface
+
+    @property
+    def transmissions(self) -> Transmissions:
+        """Those that run."""
+        return self._transmissions
 
     async def start(self, *, scheduler: str, catalog: str, address: str, credentials: Credentials) -> None:
         """Register at `scheduler` (HOST:PORT) and take orders; neither it nor `catalog` need be there yet.
@@ -148,7 +154,7 @@ async def open_sender(settings: SenderSettings) -> SenderApp:
     return SenderApp(settings, await asyncio.to_thread(find_interface, settings.interface))
 
 
-def _outlet(settings: SenderSettings, interface: Interface) -> Outlet:
+def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) -> Outlet:
     return Outlet(
         interface,
         Link(settings.link_bits_per_second or interface.link_bits_per_second),
@@ -158,10 +164,11 @@ def _outlet(settings: SenderSettings, interface: Interface) -> Outlet:
         policy=TransmissionPolicy(unicast_receiver_count=settings.unicast_receivers),
         slow=SlowPolicy(settings.slow_policy, settings.slow_threshold),
         overrides=GeometryOverrides(symbol_bytes=settings.symbol_bytes),
+        spare_groups=spare,
     )
 
 
-def _group_range(settings: SenderSettings, interface: Interface) -> tuple[str, str]:
+def _group_range(settings: SenderSettings, interface: Interface) -> tuple[IPAddress, IPAddress]:
     """Return the first and last group.
 
     Raises:
@@ -181,4 +188,4 @@ def _group_range(settings: SenderSettings, interface: Interface) -> tuple[str, s
         )
     if settings.first_port > settings.last_port:
         raise InvalidArgumentError(f"ports {settings.first_port} to {settings.last_port} are none", field="last_port")
-    return first, last
+    return low, high

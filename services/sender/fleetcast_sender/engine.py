@@ -6,7 +6,6 @@ death changes what is sent next, not when the others are served.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -29,6 +28,7 @@ from .needs import Needs
 from .passes import Pass, SendMark, Train, WorkItem
 from .policy import TransmissionPolicy
 from .repair import ParityPrediction
+from .roster import Participant, Totals
 
 MAX_PASS_NUMBER = 0xFFFF
 
@@ -41,36 +41,6 @@ class Phase(Enum):
     SENDING = "sending"
     ENDING = "ending"
     """A pass has ended; the receivers say what they hold."""
-
-
-@dataclass
-class Participant:
-    """One receiver that is heard."""
-
-    seat: int
-    join: Join
-    heard_at: float
-    ready: bool = False
-    unicast: bool = False
-    """Takes nothing by multicast: it said so, or it was moved."""
-    offered: bool = False
-    """Has an offer that it has not answered."""
-    lacking_bytes: int = 0
-    stuck_count: int = 0
-    """Offers and passes in a row after which it lacked as much as before."""
-
-
-@dataclass
-class Totals:
-    """What a transmission has sent."""
-
-    source_symbol_count: int = 0
-    repair_symbol_count: int = 0
-    report_count: int = 0
-    chunk_count: int = 0
-    """Chunks that passes sent, counted each time."""
-    pass_count: int = 0
-    window_count: int = 0
 
 
 class Engine:

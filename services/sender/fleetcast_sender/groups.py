@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.errors import InvalidArgumentError, ResourceExhaustedError
 
 from .interfaces import IPAddress
 
@@ -34,3 +34,46 @@ def parse_group(text: str, *, field: str = "group") -> IPAddress:
             f"group {group} is reserved: choose one like ff05::1:0 to ff05::ffff:ffff", field=field
         )
     return group
+
+
+class SpareGroups:
+    """Groups that the sender keeps for itself: for slow receivers that get a transmission of their own.
+
+    Args:
+        first: of the range.
+        last: of the range.
+    """
+
+    def __init__(self, first: IPAddress, last: IPAddress) -> None:
+        self._first = first
+        self._count = int(last) - int(first) + 1
+        self._taken: set[IPAddress] = set()
+        self._next = 0
+
+    def lease(self) -> IPAddress:
+        """Return a group that nobody has, the longest unused one first.
+
+        Raises:
+            ResourceExhaustedError: all are taken.
+        """
+        for _ in range(min(self._count, len(self._taken) + 1)):
+            group = self._first + self._next
+            self._next = (self._next + 1) % self._count
+            if group not in self._taken:
+                self._taken.add(group)
+                return group
+        raise ResourceExhaustedError(
+            f"all {self._count} groups for slow receivers are in use: widen the range of groups"
+        )
+
+    def release(self, group: IPAddress) -> None:
+        """Give a group back."""
+        self._taken.discard(group)
+
+
+def split_range(first: IPAddress, last: IPAddress) -> tuple[IPAddress, SpareGroups]:
+    """Return the last group that the scheduler may lease, and the spare ones after it: a quarter of the range."""
+    count = int(last) - int(first) + 1
+    spare = max(count // 4, 1) if count > 1 else 0
+    border = last - spare
+    return border, SpareGroups(border + 1 if spare else last, last)

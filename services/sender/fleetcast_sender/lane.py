@@ -11,11 +11,12 @@ from fleetcast_wire.seal import SealKeys, datagram_bytes
 from . import convert
 from .engine import Engine
 from .geometry_choice import GeometryOverrides
+from .groups import SpareGroups
 from .interfaces import Interface, IPAddress
 from .link import Link
 from .messages import Planned, Told, Welcomed
-from .policy import TransmissionPolicy
-from .pump import Pump, SlowPolicy
+from .policy import SlowPolicy, TransmissionPolicy
+from .pump import Pump
 from .rate import RateController, RatePolicy
 from .sockets import GroupSocket
 from .source import ChunkSource, ChunkTable
@@ -39,6 +40,8 @@ class Outlet:
     policy: TransmissionPolicy = field(default_factory=TransmissionPolicy)
     slow: SlowPolicy = field(default_factory=SlowPolicy)
     overrides: GeometryOverrides = field(default_factory=GeometryOverrides)
+    spare_groups: SpareGroups | None = None
+    """For lanes of slow receivers."""
 
 
 class Lane:

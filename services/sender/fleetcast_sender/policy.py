@@ -1,6 +1,7 @@
 """The times and shares by which a transmission decides."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,26 @@ class TransmissionPolicy:
     """Most that one offer holds: afterwards others may have joined, and a pass may be cheaper."""
     stuck_offer_count: int = 4
     """After so many offers or passes that brought nothing a receiver is dismissed."""
+
+
+class SlowAction(StrEnum):
+    """What becomes of receivers that are slower than the threshold."""
+
+    KEEP = "keep"
+    """They bound the rate of all."""
+    UNICAST = "unicast"
+    """They get their chunks apart from the group."""
+    SEPARATE = "separate"
+    """They get a second, slower transmission together."""
+    DISCONNECT = "disconnect"
+
+
+@dataclass(frozen=True)
+class SlowPolicy:
+    """How slow receivers are told, and what becomes of them."""
+
+    action: SlowAction = SlowAction.UNICAST
+    threshold: float = 0.5
+    """Share of the group's median rate."""
+    seconds: float = 3.0
+    """How long a receiver must be below it."""

@@ -6,8 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +18,9 @@ from .link import Link
 from .messages import Join, Reception, Told
 from .pacing import Pacer, train_datagrams
 from .passes import SendMark, Train, Work, WorkItem
+from .policy import SlowAction, SlowPolicy
 from .rate import RateController
+from .snapshot import Snapshot
 from .sockets import train_limit
 from .windows import WindowMemory
 
@@ -36,45 +36,6 @@ _DEAF_SECONDS = 2.0
 _DEAF_DATAGRAMS = 2000
 _FEEDBACK_LIMIT_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
-
-
-class SlowAction(StrEnum):
-    """What becomes of receivers that are slower than the threshold."""
-
-    KEEP = "keep"
-    """They bound the rate of all."""
-    UNICAST = "unicast"
-    """They get their chunks apart from the group."""
-    SEPARATE = "separate"
-    """They get a second, slower transmission together."""
-    DISCONNECT = "disconnect"
-
-
-@dataclass(frozen=True)
-class SlowPolicy:
-    """How slow receivers are told, and what becomes of them."""
-
-    action: SlowAction = SlowAction.UNICAST
-    threshold: float = 0.5
-    """Share of the group's median rate."""
-    seconds: float = 3.0
-    """How long a receiver must be below it."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a lane does, for other threads to read."""
-
-    sending: bool = False
-    """False when nobody that is heard lacks anything."""
-    pass_number: int = 0
-    source_bytes: int = 0
-    repair_bytes: int = 0
-    chunk_count: int = 0
-    rate_bits_per_second: int = 0
-    member_count: int = 0
-    participant_count: int = 0
-
 
 Input = Callable[[float], None]
 """One input of the engine: called in the pump's thread with the time."""

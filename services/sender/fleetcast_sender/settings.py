@@ -13,7 +13,7 @@ from fleetcast_kit.rates import parse_rate
 from fleetcast_kit.settings import Settings
 from pydantic import Field, field_validator
 
-from .pump import SlowAction
+from .policy import SlowAction
 
 
 def default_cache_directory() -> Path:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError, PermissionDeniedError, UnavailableError
@@ -14,8 +14,9 @@ from .geometry_choice import choose_geometry
 from .interfaces import IPAddress
 from .lane import Lane, Outlet
 from .messages import Deficits, Dismissed, Holding, Join, Reception, Told
-from .pump import Snapshot
+from .policy import SlowAction, SlowPolicy
 from .rate import RatePolicy
+from .snapshot import Snapshot
 from .source import ChunkSource, ChunkTable
 
 _logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class Transmission:
         self._joined = asyncio.Event()
         self._opening: asyncio.Task[Lane] | None = None
         self._lane: Lane | None = None
+        self._slow_lane: Lane | None = None
+        self._slow_machines: set[str] = set()
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._span = telemetry.tracer(__name__).start_span(
@@ -94,7 +97,12 @@ class Transmission:
     @property
     def snapshot(self) -> Snapshot:
         """What it does at present."""
-        return self._lane.pump.snapshot if self._lane else Snapshot()
+        snapshots = [lane.pump.snapshot for lane in self._lanes]
+        return sum(snapshots[1:], start=snapshots[0]) if snapshots else Snapshot()
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._lane, self._slow_lane) if lane]
 
     def admit(self, machines: Sequence[str]) -> None:
         """Let machines take part."""
@@ -109,8 +117,18 @@ class Transmission:
     def dismiss(self, machines: Sequence[str], reason: str) -> None:
         """Take machines out."""
         self._admitted.difference_update(machines)
+        for machine in machines:
+            self.dismiss_streams(machine, reason)
+
+    def separate(self, machine: str) -> None:
+        """Send a slow machine away; when it joins again it gets into the lane of the slow."""
+        self._slow_machines.add(machine)
+        self.dismiss_streams(machine, "this machine is slower than the others: join again, in a slower group")
+
+    def dismiss_streams(self, machine: str, reason: str) -> None:
+        """End the streams of a machine that stays admitted."""
         for seat in list(self._seats.values()):
-            if seat.join.machine in machines:
+            if seat.join.machine == machine:
                 self._tell(seat, seat.lane, Dismissed(reason))
 
     async def require_admission(self, machine: str) -> None:
@@ -146,6 +164,8 @@ class Transmission:
             self._opening = asyncio.create_task(self._open())
         lane = await asyncio.shield(self._opening)
         self._raise_if_failed()
+        if join.machine in self._slow_machines:
+            lane = self._slow_lane = self._slow_lane or self._make_slow_lane([join])
         seat = Seat(next(self._numbers), join, lane)
         self._seats[seat.number] = seat
         lane.pump.put(lambda now: lane.pump.engine.join(seat.number, join, now))
@@ -198,8 +218,8 @@ class Transmission:
     def set_rate(self, rate: RatePolicy) -> None:
         """Change how fast it sends."""
         self.rate = rate
-        if self._lane:
-            self._lane.set_rate(rate)
+        for lane in self._lanes:
+            lane.set_rate(rate)
 
     async def stop(self, reason: str) -> None:
         """End it: tell everybody, close the socket, free the memory."""
@@ -209,10 +229,12 @@ class Transmission:
         if self._opening:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        if self._lane:
-            await asyncio.to_thread(self._lane.stop)
-            snapshot = self._lane.pump.snapshot
-            self._span.set_attribute(semconv.MULTICAST_BYTES, snapshot.source_bytes + snapshot.repair_bytes)
+        for lane in self._lanes:
+            await asyncio.to_thread(lane.stop)
+        if self._slow_lane and self._outlet.spare_groups:
+            self._outlet.spare_groups.release(self._slow_lane.group)
+        snapshot = self.snapshot
+        self._span.set_attribute(semconv.MULTICAST_BYTES, snapshot.source_bytes + snapshot.repair_bytes)
         self._span.set_attribute(semconv.UNICAST_BYTES, self.unicast_bytes)
         self._span.end()
 
@@ -226,27 +248,8 @@ class Transmission:
                     await self._joined.wait()
             except TimeoutError:
                 break
-        geometry = choose_geometry(
-            self._joins,
-            receiver_count=len(self._admitted),
-            stream_bytes=int(self.table.stored_size_bytes.sum()),
-            mtu_bytes=self._outlet.interface.mtu_bytes,
-            ip_version=self.group.version,
-            overrides=self._outlet.overrides,
-        )
         try:
-            lane = Lane(
-                self._outlet,
-                self.group,
-                self.port,
-                geometry=geometry,
-                table=self.table,
-                source=self.source,
-                rate=self.rate,
-                deliver=lambda told: self._call(self._dispatch, told),
-                failed=lambda error: self._call(self._fail, error),
-                slow=lambda number: None,
-            )
+            lane = self._make_lane(self._outlet, self.group, self._joins, len(self._admitted))
         except FleetcastError as error:
             self._fail(error)
             raise
@@ -255,6 +258,56 @@ class Transmission:
         lane.start()
         self._lane = lane
         return lane
+
+    def _make_lane(self, outlet: Outlet, group: IPAddress, joins: Sequence[Join], receiver_count: int) -> Lane:
+        """Return a lane that is not started.
+
+        Raises:
+            FleetcastError: the interface cannot send to the group.
+        """
+        geometry = choose_geometry(
+            joins,
+            receiver_count=receiver_count,
+            stream_bytes=int(self.table.stored_size_bytes.sum()),
+            mtu_bytes=outlet.interface.mtu_bytes,
+            ip_version=group.version,
+            overrides=outlet.overrides,
+        )
+        return Lane(
+            outlet,
+            group,
+            self.port,
+            geometry=geometry,
+            table=self.table,
+            source=self.source,
+            rate=self.rate,
+            deliver=lambda told: self._call(self._dispatch, told),
+            failed=lambda error: self._call(self._fail, error),
+            slow=lambda number: self._call(self._separate, number),
+        )
+
+    def _make_slow_lane(self, joins: Sequence[Join]) -> Lane:
+        """Return a lane of its own for slow receivers, started.
+
+        Raises:
+            FleetcastError: there is no group for it.
+        """
+        if self._outlet.spare_groups is None:
+            raise UnavailableError(f"{self.name} has no group for slow machines: widen the sender's range of groups")
+        # Whoever is slow among the slow bounds them: there is no third lane.
+        outlet = replace(self._outlet, slow=SlowPolicy(SlowAction.KEEP))
+        lane = self._make_lane(outlet, self._outlet.spare_groups.lease(), joins, len(self._slow_machines))
+        lane.start()
+        _logger.info("%s serves slow machines in group %s", self.name, lane.group)
+        return lane
+
+    def _separate(self, number: int) -> None:
+        """Send a slow receiver away; when it joins again it gets into the lane of the slow."""
+        if seat := self._seats.get(number):
+            self._slow_machines.add(seat.join.machine)
+            self._tell(
+                seat, seat.lane, Dismissed("this machine is slower than the others: join again, in a slower group")
+            )
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         """Call a function on the loop, from a pump's thread; a loop that is closed needs nothing any more."""
