@@ -43,6 +43,7 @@ class Script:
     unicast: bool = False
     silent: bool = False
     """Multicast is announced and never sent."""
+    traceparent: str = ""
     break_after_windows: int = 0
     """End the sender's stream once, after so many windows."""
     assign: bool = True
@@ -118,7 +119,7 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
             size_bytes=self.script.image.manifest.size_bytes,
             transmission=f"{SESSION}/transmissions/t{self.transmission_count}",
             sender_address=self.address,
-            traceparent="",
+            traceparent=self.script.traceparent,
         )
         return scheduler_pb.ParticipateResponse(acknowledged_sequence=1, assignment=assignment)
 

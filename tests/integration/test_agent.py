@@ -21,6 +21,7 @@ from fleetcast_agent.errors import (
 from fleetcast_agent.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.settings import save_server_address
+from fleetcast_kit import telemetry
 from fleetcast_kit.commandline import run_command_line
 from fleetcast_kit.errors import InternalError, NotFoundError, UnavailableError
 from fleetcast_kit.identity import Role
@@ -28,6 +29,7 @@ from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.manifest import Manifest
 
 from tests.integration.agent_site import Script, Site, chunk_table_of, running_site
+from tests.support.spans import recorded_spans
 from tests.unit.agent.transmitting import StoredImage, make_image
 
 IMAGE = make_image(42, 3_000_000)
@@ -84,6 +86,28 @@ async def test_an_image_arrives_by_multicast_whatever_is_lost(tmp_path: Path, lo
     assert (summary.totals.lost_datagram_count > 0) == bool(loss)
     assert summary.image == f"office@{IMAGE.manifest.digest}"
     assert observer.waits[0].reason == "waits for 1 machine"
+
+
+async def test_a_reception_is_told_in_the_trace_of_its_session(tmp_path: Path) -> None:
+    spans = recorded_spans()
+    tracer = telemetry.tracer("test")
+    with tracer.start_as_current_span("session"):
+        traceparent = telemetry.current_traceparent()
+    async with running_site(Script(IMAGE, traceparent=traceparent), tmp_path) as site:
+        with tracer.start_as_current_span("command") as command:
+            await receive(site.request())
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    session, reception = by_name["session"].context, by_name["receive"]
+    assert reception.parent is not None
+    assert reception.parent.span_id == session.span_id
+    assert [link.context.span_id for link in reception.links] == [command.get_span_context().span_id]
+    for name in ("pass 1", "flush"):
+        phase = by_name[name]
+        assert phase.parent is not None
+        assert (phase.parent.span_id, phase.context.trace_id) == (reception.context.span_id, session.trace_id)
+    joining = by_name["join"].parent
+    assert joining is not None
+    assert joining.span_id == command.get_span_context().span_id
 
 
 async def test_a_machine_outside_the_group_gets_the_same_bytes_by_unicast(tmp_path: Path) -> None:

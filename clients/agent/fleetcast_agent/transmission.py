@@ -135,8 +135,7 @@ class TransmissionStream:
             task.cancel()
         call.cancel()
         await asyncio.gather(*everything, return_exceptions=True)
-        if self._pass_span is not None:
-            self._pass_span.end()
+        self._end_pass_span()
         if self._group is not None:
             self._group.update_overflow()
             await asyncio.to_thread(self._group.close)
@@ -198,8 +197,7 @@ class TransmissionStream:
         self._group.start_pass(plan)
         self._heard_at = self._pass_began_at = time.monotonic()
         self._heard_count = self._group.reception.counts.datagram_count
-        if self._pass_span is not None:
-            self._pass_span.end()
+        self._end_pass_span()
         self._pass_span = _tracer.start_span(
             f"pass {plan.pass_number}",
             attributes={semconv.PASS: plan.pass_number, semconv.CHUNK_COUNT: int(plan.chunks.sum())},
@@ -241,9 +239,12 @@ class TransmissionStream:
         while self._download.holding.backlog_bytes and time.monotonic() < deadline:  # noqa: ASYNC110 - threads count it
             await asyncio.sleep(0.005)
         self._say_holding(pass_number)
-        if self._pass_span is not None:
-            self._pass_span.end()
-            self._pass_span = None
+        self._end_pass_span()
+
+    def _end_pass_span(self) -> None:
+        span, self._pass_span = self._pass_span, None
+        if span is not None:
+            span.end()
 
     def _say_holding(self, pass_number: int) -> None:
         held = self._group.claimed if self._group is not None else self._download.held
