@@ -25,24 +25,23 @@ METHODS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].meth
 Watch = Callable[[session_service_pb2.WatchSessionRequest], AsyncIterator[session_service_pb2.WatchSessionResponse]]
 
 
-class WatchedSession(SessionServiceServicer):
-    """A scheduler whose sessions can only be watched, as a script tells."""
+def watched_session(script: Watch) -> SessionServiceServicer:
+    """Returns a scheduler whose sessions can only be watched, as a script tells."""
 
-    def __init__(self, script: Watch) -> None:
-        self._script = script
-
-    async def WatchSession(  # noqa: N802
-        self, request: session_service_pb2.WatchSessionRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    async def watch(
+        self: object,
+        request: session_service_pb2.WatchSessionRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[session_service_pb2.WatchSessionResponse]:
-        async for answer in self._script(request):
+        async for answer in script(request):
             yield answer
 
-    async def CreateSession(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
-    async def GetSession(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
-    async def ListSessions(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
-    async def ListParticipants(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
-    async def StartSession(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
-    async def CancelSession(self, request, context): ...  # type: ignore[no-untyped-def]  # noqa: N802
+    async def refuse(self: object, request: object, context: object) -> None:
+        raise NotFoundError("this scheduler only shows")
+
+    handlers = dict.fromkeys(METHODS, refuse) | {"WatchSession": watch}
+    servicer: SessionServiceServicer = type("WatchedSession", (SessionServiceServicer,), handlers)()
+    return servicer
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ async def serve(authority: CertificateAuthority, script: Watch, port: int = 0) -
         [
             Service(
                 add_SessionServiceServicer_to_server,
-                WatchedSession(script),
+                watched_session(script),
                 "fleetcast.scheduler.v1.SessionService",
                 dict.fromkeys(METHODS, frozenset({Role.ADMINISTRATOR})),
             )
