@@ -18,6 +18,7 @@ from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.audit_servicer import audit_service
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.collection_servicer import collection_service
+from fleetcast_scheduler.collections import Collections
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.domain.session import Timing
 from fleetcast_scheduler.enrolment import Enrolment
@@ -111,7 +112,8 @@ async def open_scheduler(
     holds = Holds(catalog)
     pump = Pump(dispatcher, store, session_ended=holds.session_ended, clock=clock)
     audit = Audit(pump, store)
-    machines = Machines(MachineStore(database), audit, clock)
+    machine_store = MachineStore(database)
+    machines = Machines(machine_store, audit, clock)
     await machines.start()
     sessions = Sessions(pump, store, catalog, holds, audit, check_admission=machines.check_admission)
     services = [
@@ -121,7 +123,7 @@ async def open_scheduler(
         sender_service(pump, audit),
         audit_service(store),
         machine_service(machines),
-        collection_service(machines),
+        collection_service(Collections(machine_store, audit, clock)),
         enrolment_service(enrolment),
     ]
     return SchedulerApp(database, pump, catalog, holds, services)

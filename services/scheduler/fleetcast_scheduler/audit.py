@@ -9,6 +9,7 @@ from typing import Any
 from fleetcast_kit import telemetry
 from fleetcast_kit.identity import current_identity
 
+from fleetcast_scheduler.machine_store import MachineTables
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.store import Store
 
@@ -39,8 +40,14 @@ class Audit:
         """Has an entry stored with the next cycle, together with what was decided before it."""
         self._pump.audit(self.row(action, resource, request_id, **detail))
 
+    async def record_in(
+        self, tables: MachineTables, action: str, resource: str, request_id: str = "", **detail: object
+    ) -> None:
+        """Stores an entry in the transaction of `tables`."""
+        await tables.put_audit(self.row(action, resource, request_id, **detail))
+
     def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
-        """Returns the row of an entry, for those who store it in a transaction of their own."""
+        """Returns the row of a new entry about the caller at hand."""
         now = self._pump.clock()
         entry = AuditEntry(
             name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",

@@ -15,7 +15,7 @@ from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import machine_convert as convert
-from fleetcast_scheduler.machines import Machines
+from fleetcast_scheduler.collections import Collections
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,23 +24,23 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class CollectionServicer(CollectionServiceServicer):
     """Converts, calls, converts back."""
 
-    def __init__(self, machines: Machines) -> None:
-        self._machines = machines
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
 
     async def CreateCollection(  # noqa: N802
         self, request: messages.CreateCollectionRequest, context: _Context
     ) -> messages.CreateCollectionResponse:
         """Makes a collection."""
         wanted = convert.collection_of(request.collection)
-        made = await self._machines.create_collection(wanted, request.request_id)
-        _, count = await self._machines.get_collection(made.name)
+        made = await self._collections.create(wanted, request.request_id)
+        _, count = await self._collections.get(made.name)
         return messages.CreateCollectionResponse(collection=convert.collection_message(made, count))
 
     async def GetCollection(  # noqa: N802
         self, request: messages.GetCollectionRequest, context: _Context
     ) -> messages.GetCollectionResponse:
         """Returns one collection."""
-        found = await self._machines.get_collection(convert.collection_name(request.name))
+        found = await self._collections.get(convert.collection_name(request.name))
         return messages.GetCollectionResponse(collection=convert.collection_message(*found))
 
     async def ListCollections(  # noqa: N802
@@ -49,7 +49,7 @@ class CollectionServicer(CollectionServiceServicer):
         """Returns a page of collections."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
-        found = await self._machines.list_collections(str(position[0]) if position else "", size + 1)
+        found = await self._collections.list_collections(str(position[0]) if position else "", size + 1)
         return messages.ListCollectionsResponse(
             collections=[convert.collection_message(*one) for one in found[:size]],
             next_page_token=encode_page_token([found[size - 1][0].name]) if len(found) > size else "",
@@ -59,7 +59,7 @@ class CollectionServicer(CollectionServiceServicer):
         self, request: messages.UpdateCollectionRequest, context: _Context
     ) -> messages.UpdateCollectionResponse:
         """Changes a collection."""
-        edited = await self._machines.update_collection(
+        edited = await self._collections.update(
             convert.collection_name(request.collection.name, "collection.name"),
             convert.collection_edit(request.collection, request.update_mask.paths),
             request.collection.etag,
@@ -71,7 +71,7 @@ class CollectionServicer(CollectionServiceServicer):
         self, request: messages.DeleteCollectionRequest, context: _Context
     ) -> messages.DeleteCollectionResponse:
         """Deletes a collection."""
-        await self._machines.delete_collection(convert.collection_name(request.name), request.request_id)
+        await self._collections.delete(convert.collection_name(request.name), request.request_id)
         return messages.DeleteCollectionResponse()
 
     async def AddMembers(  # noqa: N802
@@ -80,7 +80,7 @@ class CollectionServicer(CollectionServiceServicer):
         """Makes machines members."""
         names = [convert.machine_name(name, "machines") for name in request.machines]
         name = convert.collection_name(request.name)
-        changed = await self._machines.change_members(name, names, request.request_id, add=True)
+        changed = await self._collections.change_members(name, names, request.request_id, add=True)
         return messages.AddMembersResponse(collection=convert.collection_message(*changed))
 
     async def RemoveMembers(  # noqa: N802
@@ -89,7 +89,7 @@ class CollectionServicer(CollectionServiceServicer):
         """Ends memberships."""
         names = [convert.machine_name(name, "machines") for name in request.machines]
         name = convert.collection_name(request.name)
-        changed = await self._machines.change_members(name, names, request.request_id, add=False)
+        changed = await self._collections.change_members(name, names, request.request_id, add=False)
         return messages.RemoveMembersResponse(collection=convert.collection_message(*changed))
 
     async def ListMembers(  # noqa: N802
@@ -99,14 +99,14 @@ class CollectionServicer(CollectionServiceServicer):
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         after = str(position[0]) if position else ""
-        found = await self._machines.list_members(convert.collection_name(request.name), after, size + 1)
+        found = await self._collections.list_members(convert.collection_name(request.name), after, size + 1)
         return messages.ListMembersResponse(
             machines=map(convert.machine_message, found[:size]),
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
         )
 
 
-def collection_service(machines: Machines) -> Service:
+def collection_service(collections: Collections) -> Service:
     """Returns the service, ready to be served."""
     methods = (
         "CreateCollection",
@@ -120,7 +120,7 @@ def collection_service(machines: Machines) -> Service:
     )
     return Service(
         add=add_CollectionServiceServicer_to_server,
-        servicer=CollectionServicer(machines),
+        servicer=CollectionServicer(collections),
         full_name="fleetcast.scheduler.v1.CollectionService",
         roles=dict.fromkeys(methods, frozenset({Role.ADMINISTRATOR})),
     )

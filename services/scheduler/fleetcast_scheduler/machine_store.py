@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
 from fleetcast_kit.database import Database
+from fleetcast_kit.errors import NotFoundError
 from sqlmodel import col, delete, func, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -60,6 +61,19 @@ class MachineTables:
         row = await self._session.get(MachineRow, name)
         return None if row is None else _machine_of(row)
 
+    async def require_machine(self, name: str) -> Machine:
+        """Returns a machine.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        machine = await self.machine(name)
+        if machine is None:
+            raise NotFoundError(
+                f"there is no machine {name!r}: list them to see which there are", reason="MACHINE_NOT_FOUND"
+            )
+        return machine
+
     async def put_machine(self, machine: Machine) -> None:
         """Inserts a machine, or replaces the one of that name."""
         await self._session.merge(MachineRow(**asdict(machine)))
@@ -109,15 +123,15 @@ class MachineTables:
         rows = await self._session.exec(statement.order_by(col(MachineRow.name)).limit(limit))
         return [_machine_of(row) for row in rows]
 
-    async def all_machines(self, after: str) -> AsyncIterator[Machine]:
-        """Yields every machine after one, in the order of names."""
+    async def select(self, after: str, limit: int, chosen: Callable[[Machine], bool]) -> list[Machine]:
+        """Returns the machines that are chosen, in the order of names, after one."""
+        found: list[Machine] = []
         while True:
-            found = await self.machines(after, _FETCH_COUNT)
-            for machine in found:
-                yield machine
-            if len(found) < _FETCH_COUNT:
-                return
-            after = found[-1].name
+            machines = await self.machines(after, _FETCH_COUNT)
+            found += filter(chosen, machines)
+            if len(found) >= limit or len(machines) < _FETCH_COUNT:
+                return found[:limit]
+            after = machines[-1].name
 
     # Collections
 
@@ -125,6 +139,19 @@ class MachineTables:
         """Returns a collection, or None."""
         row = await self._session.get(CollectionRow, name)
         return None if row is None else _collection_of(row)
+
+    async def require_collection(self, name: str) -> Collection:
+        """Returns a collection.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        collection = await self.collection(name)
+        if collection is None:
+            raise NotFoundError(
+                f"there is no collection {name!r}: list them to see which there are", reason="COLLECTION_NOT_FOUND"
+            )
+        return collection
 
     async def collections(self, after: str, limit: int) -> list[Collection]:
         """Returns collections in the order of names, after one."""

@@ -1,4 +1,4 @@
-"""What machines and operators do with machines and collections."""
+"""What machines and operators do with machines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from fleetcast_kit.errors import AbortedError, AlreadyExistsError, FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit import Audit
-from fleetcast_scheduler.domain.collection import Collection, Rule
+from fleetcast_scheduler.domain.collection import Rule
 from fleetcast_scheduler.domain.machine import (
     ImportRow,
     Inventory,
@@ -22,13 +21,12 @@ from fleetcast_scheduler.domain.machine import (
     register,
     taken_over,
 )
-from fleetcast_scheduler.machine_store import MachineStore, MachineTables
-
-Resource = TypeVar("Resource", Machine, Collection)
+from fleetcast_scheduler.edits import edited
+from fleetcast_scheduler.machine_store import MachineStore
 
 
 class Machines:
-    """Machines and collections, around their rules."""
+    """Machines, around their rules."""
 
     def __init__(self, store: MachineStore, audit: Audit, clock: Callable[[], float]) -> None:
         self._store = store
@@ -84,7 +82,7 @@ class Machines:
             if registered.collection and await tables.collection(registered.collection):
                 await tables.add_members(registered.collection, [name])
             if known is None:
-                await self._record(
+                await self._audit.record_in(
                     tables, "machine.register", name, state=registered.machine.state, replaces=registered.replaces
                 )
         if registered.machine.state is MachineState.HELD:
@@ -98,7 +96,7 @@ class Machines:
             NotFoundError: there is none of that name.
         """
         async with self._store.transaction(reads_only=True) as tables:
-            return await _machine(tables, name)
+            return await tables.require_machine(name)
 
     async def list_machines(self, after: str, limit: int, filter_text: str) -> list[Machine]:
         """Returns machines in the order of names, after one; only those for which an expression holds.
@@ -109,7 +107,7 @@ class Machines:
         async with self._store.transaction(reads_only=True) as tables:
             if not filter_text:
                 return await tables.machines(after, limit)
-            return await _select(tables, after, limit, Rule(filter_text).holds)
+            return await tables.select(after, limit, Rule(filter_text).holds)
 
     async def update(self, name: str, edit: Callable[[Machine], Machine], etag: str, request_id: str) -> Machine:
         """Returns a machine after an operator's edit.
@@ -119,12 +117,12 @@ class Machines:
             AbortedError: somebody else changed it since `etag` was read.
         """
         async with self._store.transaction() as tables:
-            machine = await _machine(tables, name)
+            machine = await tables.require_machine(name)
             if await tables.audited(request_id):
                 return machine
-            machine = _edited(machine, edit(machine), etag)
+            machine = edited(machine, edit(machine), etag)
             await tables.put_machine(machine)
-            await self._record(tables, "machine.update", name, request_id)
+            await self._audit.record_in(tables, "machine.update", name, request_id)
             return machine
 
     async def import_rows(self, rows: Sequence[ImportRow], request_id: str) -> list[Machine]:
@@ -158,10 +156,10 @@ class Machines:
                     )
                 await tables.put_machine(machine)
                 if row.collection:
-                    await _collection(tables, row.collection)
+                    await tables.require_collection(row.collection)
                     await tables.add_members(row.collection, [machine.name])
                 made.append(machine)
-            await self._record(tables, "machine.import", "machines", request_id, count=len(made))
+            await self._audit.record_in(tables, "machine.import", "machines", request_id, count=len(made))
         return made
 
     async def approve(self, name: str, as_machine: str, request_id: str) -> Machine:
@@ -172,7 +170,7 @@ class Machines:
             FailedPreconditionError: it has not registered.
         """
         async with self._store.transaction() as tables:
-            machine = await _machine(tables, name)
+            machine = await tables.require_machine(name)
             if await tables.audited(request_id):
                 return machine
             if machine.state is MachineState.EXPECTED:
@@ -180,7 +178,7 @@ class Machines:
                     f"{name} was imported and has not registered: there is nothing to approve", reason="NOT_REGISTERED"
                 )
             if as_machine:
-                machine = taken_over(machine, await _machine(tables, as_machine))
+                machine = taken_over(machine, await tables.require_machine(as_machine))
                 await tables.move_memberships(as_machine, name)
                 await tables.remove_machine(as_machine)
             machine = replace(
@@ -191,7 +189,7 @@ class Machines:
                 edit_count=machine.edit_count + 1,
             )
             await tables.put_machine(machine)
-            await self._record(tables, "machine.approve", name, request_id, as_machine=as_machine)
+            await self._audit.record_in(tables, "machine.approve", name, request_id, as_machine=as_machine)
         self._held.discard(name)
         return machine
 
@@ -199,7 +197,7 @@ class Machines:
         """Forgets a machine."""
         async with self._store.transaction() as tables:
             if await tables.remove_machine(name):
-                await self._record(tables, "machine.remove", name, request_id)
+                await self._audit.record_in(tables, "machine.remove", name, request_id)
         self._held.discard(name)
 
     async def policy(self) -> RegistrationPolicy:
@@ -215,9 +213,9 @@ class Machines:
         """
         async with self._store.transaction() as tables:
             if policy.collection:
-                await _collection(tables, policy.collection)
+                await tables.require_collection(policy.collection)
             await tables.put_policy(policy)
-            await self._record(
+            await self._audit.record_in(
                 tables,
                 "registration-policy.set",
                 "machines",
@@ -226,150 +224,6 @@ class Machines:
                 collection=policy.collection,
             )
             return policy
-
-    # Collections
-
-    async def create_collection(self, collection: Collection, request_id: str) -> Collection:
-        """Makes a collection.
-
-        Raises:
-            AlreadyExistsError: there is one of that name.
-        """
-        collection = replace(collection, create_time=self._clock())
-        async with self._store.transaction() as tables:
-            present = await tables.collection(collection.name)
-            if present is not None and await tables.audited(request_id):
-                return present
-            if present is not None:
-                raise AlreadyExistsError(
-                    f"there is a collection {collection.name} already: choose another name",
-                    reason="COLLECTION_EXISTS",
-                )
-            await tables.put_collection(collection)
-            await self._record(tables, "collection.create", collection.name, request_id, rule=collection.rule)
-        return collection
-
-    async def get_collection(self, name: str) -> tuple[Collection, int]:
-        """Returns a collection and how many members by name it has.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        async with self._store.transaction(reads_only=True) as tables:
-            return await _collection(tables, name), await tables.member_count(name)
-
-    async def list_collections(self, after: str, limit: int) -> Sequence[tuple[Collection, int]]:
-        """Returns collections and their numbers of members by name, in the order of names, after one."""
-        async with self._store.transaction(reads_only=True) as tables:
-            found = await tables.collections(after, limit)
-            return [(collection, await tables.member_count(collection.name)) for collection in found]
-
-    async def update_collection(
-        self, name: str, edit: Callable[[Collection], Collection], etag: str, request_id: str
-    ) -> tuple[Collection, int]:
-        """Returns a collection after an operator's edit.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            AbortedError: somebody else changed it since `etag` was read.
-        """
-        async with self._store.transaction() as tables:
-            collection = await _collection(tables, name)
-            if not await tables.audited(request_id):
-                collection = _edited(collection, edit(collection), etag)
-                await tables.put_collection(collection)
-                await self._record(tables, "collection.update", name, request_id, rule=collection.rule)
-            return collection, await tables.member_count(name)
-
-    async def delete_collection(self, name: str, request_id: str) -> None:
-        """Deletes a collection.
-
-        Raises:
-            FailedPreconditionError: unknown machines become members of it.
-        """
-        async with self._store.transaction() as tables:
-            if (await tables.policy()).collection == name:
-                raise FailedPreconditionError(
-                    f"{name} is where unknown machines go: set another registration policy first",
-                    reason="COLLECTION_IN_USE",
-                )
-            if await tables.remove_collection(name):
-                await self._record(tables, "collection.delete", name, request_id)
-
-    async def change_members(
-        self, name: str, machines: Sequence[str], request_id: str, *, add: bool
-    ) -> tuple[Collection, int]:
-        """Returns a collection after machines became members by name, or no longer are.
-
-        Raises:
-            NotFoundError: the collection, or a machine to add, does not exist.
-        """
-        async with self._store.transaction() as tables:
-            collection = await _collection(tables, name)
-            if add:
-                for machine in machines:
-                    await _machine(tables, machine)
-                await tables.add_members(name, machines)
-            else:
-                await tables.remove_members(name, machines)
-            action = "collection.add" if add else "collection.remove"
-            await self._record(tables, action, name, request_id, machines=" ".join(machines)[:4000])
-            return collection, await tables.member_count(name)
-
-    async def list_members(self, name: str, after: str, limit: int) -> list[Machine]:
-        """Returns who is in a collection, by name and by rule, in the order of names, after one.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        async with self._store.transaction(reads_only=True) as tables:
-            collection = await _collection(tables, name)
-            named = await tables.members(name)
-            if not collection.rule:
-                return await tables.machines(after, limit, named)
-            rule = Rule(collection.rule)
-            return await _select(tables, after, limit, lambda machine: machine.name in named or rule.holds(machine))
-
-    async def _record(
-        self, tables: MachineTables, action: str, resource: str, request_id: str = "", **detail: object
-    ) -> None:
-        await tables.put_audit(self._audit.row(action, resource, request_id, **detail))
-
-
-async def _machine(tables: MachineTables, name: str) -> Machine:
-    machine = await tables.machine(name)
-    if machine is None:
-        raise NotFoundError(
-            f"there is no machine {name!r}: list them to see which there are", reason="MACHINE_NOT_FOUND"
-        )
-    return machine
-
-
-async def _collection(tables: MachineTables, name: str) -> Collection:
-    collection = await tables.collection(name)
-    if collection is None:
-        raise NotFoundError(
-            f"there is no collection {name!r}: list them to see which there are", reason="COLLECTION_NOT_FOUND"
-        )
-    return collection
-
-
-async def _select(tables: MachineTables, after: str, limit: int, chosen: Callable[[Machine], bool]) -> list[Machine]:
-    found: list[Machine] = []
-    async for machine in tables.all_machines(after):
-        if chosen(machine):
-            found.append(machine)
-            if len(found) == limit:
-                break
-    return found
-
-
-def _edited(present: Resource, edited: Resource, etag: str) -> Resource:
-    if etag and etag != str(present.edit_count):
-        raise AbortedError(
-            f"{present.name} was changed by somebody else: read it again, then change it", reason="ETAG_MISMATCH"
-        )
-    return replace(edited, edit_count=present.edit_count + 1)
 
 
 def _names(request_id: str, count: int) -> list[str]:

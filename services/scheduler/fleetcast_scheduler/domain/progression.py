@@ -139,7 +139,7 @@ class Progression:
         elif session.start_requested or verdict.met:
             self._begin(session, now)
         else:
-            self._ledger.explain(session, verdict.reason)
+            self._ledger.explain(session, verdict.reason + _missing(session))
             wake(session, verdict.due_time)
         deserted = not session.present_count and (session.mode is SessionMode.AUTO or session.closed)
         if deserted and session.state is SessionState.WAITING:
@@ -314,6 +314,15 @@ class Progression:
         for machine in machines:
             if machine in positions:
                 self._ledger.notify(session, [machine], _queued(session, positions[machine]))
+
+
+def _missing(session: Session) -> str:
+    """Returns which machines joined and are gone again, as the end of a sentence; at most three by name."""
+    lost = [session.participants[machine] for machine in session.machines(ParticipantState.LOST)]
+    if not lost:
+        return ""
+    names = ", ".join(participant.display_name or participant.machine for participant in lost[:3])
+    return f"; gone again: {names}" + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
 
 
 def _queued(session: Session, position: int) -> str:

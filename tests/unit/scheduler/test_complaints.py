@@ -1,0 +1,185 @@
+"""What people complain about in other tools, as far as the scheduler can spare them it; numbers of the field survey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fleetcast_kit.errors import FailedPreconditionError
+from fleetcast_scheduler.domain.events import Assignment, SetTransmissionRate
+from fleetcast_scheduler.domain.operations import SessionEdit
+from fleetcast_scheduler.domain.participant import ParticipantState, ReceptionTotals
+from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy
+from fleetcast_scheduler.domain.session import SessionMode, SessionState
+from fleetcast_scheduler.domain.start_rules import StartRules
+
+from tests.unit.scheduler.actors import World, live, machines
+from tests.unit.scheduler.test_sessions import A, B, C, running_world
+
+
+def test_02_a_session_that_waits_says_for_what_and_who_is_missing() -> None:
+    world = World()
+    world.connect_sender()
+    world.open_session(StartRules(min_clients=3))
+    world.join(A, B)
+    world.leave(B)
+    assert world.session().waiting_reason == "waits for 3 machines (1 joined so far); gone again: machines/1"
+
+
+def _start(world: World) -> None:
+    world.start()
+
+
+def _edit(world: World) -> None:
+    world.dispatcher.operations.edit(world.session(), SessionEdit(rules=StartRules(min_clients=1)))
+
+
+def _close(world: World) -> None:
+    world.dispatcher.operations.close(world.session())
+
+
+@pytest.mark.parametrize("act", [_start, _edit, _close])
+def test_02_a_wrong_number_of_machines_is_corrected_or_overruled_while_they_wait(act: Callable[[World], None]) -> None:
+    world = World()
+    world.connect_sender()
+    world.open_session(StartRules(min_clients=30))
+    world.join(A)
+    act(world)
+    world.settle()
+    world.answer_all()
+    assert world.assigned(A)
+
+
+def test_03_a_rebooted_machine_is_taken_back_into_its_session_and_a_late_one_is_welcome() -> None:
+    world = running_world(A, B)
+    world.advance(30)
+    world.leave(A)
+    world.join(A)
+    world.join(C)
+    world.answer_all()
+    assert world.assigned(A)
+    assert world.assigned(C)
+    assert len(world.session().participants) == 3
+
+
+def test_06_a_cancelled_session_leaves_no_sender_no_port_and_no_machine_in_progress() -> None:
+    world = running_world(A, B)
+    world.cancel()
+    world.answer_all()
+    assert not world.running["senders/a"]
+    assert not world.session().open_count
+    world.advance(60)
+    assert not world.dispatcher.pool.leases
+
+
+def test_06_a_session_cancelled_while_its_sender_is_away_is_stopped_when_it_returns() -> None:
+    world = running_world(A)
+    (name,) = live(world)
+    world.disconnect_sender()
+    world.cancel()
+    assert name in world.running["senders/a"]
+    world.connect_sender()
+    world.answer_all()
+    assert not world.running["senders/a"]
+
+
+def test_06_a_scheduler_killed_while_it_cancels_finishes_the_job() -> None:
+    world = running_world(A)
+    world.cancel()
+    world.crash()
+    world.connect_sender()
+    world.answer_all()
+    assert not world.running["senders/a"]
+    assert world.state() is SessionState.CANCELLED
+
+
+def test_06_a_finished_session_does_not_block_the_next() -> None:
+    world = running_world(A, rules=StartRules(min_clients=1))
+    world.finish(A)
+    assert world.state() is SessionState.COMPLETED
+    world.open_session(name="sessions/two")
+    world.join(A, session="sessions/two")
+    world.answer_all()
+    assert world.assigned(A)
+
+
+def test_07_every_machine_shows_its_rate_its_losses_and_its_time_to_the_end() -> None:
+    world = running_world(A)
+    for second in range(1, 20):
+        world.now += 1
+        totals = ReceptionTotals(size_bytes=1000, written_bytes=20 * second, lost_datagram_count=7)
+        world.dispatcher.progress("sessions/one", A, totals, world.now)
+    participant = world.participant(A)
+    assert participant.rate_bytes_per_second == pytest.approx(20, rel=0.05)
+    assert participant.remaining_seconds == pytest.approx(31, abs=2)
+    assert participant.totals.lost_datagram_count == 7
+
+
+def test_08_a_dead_machine_costs_the_others_nothing() -> None:
+    world = running_world(A, B, C, mode=SessionMode.AUTO)
+    world.leave(A)
+    world.finish(B, C)
+    assert world.participant(B).state is ParticipantState.SUCCEEDED
+    assert world.participant(C).state is ParticipantState.SUCCEEDED
+    world.advance(700)
+    assert world.state() is SessionState.COMPLETED
+
+
+def test_10_each_site_is_served_by_its_own_sender() -> None:
+    world = World()
+    for site in ("north", "south"):
+        world.connect_sender(f"senders/{site}", site=site, address=f"{site}:7444")
+    for machine, site in ((A, "north"), (B, "south"), (C, "south")):
+        world.open_session(name=f"sessions/{machine[-1]}", site=site)
+        world.join(machine, session=f"sessions/{machine[-1]}")
+        world.answer_all()
+        heard = world.last(machine)
+        assert isinstance(heard, Assignment)
+        assert heard.sender_address == f"{site}:7444"
+
+
+def test_11_two_sessions_never_share_a_port() -> None:
+    world = World()
+    world.connect_sender("senders/a", last_group="239.192.0.0", last_port=7509)
+    world.connect_sender("senders/b", last_group="239.192.0.0", last_port=7509)
+    for number, machine in enumerate(machines(12)):
+        world.open_session(name=f"sessions/{number}")
+        world.join(machine, session=f"sessions/{number}")
+    leases = world.live_leases()
+    assert len(set(leases)) == len(leases) == 10
+
+
+def test_15_a_place_held_by_a_machine_that_does_not_come_is_given_away() -> None:
+    world = running_world(A, B, admission=AdmissionRules(max_participants=1))
+    world.leave(A)
+    world.answer_all()
+    assert world.assigned(B)
+
+
+def test_15_a_session_nobody_comes_to_does_not_hold_a_sender() -> None:
+    world = World()
+    world.connect_sender(max_concurrent=1)
+    world.open_session(StartRules(min_clients=5))
+    world.join(A)
+    world.open_session(name="sessions/two")
+    world.join(B, session="sessions/two")
+    world.answer_all()
+    assert world.assigned(B)
+
+
+def test_17_the_rate_of_a_running_session_can_be_capped_and_freed() -> None:
+    world = running_world(A)
+    edit = world.dispatcher.operations.edit
+    for ceiling in (10**8, 0):
+        edit(world.session(), SessionEdit(rate=RatePolicy(ceiling_bits_per_second=ceiling)))
+        world.settle()
+        (command,) = world.orders["senders/a"]
+        assert command == SetTransmissionRate(world.session().transmission, RatePolicy(ceiling_bits_per_second=ceiling))
+        world.answer_all()
+
+
+def test_an_ended_session_says_so_instead_of_letting_a_machine_wait() -> None:
+    world = running_world(A)
+    world.cancel()
+    with pytest.raises(FailedPreconditionError, match="CANCELLED: join or create another one"):
+        world.join(B)
