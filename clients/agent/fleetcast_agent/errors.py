@@ -49,5 +49,9 @@ class SenderLostError(FleetcastError):
     """The sender cannot be reached, or took this machine out: another assignment is needed."""
 
 
+class SenderDismissedError(SenderLostError):
+    """The sender took this machine out; it may come back."""
+
+
 class MulticastSilentError(FleetcastError):
     """The sender sends, and nothing of it arrives by multicast: unicast is needed."""

@@ -137,6 +137,8 @@ class GroupReceiver:
             self._decoder.close()
         with self._settled:
             self._settled.wait_for(lambda: not self._under_way)
+        self._listener.forget()
+        self._reception.close()
 
     def _handle_event(self, event: Event) -> None:
         match event:

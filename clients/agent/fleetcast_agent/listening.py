@@ -84,6 +84,11 @@ class Listener:
         self._wake_reader.close()
         self._wake_writer.close()
 
+    def forget(self) -> None:
+        """Drop what was posted to a stopped thread, and with it the windows that it names."""
+        self._inbox.clear()
+        self._when_drained.clear()
+
     def _wake(self) -> None:
         try:
             self._wake_writer.send(b"\0")

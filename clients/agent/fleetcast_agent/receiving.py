@@ -25,6 +25,7 @@ from fleetcast_agent.errors import (
     DismissedError,
     InterruptedReceptionError,
     MulticastSilentError,
+    SenderDismissedError,
     SenderLostError,
     TransmissionError,
 )
@@ -276,7 +277,8 @@ class _Receiving:
                 attempt = 0 if self._totals().written_bytes > before else attempt + 1
                 if attempt <= 1:
                     self._observer.noticed(f"waiting for a sender: {error.message}")
-                self._participation.sender_unreachable(assignment.transmission, error.message)
+                if attempt or not isinstance(error, SenderDismissedError):
+                    self._participation.sender_unreachable(assignment.transmission, error.message)
             assignment = await self._next_assignment(assignment, backoff_seconds(attempt))
 
     async def _next_assignment(self, last: Assignment, patience_seconds: float) -> Assignment:

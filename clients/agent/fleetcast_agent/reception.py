@@ -87,6 +87,11 @@ class Reception:
             self._raw[: len(datagrams)] = datagrams
             self.receive(0, len(datagrams), self._now)
 
+    def close(self) -> None:
+        """Let go of the windows; the counts stay."""
+        self._ring.close()
+        self._early.clear()
+
     # Datagrams.
 
     def receive(self, first: int, end: int, now: float) -> None:

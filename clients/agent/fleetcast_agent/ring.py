@@ -76,6 +76,13 @@ class WindowRing:
             self._close_all()
             self._check_settled()
 
+    def close(self) -> None:
+        """Let go of all memory."""
+        self._free.clear()
+        self._open.clear()
+        self._closing.clear()
+        self.events.clear()
+
     # Windows.
 
     def window(self, number: int) -> Window | None:

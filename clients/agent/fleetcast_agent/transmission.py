@@ -18,7 +18,13 @@ from opentelemetry.trace import Span
 
 from fleetcast_agent import convert
 from fleetcast_agent.download import Download
-from fleetcast_agent.errors import MulticastError, MulticastSilentError, SenderLostError, TransmissionError
+from fleetcast_agent.errors import (
+    MulticastError,
+    MulticastSilentError,
+    SenderDismissedError,
+    SenderLostError,
+    TransmissionError,
+)
 from fleetcast_agent.events import DeficitsCounted, PassSettled
 from fleetcast_agent.groups import GroupReceiver
 from fleetcast_agent.memory import MemoryPlan
@@ -166,7 +172,7 @@ class TransmissionStream:
                     case UnicastOffered(chunks):
                         self._spawn(self._fetch(chunks))
                     case SenderDismissal(reason):
-                        raise SenderLostError(reason or "the sender dismissed this machine")
+                        raise SenderDismissedError(reason or "the sender dismissed this machine")
         except grpc.aio.AioRpcError as error:
             raise SenderLostError(from_rpc_error(error, address=self._assignment.sender_address).message) from error
 

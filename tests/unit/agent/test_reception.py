@@ -1,8 +1,10 @@
+import gc
 from collections.abc import Iterable, Iterator
 from random import Random
 
 import numpy as np
 import pytest
+from fleetcast_agent.windows import WindowMemory
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.seal import SealKeys
 from hypothesis import given, settings
@@ -215,6 +217,22 @@ def test_forged_replayed_and_damaged_datagrams_are_counted_and_change_nothing() 
     assert receiver.complete
     assert receiver.damaged == []
     assert receiver.reception.counts.rejected_datagram_count > 100
+
+
+def test_a_closed_reception_lets_go_of_its_windows() -> None:
+    image = make_image(16, 300_000)
+    sender, receiver = pair(image)
+    begin(sender, receiver)
+    receiver.receive(list(sender.source(0))[:-1])
+    gc.collect()
+    before = sum(isinstance(thing, WindowMemory) for thing in gc.get_objects())
+    assert before >= 4
+    gc.disable()
+    try:
+        receiver.reception.close()
+        assert sum(isinstance(thing, WindowMemory) for thing in gc.get_objects()) == before - 4
+    finally:
+        gc.enable()
 
 
 def test_a_forged_symbol_never_displaces_the_genuine_one() -> None:
