@@ -7,6 +7,7 @@ from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.seal import SealKeys, datagram_bytes
+from opentelemetry.trace import Span
 
 from . import convert
 from .engine import Engine
@@ -64,6 +65,7 @@ class Lane:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
+        span: Span,
     ) -> None:
         self.group = group
         self.port = port
@@ -96,6 +98,7 @@ class Lane:
             deliver=deliver,
             failed=failed,
             slow=slow,
+            span=span,
         )
 
     def start(self) -> None:

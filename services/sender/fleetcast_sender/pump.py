@@ -9,15 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.packet import Kind, pack_mark
 from fleetcast_wire.seal import Sealer, SealKeys, datagram_bytes
+from opentelemetry import trace
+from opentelemetry.trace import Span
 
 from .engine import Engine
 from .link import Link
 from .messages import Join, Reception, Told
 from .pacing import Pacer, train_datagrams
-from .passes import SendMark, Train, Work, WorkItem
+from .passes import Pass, SendMark, Train, Work, WorkItem
 from .policy import SlowAction, SlowPolicy
 from .rate import RateController
 from .snapshot import Snapshot
@@ -72,6 +75,7 @@ class Pump:
         deliver: called in the pump's thread with messages for receivers.
         failed: called in one of the pump's threads when it cannot go on.
         slow: called in the pump's thread with a receiver that is to be moved to a separate lane.
+        span: of the transmission; each pass becomes a span below it.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Pump:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
+        span: Span,
     ) -> None:
         self.engine = engine
         self.controller = controller
@@ -104,6 +109,8 @@ class Pump:
         self._failed = failed
         self._slow_policy = slow_policy
         self._slow = slow
+        self._context = trace.set_span_in_context(span)
+        self._traced: tuple[Pass, Span] | None = None
         controller.follow_slow = slow_policy.action is SlowAction.KEEP
         controller.slow_threshold, controller.slow_seconds = slow_policy.threshold, slow_policy.seconds
         self._inputs: deque[Input] = deque()
@@ -185,6 +192,8 @@ class Pump:
             self._failed(FleetcastError(f"the sender failed: {error}", reason="INTERNAL"))
         finally:
             self._stopping = True
+            if self._traced:
+                self._traced[1].end()
             self._link.leave(self)
             self._work.put(None)
             self._preparer.join()
@@ -240,6 +249,20 @@ class Pump:
             self._deliver(told)
         for item in self.engine.take_work():
             self._work.put(item)
+        if (self._traced and self._traced[0]) is not self.engine.current:
+            self._trace_pass()
+
+    def _trace_pass(self) -> None:
+        """End the span of the pass that is over, and begin that of the running one."""
+        if self._traced:
+            ended, span = self._traced
+            span.set_attribute(semconv.SENT_DATAGRAMS, ended.source_symbol_count + ended.repair_symbol_count)
+            span.end()
+        self._traced = None
+        if current := self.engine.current:
+            attributes = {semconv.PASS: current.number, semconv.CHUNK_COUNT: len(current.layout.chunks)}
+            span = telemetry.tracer(__name__).start_span("pass", context=self._context, attributes=attributes)
+            self._traced = current, span
 
     def _update(self, now: float) -> None:
         """Let the rate follow the reports, and the engine the rate."""

@@ -284,6 +284,7 @@ class Transmission:
             deliver=lambda told: self._call(self._dispatch, told),
             failed=lambda error: self._call(self._fail, error),
             slow=lambda number: self._call(self._separate, number),
+            span=self._span,
         )
 
     def _make_slow_lane(self, joins: Sequence[Join]) -> Lane:
