@@ -55,7 +55,7 @@ def find_interface(wanted: str = "") -> Interface:
     interface = read_interface(name)
     if not interface.multicast:
         raise FailedPreconditionError(
-            f"interface {name} takes no multicast: choose another with --interface; there are {', '.join(names)}"
+            f"interface {name} takes no multicast: choose another one; there are {', '.join(names)}"
         )
     return interface
 
@@ -76,7 +76,7 @@ def read_interface(name: str) -> Interface:
         with contextlib.suppress(OSError):
             ipv4 = ipaddress.IPv4Address(_ioctl(probe, _SIOCGIFADDR, name)[4:8])
     if not flags & _IFF_UP:
-        raise FailedPreconditionError(f"interface {name} is down: bring it up, or choose another with --interface")
+        raise FailedPreconditionError(f"interface {name} is down: bring it up, or choose another one")
     loopback = bool(flags & _IFF_LOOPBACK)
     return Interface(
         name,
