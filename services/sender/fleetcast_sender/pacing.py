@@ -1,7 +1,8 @@
 """Pacing: when the next train may go. Pure."""
 
-_CATCH_UP_SECONDS = 0.005
-"""A late wake-up is made good up to so much: more would be a burst that small switch buffers do not hold."""
+_CATCH_UP_SECONDS = 0.01
+"""A late wake-up is made good up to so much: busy hosts wake threads some milliseconds late. More would be a burst that
+small switch buffers do not hold."""
 _TRAIN_SECONDS = 0.0002
 """A train is about so long at the present rate: 17 datagrams of 1.4 kB at 1 Gbit/s."""
 _MIN_TRAIN_DATAGRAMS = 8

@@ -27,6 +27,7 @@ _NEAR, _BEYOND = 0.8, 1.3
 """Of the rate at the last cut. Below, the cut was too deep and is made good fast; beyond, its cause is gone."""
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
+_USED_SHARE = 0.5
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
 """From 300 Mbit/s to 10 Gbit/s within 0.75 s; a step may only follow when reports on the last could be here."""
 
@@ -146,24 +147,23 @@ class RateController:
 
     def _adjust(self, followed: dict[int, ReceiverPace], actual: float, now: float) -> None:
         factor = min(self._factor(seat, pace) for seat, pace in followed.items())
-        # Above what the own host or link manages there is nothing to gain, and the way back would be longer.
-        usable = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
+        # While the own host or link sends much less than it may, nothing is learnt from going faster.
+        used = actual > _USED_SHARE * self._automatic
         if factor < 1:
-            self._automatic = usable
+            self._automatic = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
             self._cut(factor, followed, now)
-        elif any(self._is_full(pace) for pace in followed.values()):
-            return  # it catches up: not the time to go faster
+        elif not used or any(self._is_full(pace) for pace in followed.values()):
+            return  # or it catches up: not the time to go faster either
         elif self._starting:
             if now >= self._step_at:
-                self._automatic = min(usable * _START_STEP, self.link_bits_per_second)
+                self._automatic = min(self._automatic * _START_STEP, self.link_bits_per_second)
                 self._step_at = now + _START_STEP_SECONDS
             self._starting = self._automatic < self.link_bits_per_second
         elif now >= self._step_at:
             near = _NEAR <= self._automatic / max(self._cut_rate, 1.0) <= _BEYOND
             if near and now < self._near_at:
                 return
-            step = _SLOW_STEP if near else _FAST_STEP
-            self._automatic = min(max(usable * step, min(self._automatic, actual * 2)), self.link_bits_per_second)
+            self._automatic = min(self._automatic * (_SLOW_STEP if near else _FAST_STEP), self.link_bits_per_second)
             self._step_wait = max(self._step_wait * 0.6, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
