@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -55,16 +54,14 @@ class GroupReceiver:
         slots = -(-(_BATCH_BYTES + 65536) // stride)
         opener = Opener(welcome.keys, geometry.symbol_bytes, slots)
         total_symbols = int(download.table.stored_size_bytes.sum()) // geometry.symbol_bytes + 1
-        ring = memory.make_ring(geometry, total_symbols)
-        gc.collect()
-        gc.freeze()  # a hundred thousand views would otherwise be walked through again and again
+        memories = memory.memories(geometry, total_symbols)
         self._geometry = geometry
         self._download = download
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
         self._settled = threading.Condition()
-        self._reception = Reception(opener, geometry, ring, ~download.held, welcome.keys.tag)
+        self._reception = Reception(opener, geometry, memories, ~download.held, welcome.keys.tag)
         self._socket = GroupSocket(
             welcome.group,
             welcome.port,

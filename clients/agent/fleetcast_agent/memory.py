@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 from fleetcast_wire.geometry import Geometry
 
-from fleetcast_agent.windows import WindowMemory
+from fleetcast_agent.windows import WindowMemories
 
 if sys.platform != "win32":
     import resource
@@ -53,8 +53,8 @@ class MemoryPlan:
         """Bytes of symbols that fit `windows_bytes` beside their views, at the usual 1408 bytes a symbol."""
         return self.windows_bytes * 1408 // (1408 + _VIEW_BYTES)
 
-    def make_ring(self, geometry: Geometry, largest_window_symbols: int) -> list[WindowMemory]:
+    def memories(self, geometry: Geometry, largest_window_symbols: int) -> WindowMemories:
         """Return the memory of as many windows as fit, at least two."""
         symbols = min(geometry.window_symbols, largest_window_symbols)
         count = self.windows_bytes // (symbols * (geometry.symbol_bytes + _VIEW_BYTES))
-        return [WindowMemory(geometry, symbols) for _ in range(min(max(count, 2), _MAX_WINDOWS))]
+        return WindowMemories(geometry, symbols, min(max(count, 2), _MAX_WINDOWS))

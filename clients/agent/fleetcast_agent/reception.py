@@ -6,7 +6,6 @@ at a time; nothing here blocks. Genuine symbols are opened straight into their p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from fleetcast_agent.events import Event, ReceptionCounts
 from fleetcast_agent.ring import WindowRing
-from fleetcast_agent.windows import Window, WindowMemory
+from fleetcast_agent.windows import Window, WindowMemories
 
 _EARLY_DATAGRAMS = 8192
 """12 MB, or 0.1 s at 1 Gbit/s."""
@@ -35,13 +34,13 @@ class Reception:
     Args:
         opener: holds the keys and the slots that datagrams are received into.
         geometry: the transmission's numbers.
-        memories: for windows; as many windows are collected at once.
+        memories: for windows; as many are collected at once as there are.
         wanted: shape (chunk_count,): which chunks are lacking; taken over.
         tag: of the transmission's datagrams.
     """
 
     def __init__(
-        self, opener: Opener, geometry: Geometry, memories: Sequence[WindowMemory], wanted: NDArray[np.bool_], tag: int
+        self, opener: Opener, geometry: Geometry, memories: WindowMemories, wanted: NDArray[np.bool_], tag: int
     ) -> None:
         self.counts = ReceptionCounts()
         self._ring = WindowRing(memories, wanted, self.counts, has_parity=bool(geometry.parity_symbols))

@@ -5,8 +5,6 @@ Pure, like the reception that feeds it. WIRE.md, sections 6 and 7, from the rece
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from fleetcast_wire.geometry import PassLayout
 from fleetcast_wire.packet import Mark, MarkedWindow
@@ -21,7 +19,7 @@ from fleetcast_agent.events import (
     ReceptionCounts,
 )
 from fleetcast_agent.straddling import StraddlingChunks
-from fleetcast_agent.windows import Piece, Window, WindowMemory, cut_pieces
+from fleetcast_agent.windows import Piece, Window, WindowMemories, WindowMemory, cut_pieces
 
 _STALE_SECONDS = 2.0
 """An incomplete window that has not grown for so long gives its memory to a new one. Rounds of repair take 0.05 s."""
@@ -35,13 +33,13 @@ class WindowRing:
     """A bounded number of windows at once.
 
     Args:
-        memories: the memory for windows; as many are collected at once.
+        memories: for windows; as many are collected at once as there are.
         wanted: shape (chunk_count,): which chunks are lacking. The ring keeps this array up to date.
         has_parity: whether losses are repaired by parity, or by sending symbols again.
     """
 
     def __init__(
-        self, memories: Sequence[WindowMemory], wanted: NDArray[np.bool_], counts: ReceptionCounts, *, has_parity: bool
+        self, memories: WindowMemories, wanted: NDArray[np.bool_], counts: ReceptionCounts, *, has_parity: bool
     ) -> None:
         self.wanted = wanted
         self.events: list[Event] = []
@@ -50,13 +48,13 @@ class WindowRing:
         """The pass that is being received; 0 before the first plan."""
         self._counts = counts
         self._has_parity = has_parity
-        self._free = list(memories)
+        self._memories = memories
         self._layout: PassLayout | None = None
         self._open: dict[int, Window] = {}
         self._closing: list[Window] = []
         self._finished: set[int] = set()
         self._first_window: int | None = None
-        self._straddling = StraddlingChunks(2 * len(memories) + 2)
+        self._straddling = StraddlingChunks(2 * memories.count + 2)
         self._ending = 0
 
     def start_pass(self, pass_number: int, layout: PassLayout) -> None:
@@ -78,7 +76,7 @@ class WindowRing:
 
     def close(self) -> None:
         """Let go of all memory."""
-        self._free.clear()
+        self._memories.close()
         self._open.clear()
         self._closing.clear()
         self.events.clear()
@@ -128,12 +126,14 @@ class WindowRing:
         return bool(self.wanted[layout.chunks[piece.position]]) and self._straddling.possible(piece)
 
     def _take_memory(self, now: float) -> WindowMemory | None:
-        if not self._free:
+        memory = self._memories.take()
+        if memory is None:
             stale = [w for w in self._open.values() if now - w.active_at > _STALE_SECONDS and not w.busy]
             for window in stale[:1]:
                 self._counts.dropped_window_count += 1
                 self._close(window)
-        return self._free.pop() if self._free else None
+                memory = self._memories.take()
+        return memory
 
     def note_source(self, window: Window, count: int, stop: int, now: float) -> None:
         """Note that `count` source symbols of a window are in their places and marked held, the last before `stop`."""
@@ -263,7 +263,7 @@ class WindowRing:
     def _release(self, window: Window) -> None:
         if window.closed and not window.busy and window in self._closing:
             self._closing.remove(window)
-            self._free.append(window.memory)
+            self._memories.give_back(window.memory)
 
     def _check_settled(self) -> None:
         if self._ending and not any(window.decoding for window in self._closing):

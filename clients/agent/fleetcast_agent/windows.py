@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,47 @@ class WindowMemory:
         """The view of each source symbol."""
         self.held = np.zeros(window_symbols, np.bool_)
         """Which source symbols must not be written again: they arrived, or are being rebuilt from parity."""
+
+
+class WindowMemories:
+    """Memory for several windows, each made when it is first needed.
+
+    Args:
+        geometry: the transmission's numbers.
+        window_symbols: source symbols of the largest window that will come.
+        count: most windows at once.
+    """
+
+    def __init__(self, geometry: Geometry, window_symbols: int, count: int) -> None:
+        self.count = count
+        self._geometry = geometry
+        self._window_symbols = window_symbols
+        self._made = 0
+        self._free: list[WindowMemory] = []
+
+    def take(self) -> WindowMemory | None:
+        """Return memory for a window, the one used last first (it is in the cache); None if all are taken."""
+        if self._free:
+            return self._free.pop()
+        if self._made == self.count:
+            return None
+        self._made += 1
+        collecting = gc.isenabled()
+        gc.disable()  # tens of thousands of views are made at once, and none of them is garbage
+        try:
+            return WindowMemory(self._geometry, self._window_symbols)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def give_back(self, memory: WindowMemory) -> None:
+        """Take back what `take` gave."""
+        self._free.append(memory)
+
+    def close(self) -> None:
+        """Let go of the memory that is free; what is taken goes with who has it."""
+        self._free.clear()
+        self._made = self.count
 
 
 @dataclass(frozen=True)

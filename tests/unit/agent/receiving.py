@@ -7,7 +7,7 @@ import zstandard
 from fleetcast_agent.decoding import rebuild
 from fleetcast_agent.events import ChunkArrived, CodewordCompleted, DeficitsCounted, PassSettled
 from fleetcast_agent.reception import Reception
-from fleetcast_agent.windows import WindowMemory
+from fleetcast_agent.windows import WindowMemories
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.manifest import chunk_digest
@@ -24,7 +24,7 @@ class MemoryReceiver:
         self.geometry = geometry
         self.opener = Opener(keys, geometry.symbol_bytes, slots)
         self.wanted = ~image.manifest.zero
-        memories = [WindowMemory(geometry, geometry.window_symbols) for _ in range(ring)]
+        memories = WindowMemories(geometry, geometry.window_symbols, ring)
         self.reception = Reception(self.opener, geometry, memories, self.wanted, keys.tag)
         self.content = bytearray(image.manifest.size_bytes)
         self.reports: list[DeficitsCounted] = []
