@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
@@ -166,10 +166,16 @@ async def open_site(directory: Path, timing: Timing | None = None, database_url:
         await site.stop()
 
 
+class Dialled(Protocol):
+    """Something that gives channels to a scheduler."""
+
+    def channel(self, role: Role, identifier: str) -> grpc.aio.Channel: ...
+
+
 class FakeSender:
     """Registers and answers every command; remembers them."""
 
-    def __init__(self, at: Site, name: str = "a", **registration: Any) -> None:
+    def __init__(self, at: Dialled, name: str = "a", **registration: Any) -> None:
         self.name = name
         self.registration = registration
         self.commands: list[registry.ServeSenderResponse] = []
@@ -228,9 +234,8 @@ class FakeSender:
 class FakeMachine:
     """Joins and says what the test tells it to."""
 
-    def __init__(self, site: Site, name: str) -> None:
+    def __init__(self, site: Dialled, name: str) -> None:
         self.name = name
-        self.site = site
         self._channel = site.channel(Role.MACHINE, name)
         self._call: Any = None
         self._sequence = 0

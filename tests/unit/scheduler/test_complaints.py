@@ -1,4 +1,4 @@
-"""What people complain about in other tools, as far as the scheduler can spare them it; numbers of the field survey."""
+"""What people complain about in other tools, as far as the scheduler can spare them it."""
 
 from __future__ import annotations
 
