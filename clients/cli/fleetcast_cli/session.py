@@ -17,7 +17,7 @@ from fleetcast_cli.connection import UNARY_SECONDS, connection
 from fleetcast_cli.plain import short_name, to_plain, write_json
 from fleetcast_cli.references import find_image, identifier, image_reference, resource, short_image
 from fleetcast_cli.session_view import machine_table, session_fields, start_rules
-from fleetcast_cli.text import fields, format_time, output, table
+from fleetcast_cli.text import fields, output, table
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceAsyncStub
@@ -82,19 +82,16 @@ async def list_sessions(context: typer.Context, as_json: Json = False) -> None:
     if not sessions:
         output().print("no sessions; open one with: fleetcast session create --image NAME")
         return
-    numbers = ("machines", "succeeded", "failed")
-    rows = table("session", "image", "state", "mode", "start rules", *numbers, "created", right=numbers)
+    numbers = ("done", "failed")
+    rows = table("session", "image", "state", *numbers, "starts with", right=numbers)
     for session in sessions:
         rows.add_row(
             identifier(session.name),
             short_image(session.image),
             short_name(session, "state"),
-            short_name(session, "mode"),
-            start_rules(session),
-            str(session.participant_count),
-            str(session.succeeded_count),
+            f"{session.succeeded_count} of {session.participant_count}",
             str(session.failed_count),
-            format_time(session.create_time),
+            start_rules(session),
         )
     output().print(rows)
 

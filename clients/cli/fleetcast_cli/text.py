@@ -76,10 +76,13 @@ def plural(count: int, noun: str) -> str:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """Returns an empty table with the given headings; those in `right` are aligned right."""
-    empty = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        empty.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    """Returns an empty table with the given headings; those in `right` are aligned right.
+
+    On a narrow terminal the first column, which people type again, stays whole and the others wrap.
+    """
+    empty = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for index, column in enumerate(columns):
+        empty.add_column(column, justify="right" if column in right else "left", no_wrap=index == 0, overflow="fold")
     return empty
 
 
