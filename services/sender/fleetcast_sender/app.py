@@ -160,6 +160,7 @@ def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) 
         Link(settings.link_bits_per_second or interface.link_bits_per_second),
         ttl=settings.ttl,
         loop=interface.loopback if settings.loop is None else settings.loop,
+        segmentation=settings.segmentation,
         memory_bytes=settings.memory_bytes,
         policy=TransmissionPolicy(unicast_receiver_count=settings.unicast_receivers),
         slow=SlowPolicy(settings.slow_policy, settings.slow_threshold),

@@ -153,6 +153,7 @@ class Engine:
             if self.phase is Phase.ENDING and not self._needs.counted(seat):
                 self._awaited -= 1
             self._needs.count(seat)
+            participant.asked_at = None
         self._offer_alone(participant)
 
     def done(self, seat: int, now: float) -> None:
@@ -165,6 +166,7 @@ class Engine:
             self._needs.count(seat)
             participant.lacking_bytes = 0
             participant.offered = False
+            participant.asked_at = None
             self._sort_in(participant)
 
     def leave(self, seat: int, now: float) -> None:
@@ -368,6 +370,12 @@ class Engine:
             reason = f"nothing was heard from this machine for {limit:g} s"
             self._tell(participant.seat, Dismissed(reason, forgotten=True))
             self._remove(participant.seat)
+        patience = self._policy.answer_seconds
+        for participant in list(self._participants.values()):
+            if participant.asked_at is not None and now - participant.asked_at > patience:
+                # What it lacks is not known: it is offered all that it lacked before.
+                participant.asked_at = None
+                self.move_to_unicast(participant.seat)
         for machine in [name for name, until in self._expected.items() if until < now]:
             del self._expected[machine]
 
@@ -454,6 +462,7 @@ class Engine:
             self._tell(participant.seat, PassEnded(self._pass_number))
             if participant.ready and participant.lacking_bytes:
                 self._needs.uncount(participant.seat)
+                participant.asked_at = now
                 self._awaited += 1
 
     def _close_pass(self, now: float) -> None:

@@ -36,6 +36,7 @@ class Outlet:
     link: Link
     ttl: int = 1
     loop: bool = False
+    segmentation: bool = True
     memory_bytes: int = 512 << 20
     """What one lane may keep of windows."""
     policy: TransmissionPolicy = field(default_factory=TransmissionPolicy)
@@ -82,6 +83,7 @@ class Lane:
             ttl=outlet.ttl,
             loop=outlet.loop,
             datagram_bytes=payload,
+            segmentation=outlet.segmentation,
             send_buffer_bytes=int(min(max(link * _SEND_BUFFER_SECONDS / 8, 512 << 10), 4 << 20)),
         )
         self.source_address = socket.source_address

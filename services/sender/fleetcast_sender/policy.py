@@ -23,6 +23,8 @@ class TransmissionPolicy:
     """How long the first pass waits for machines that were admitted with the first and are not ready yet."""
     pass_grace_seconds: float = 0.5
     """How long the next pass waits for the holdings of receivers that do not answer."""
+    answer_seconds: float = 15.0
+    """A receiver that lives and does not say for so long what it holds is served by unicast."""
     repair_share: float = 0.3
     """Most of the rate that repair may take while there is source to send."""
     unicast_receiver_count: int = 1

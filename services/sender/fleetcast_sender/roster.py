@@ -18,6 +18,8 @@ class Participant:
     offered: bool = False
     """Has an offer that it has not answered."""
     lacking_bytes: int = 0
+    asked_at: float | None = None
+    """When it was asked for its holding and has not answered since."""
     stuck_count: int = 0
     """Offers and passes in a row after which it lacked as much as before."""
 

@@ -64,6 +64,8 @@ class SenderSettings(Settings):
     """What one transmission may keep of windows."""
     symbol_bytes: int = Field(default=0, ge=0, le=8896, multiple_of=64)
     """Payload of a datagram; 0 chooses 1408 or what the MTU allows."""
+    segmentation: bool = True
+    """Whether the kernel cuts trains of datagrams (UDP_SEGMENT); turned off by itself where that does not work."""
     slow_policy: SlowAction = SlowAction.UNICAST
     """What becomes of receivers slower than the threshold: keep, unicast, separate or disconnect."""
     slow_threshold: float = Field(default=0.5, gt=0, lt=1)

@@ -44,6 +44,7 @@ class GroupSocket:
         loop: whether receivers on this host hear them.
         datagram_bytes: size of every datagram of a train.
         send_buffer_bytes: what the kernel may queue.
+        segmentation: whether the kernel may be asked to cut trains.
 
     Raises:
         FailedPreconditionError: the interface cannot send to the group.
@@ -59,6 +60,7 @@ class GroupSocket:
         loop: bool,
         datagram_bytes: int,
         send_buffer_bytes: int,
+        segmentation: bool = True,
     ) -> None:
         self._datagram_bytes = datagram_bytes
         self._what = (
@@ -87,7 +89,7 @@ class GroupSocket:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO)
                 self._socket.connect((str(group), port, 0, interface.index))
             self._size_buffer(send_buffer_bytes)
-            self._segments = self._try_segmentation()
+            self._segments = segmentation and self._try_segmentation()
         except OSError as error:
             self._socket.close()
             raise FailedPreconditionError(f"cannot send to {self._what}: {error.strerror}") from error

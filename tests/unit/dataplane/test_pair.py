@@ -229,3 +229,16 @@ def test_whatever_the_link_does_everybody_ends_with_the_exact_bytes_and_the_send
         assert receiver.memory is not None
         assert bytes(receiver.memory.content) == pair.image.content
         assert not np.any(receiver.memory.wanted)
+
+
+def test_a_receiver_that_lives_and_does_not_answer_is_served_by_unicast() -> None:
+    policy = TransmissionPolicy(unicast_receiver_count=0, start_grace_seconds=0.2, answer_seconds=1.0)
+    pair = Pair(make_image(15, 600_000), SMALL, receivers=2, policy=policy)
+    mute = pair.receivers[0]
+    pair.join_all()
+    pair.run_to(0.3)
+    assert mute.memory is not None
+    mute.memory.reception.end_pass = lambda pass_number: None
+    mute.link.impairment = Impairment(loss=0.9)
+    assert pair.run(30)
+    assert mute.unicast_chunks > 0
