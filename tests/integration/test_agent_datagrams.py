@@ -9,7 +9,7 @@ import pytest
 from fleetcast_agent import datagrams
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.errors import MulticastError
-from fleetcast_agent.interfaces import find_interface, interface_towards, unfit_for_multicast
+from fleetcast_agent.interfaces import find_interface, interface_towards, largest_payload_bytes, unfit_for_multicast
 from fleetcast_agent.membership import announce_membership
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
@@ -170,6 +170,7 @@ def test_interfaces_are_found_by_name_by_address_and_by_route() -> None:
     assert find_interface("lo", socket.AF_INET).address == "127.0.0.1"
     assert interface_towards("localhost", 9, socket.AF_INET).name == "lo"
     assert unfit_for_multicast(find_interface("lo", socket.AF_INET)) == ""
+    assert largest_payload_bytes(find_interface("lo", socket.AF_INET)) == 65535 - 48
     with pytest.raises(MulticastError, match="no interface leads to"):
         interface_towards("nowhere.invalid", 9, socket.AF_INET)
 

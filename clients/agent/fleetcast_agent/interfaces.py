@@ -11,6 +11,11 @@ import psutil
 
 from fleetcast_agent.errors import InterfaceError, MulticastError
 
+_USUAL_MTU_BYTES = 1500
+_MAX_DATAGRAM_BYTES = 65535
+_HEADERS_BYTES = 48
+"""IPv6 (40) and UDP (8)."""
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -64,6 +69,14 @@ def interface_towards(host: str, port: int, family: socket.AddressFamily) -> Int
     except (OSError, InterfaceError) as error:
         raise MulticastError(f"no interface leads to {host}: {error}") from error
     raise MulticastError(f"no interface leads to {host}")
+
+
+def largest_payload_bytes(interface: Interface) -> int:
+    """Return the largest UDP payload that an interface sends or takes unfragmented, over IPv4 and IPv6."""
+    statistics = psutil.net_if_stats().get(interface.name)
+    if statistics is None or statistics.mtu <= 0:
+        return _USUAL_MTU_BYTES - _HEADERS_BYTES
+    return min(statistics.mtu, _MAX_DATAGRAM_BYTES) - _HEADERS_BYTES
 
 
 def unfit_for_multicast(interface: Interface) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import socket
 
 from fleetcast_agent.errors import InterfaceError, MulticastError
-from fleetcast_agent.interfaces import Interface, find_interface, interface_towards, unfit_for_multicast
+from fleetcast_agent.interfaces import (
+    Interface,
+    find_interface,
+    interface_towards,
+    largest_payload_bytes,
+    unfit_for_multicast,
+)
 
 
 class Network:
@@ -22,9 +28,13 @@ class Network:
         self._wanted = wanted
         self.no_multicast_reason = ""
         """Why this machine takes no multicast; empty if it does."""
+        self.max_payload_bytes = 0
+        """Largest UDP payload that the interface takes; 0 if that is not known."""
         if wanted:
             family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
-            reason = unfit_for_multicast(find_interface(wanted, family))
+            found = find_interface(wanted, family)
+            self.max_payload_bytes = largest_payload_bytes(found)
+            reason = unfit_for_multicast(found)
             if reason:
                 raise InterfaceError(
                     f"{reason}: name another with --multicast-interface, or leave it out to receive by unicast",
@@ -36,9 +46,11 @@ class Network:
         if self._wanted:
             return
         try:
-            self.no_multicast_reason = unfit_for_multicast(interface_towards(host, port, socket.AF_INET))
+            found = interface_towards(host, port, socket.AF_INET)
         except MulticastError:
             return  # an IPv6 network, perhaps; the sender's group will tell
+        self.max_payload_bytes = largest_payload_bytes(found)
+        self.no_multicast_reason = unfit_for_multicast(found)
 
     def interface_for(self, group: str, sender_host: str) -> Interface:
         """Return where to join a group.

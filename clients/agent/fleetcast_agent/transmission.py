@@ -150,7 +150,7 @@ class TransmissionStream:
         limits = ReceiverLimits(
             unicast_only=bool(self._network.no_multicast_reason),
             window_memory_bytes=self._memory.symbols_bytes,
-            max_payload_bytes=0,
+            max_payload_bytes=self._network.max_payload_bytes,
             codecs=tuple(CODECS),
             receive_buffer_bytes=self._memory.receive_buffer_bytes,
         )
