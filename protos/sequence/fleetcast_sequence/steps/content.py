@@ -24,10 +24,13 @@ class _Applied(SequenceModel):
     )
     volume: str | None = Field(default=None, description=_VOLUME)
     delivery: Delivery = Field(default="prefer-multicast", description=_DELIVERY)
+    spool: str | None = Field(
+        default=None, description="Volume that holds a WIM while it is applied; the run's directory by default."
+    )
 
 
 class ApplyOperatingSystem(_Applied):
-    """Writes an operating system's image to a volume or, a raw one, to a whole disk; then grows it to the space."""
+    """Writes an image to a volume, which is erased, or a raw one to a disk; then grows it to the space there."""
 
     disk: str | None = Field(
         default=None, description="In place of `volume`, for a raw image of a disk; as in `partition-disk`."
@@ -93,6 +96,9 @@ class CaptureImage(SequenceModel):
     disk: str | None = Field(default=None, description="In place of `volume`: a whole disk, as a raw image.")
     format: Literal["wim", "raw"] = Field(
         default="wim", description="`raw` holds the used blocks; the others read as zeros."
+    )
+    spool: str | None = Field(
+        default=None, description="Volume that holds the image until it is published; the run's directory by default."
     )
     exclude: list[str] = Field(default=[], description="Paths that a WIM leaves out, such as `/pagefile.sys`.")
 
