@@ -84,6 +84,19 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
+def is_reference(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
+    """Returns whether the argument at `path` of `model` names something that is pinned."""
+    models = [model]
+    for position, part in enumerate(path):
+        if isinstance(part, int):
+            continue
+        fields = [each.model_fields[part] for each in models if part in each.model_fields]
+        if position == len(path) - 1:
+            return any(isinstance(item, RefersTo) for field in fields for item in field.metadata)
+        models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return False
+
+
 def expand(sequence: TaskSequence, find: Callable[[str], TaskSequence]) -> TaskSequence:
     """Returns `sequence` with every child sequence in its place, as a group; `find` returns a child by its name.
 

@@ -21,6 +21,7 @@ from fleetcast_sequence.expression import (
     templates_in,
 )
 from fleetcast_sequence.model import TaskSequence
+from fleetcast_sequence.references import is_reference
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.steps.control import holds_command_line
 
@@ -88,6 +89,9 @@ class _Check:
                 yield template
                 continue
             inner = at[len(path) + 1 :]
+            if is_reference(self._types[name].arguments, inner):
+                text = "what a step refers to is pinned when it is deployed, so it cannot be computed: write it out"
+                yield self._document.problem(at, text)
             shown = sorted(template.names & self._secrets)
             if shown and holds_command_line(name, inner):
                 way = "pass it by `environment` or `stdin`"

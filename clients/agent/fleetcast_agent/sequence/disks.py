@@ -120,11 +120,10 @@ class Disks:
             raise StepError(f"there is no disk {path}: {error.strerror}") from error
         if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
             raise StepError(f"{path} is neither a block device nor a file that stands for a disk")
-        with path.open("rb") as file:
-            size_bytes = file.seek(0, os.SEEK_END)
         if stat.S_ISREG(mode):
-            return Disk(path, size_bytes, 512, is_device=False)
+            return Disk(path, path.stat().st_size, 512, is_device=False)
         name = path.resolve().name
+        size_bytes = int(_read(_SYS_BLOCK / name / "size") or 0) * 512
         sector_bytes = int(_read(_SYS_BLOCK / name / "queue/logical_block_size") or 512)
         device = _SYS_BLOCK / name / "device"
         return Disk(path, size_bytes, sector_bytes, True, _read(device / "model"), _read(device / "serial"))

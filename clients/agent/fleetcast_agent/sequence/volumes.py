@@ -129,7 +129,7 @@ async def mounted(context: StepContext, volume: Volume, *, read_only: bool = Fal
         kind = (await filesystems.probe(context.tools, device)).get("TYPE", "")
         mode = "ro" if read_only else "rw"
         if kind == "ntfs":
-            options = f"{mode},streams_interface=xattr,show_sys_files=false"
+            options = f"{mode},streams_interface=xattr"
             await context.tools.run(["ntfs-3g", "-o", options, device, point])
         elif kind in _KERNEL_FILESYSTEMS:
             await context.tools.run(["mount", "-t", kind, "-o", mode, device, point])
