@@ -55,6 +55,13 @@ class Disks:
             return found[0]
         return self._of(Path(selector))
 
+    def selector(self, path: Path) -> str:
+        """Returns what finds the disk at `path` again, as far as possible also when its device has another name."""
+        if self._system is not None and _same(path, self._system):
+            return "system"
+        serial = self._of(path).serial
+        return f"serial:{serial}" if serial else str(path)
+
     def all(self) -> list[Disk]:
         """Returns the machine's own disks, none removable, read-only or virtual, and the file that stands for one."""
         names = sorted(entry.name for entry in Path("/sys/block").iterdir() if not entry.name.startswith(_NEVER))
@@ -155,8 +162,12 @@ def detach_stale_loops(path: Path, *, offset_bytes: int | None = None) -> None:
             subprocess.run(["losetup", "--detach", str(loop)], check=False, capture_output=True)
 
 
-def _users(path: Path) -> Iterator[str]:
-    """Yields what uses the disk or partition at `path`, or a partition of it."""
+def _users(path: Path) -> list[str]:
+    """Returns what uses the disk or partition at `path`, or a partition of it."""
+    return list(_found_users(path))
+
+
+def _found_users(path: Path) -> Iterator[str]:
     try:
         status = path.stat()
     except OSError:

@@ -46,7 +46,7 @@ OUTPUT_CHARS = 1 << 20
 """How much of a program's output is kept for its caller; the log has all of it."""
 PIPE_SECONDS = 2
 """How long output may still arrive after a program ended: one it left in the background may hold the pipe."""
-_LINE_END = re.compile(rb"[\r\n]")
+_LINE_END = re.compile(rb"([\r\n])")
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ class _Lines:
         rest = b""
         while stream is not None and (content := await stream.read(1 << 16)):
             self._keep(content.decode(errors="replace"))
-            *lines, rest = _LINE_END.split(rest + content)
+            *parts, rest = _LINE_END.split(rest + content)
             if len(rest) > OUTPUT_CHARS:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self._line(line)
-        self._line(rest)
+                parts, rest = [*parts, rest, b"\n"], b""
+            for line, end in zip(parts[::2], parts[1::2], strict=True):
+                self._line(line, passing=end == b"\r")
+        self._line(rest, passing=False)
 
     def _keep(self, text: str) -> None:
         self._parts.append(text)
@@ -172,13 +172,14 @@ class _Lines:
         while self._chars - len(self._parts[0]) > OUTPUT_CHARS:
             self._chars -= len(self._parts.popleft())
 
-    def _line(self, line: bytes) -> None:
+    def _line(self, line: bytes, *, passing: bool) -> None:
+        """Takes a line; a passing one is overwritten on a terminal by the next, and is no matter for the log."""
         text = line.decode(errors="replace").rstrip()
         if not text:
             return
         if self._progress is not None:
             self._progress(text)
-        if not self._quiet:
+        if not self._quiet and not passing:
             self._log(text)
 
 

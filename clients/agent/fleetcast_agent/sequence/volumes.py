@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,40 @@ class Volume:
     size_bytes: int
     keep: tuple[str, ...] = ()
     """Directories at its top that survive its being emptied."""
+    guid: str = ""
+    """Of its partition; empty if it is none."""
     whole: bool = False
     """It is all of `backing`."""
 
 
-def record(disk_selector: str, partition: Existing, **more: Any) -> dict[str, Any]:
+def record(disk_selector: str, partition: Existing) -> dict[str, Any]:
     """Returns what later steps, also after a restart, need to find the partition again."""
-    return {"disk": disk_selector, "guid": partition.guid, "number": partition.number, **more}
+    return {"disk": disk_selector, "guid": partition.guid}
+
+
+def keep(context: StepContext, selector: str, volume: Volume, directories: Iterable[str]) -> None:
+    """Lets no later step erase these directories at the top of the volume, and all others again.
+
+    Raises:
+        StepError: the volume is no partition, so it could not be told from another after a restart.
+    """
+    if not volume.guid:
+        raise StepError(f"{volume.name} is no partition of a disk, so nothing on it can be kept: name a partition")
+    known = context.results.volumes.get(selector) or context.volumes.get(selector)
+    disk = known["disk"] if known else context.disks.selector(volume.backing)
+    names = sorted({name.strip("/").split("/")[0] for name in directories})
+    context.results.volumes[selector] = {"disk": disk, "guid": volume.guid, "keep": names}
+
+
+async def kept_on(context: StepContext, disk: Disk) -> list[str]:
+    """Returns what later steps must not erase on the disk, as `VOLUME: DIRECTORY`."""
+    guids = {partition.guid for partition in await tables.read(context.tools, disk)}
+    return [
+        f"{name}: {directory}"
+        for name, known in context.volumes.items()
+        if known["guid"] in guids
+        for directory in known.get("keep", ())
+    ]
 
 
 async def find(context: StepContext, selector: str) -> Volume:
@@ -55,7 +82,7 @@ async def find(context: StepContext, selector: str) -> Volume:
         disk = context.disks.find(known["disk"])
         for partition in await tables.read(context.tools, disk):
             if partition.guid == known["guid"]:
-                return _volume(selector, disk, partition, tuple(known.get("keep", ())))
+                return _volume(selector, disk, partition, _kept(context, partition.guid))
         raise StepError(
             f"the volume {selector!r} is not on {disk.path} any more: its partition {known['guid']} is gone"
         )
@@ -68,8 +95,14 @@ async def find(context: StepContext, selector: str) -> Volume:
     raise StepError(f"there is no volume {selector!r}: earlier steps named {names}")
 
 
+def _kept(context: StepContext, guid: str) -> tuple[str, ...]:
+    """Returns the directories that are kept on a partition, by whichever name a step called it."""
+    known = {**context.volumes, **context.results.volumes}.values()
+    return tuple(name for item in known if item["guid"] == guid for name in item.get("keep", ()))
+
+
 def _volume(name: str, disk: Disk, partition: Existing, keep: tuple[str, ...] = ()) -> Volume:
-    return Volume(name, disk.path, partition.start_bytes, partition.size_bytes, keep)
+    return Volume(name, disk.path, partition.start_bytes, partition.size_bytes, keep, partition.guid)
 
 
 async def _by_label(context: StepContext, selector: str) -> Volume:
@@ -80,7 +113,7 @@ async def _by_label(context: StepContext, selector: str) -> Volume:
             place = {"offset_bytes": partition.start_bytes, "size_bytes": partition.size_bytes}
             about = await filesystems.probe(context.tools, disk.path, **place)
             if about.get("LABEL") == wanted:
-                found.append(_volume(selector, disk, partition))
+                found.append(_volume(selector, disk, partition, _kept(context, partition.guid)))
     if len(found) != 1:
         raise StepError(f"{len(found) or 'no'} volumes have the label {wanted!r}")
     return found[0]

@@ -6,12 +6,15 @@ from fleetcast_sequence.steps.disk import LAYOUTS, FormatVolume, PartitionDisk
 
 from fleetcast_agent.sequence import files, filesystems, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.errors import StepError
 
 
 async def partition_disk(arguments: PartitionDisk, context: StepContext) -> None:
     """Writes the table, formats what it says, and names the volumes."""
     wanted = LAYOUTS[arguments.layout] if arguments.layout else arguments
     disk = context.disks.erasable(arguments.disk, arguments.protect)
+    if kept := await volumes.kept_on(context, disk):
+        raise StepError(f"{disk.path} holds what is to be kept ({', '.join(kept)}): it will not be partitioned")
     planned = tables.plan(wanted.partitions, wanted.table, disk.size_bytes)
     context.disks.clean_up(context.step_directory)
     existing = {
@@ -32,10 +35,14 @@ async def format_volume(arguments: FormatVolume, context: StepContext) -> None:
     volume = await volumes.find(context, arguments.volume)
     context.disks.guard(volume.backing)
     if arguments.filesystem is not None:
+        if volume.keep:
+            kept = ", ".join(volume.keep)
+            raise StepError(
+                f"the volume {volume.name!r} holds what is to be kept ({kept}): use `keep`, not `filesystem`"
+            )
         await _format(context, arguments.volume, arguments.filesystem, arguments.label)
-        _remember(context, arguments.volume, [])
     else:
-        _remember(context, arguments.volume, arguments.keep)
+        volumes.keep(context, arguments.volume, volume, [*volume.keep, *arguments.keep])
         await files.empty(context, await volumes.find(context, arguments.volume))
 
 
@@ -43,8 +50,3 @@ async def _format(context: StepContext, name: str, filesystem: str, label: str) 
     volume = await volumes.find(context, name)
     async with volumes.attached(context, volume) as device:
         await filesystems.make(context.tools, device, filesystem, label=label, start_bytes=volume.start_bytes)
-
-
-def _remember(context: StepContext, name: str, keep: list[str]) -> None:
-    if name in context.volumes:
-        context.results.volumes[name] = {**context.volumes[name], "keep": keep}

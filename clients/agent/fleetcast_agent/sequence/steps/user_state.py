@@ -65,6 +65,7 @@ async def capture_user_state(arguments: CaptureUserState, context: StepContext) 
             context.log(f"saved {len(names)} files and directories as {version}")
             return
         await asyncio.to_thread(_commit, store, partial, digest)
+        volumes.keep(context, arguments.volume, volume, [*volume.keep, str(arguments.store)])
         context.log(f"saved {len(names)} files and directories in {arguments.store} ({digest})")
 
 
@@ -92,6 +93,8 @@ async def restore_user_state(arguments: RestoreUserState, context: StepContext) 
         await context.tools.run(["tar", "--compare", "--file", archive, "--directory", root, "--numeric-owner", skip])
         if arguments.store is not None and arguments.delete_store:
             await asyncio.to_thread(delete_content, store)
+            gone = str(arguments.store).strip("/").split("/")[0]
+            volumes.keep(context, arguments.volume, volume, [name for name in volume.keep if name != gone])
 
 
 def _chosen(root: Path, patterns: list[str], exclude: list[str], store: str | None) -> Iterator[str]:
