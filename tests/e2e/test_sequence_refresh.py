@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.state import Outcome
+from fleetcast_agent.sequence.records import Outcome
 from fleetcast_sequence.ready import ready_sequences
 
 from tests.support.sequences import Rehearsal, needs_disks, tool

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fleetcast_agent.sequence import files, filesystems, tables, volumes
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.state import Outcome
+from fleetcast_agent.sequence.records import Outcome
 
 from tests.support.sequences import Rehearsal, needs_disks, tool
 

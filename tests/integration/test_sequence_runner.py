@@ -14,9 +14,10 @@ from fleetcast_agent.sequence.context import RestartRequest, StepContext
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import JournalError, StepError
-from fleetcast_agent.sequence.runner import SequenceOutcome, SequenceProgress, SequenceRunner, Surroundings
-from fleetcast_agent.sequence.state import Outcome
+from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.runner import SequenceRunner
 from fleetcast_agent.sequence.steps import step_functions
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_sequence import Scope, VariableError, Variables, parse
 
 SECRET = "Gehe!m"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.execution import Assignment, execute
 from fleetcast_agent.sequence.journal import Journal
-from fleetcast_agent.sequence.runner import SequenceOutcome, SequenceProgress
+from fleetcast_agent.sequence.records import Record
 from fleetcast_agent.sequence.state import replay
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.tools import Tools
 from fleetcast_sequence import Scope, Variables, parse
 
@@ -81,17 +83,11 @@ class Rehearsal:
 
     async def steps(self, *steps: str, **values: str) -> SequenceOutcome:
         """Runs these steps, each `type: {arguments}`."""
-        lines = []
-        for step in steps:
-            kind, _, arguments = step.partition(":")
-            lines.append(f"  - {{name: {kind}, type: {kind}, with: {arguments.strip()}}}")
-        return await self.run("name: rehearsal\nsteps:\n" + "\n".join(lines) + "\n", **values)
+        return await self.run(_sequence(steps), **values)
 
     def context(self) -> StepContext:
         """Returns a context in which the test can look at the volumes of the last run."""
-        journal = Journal(self.state / "journal")
-        volumes = replay(journal.records).volumes
-        journal.close()
+        volumes = replay(_records(self.state)).volumes
         directory = self.directory / "looking"
         directory.mkdir(exist_ok=True)
 
@@ -114,6 +110,20 @@ class Rehearsal:
             volumes=volumes,
             gather=nothing,
         )
+
+
+def _records(state: Path) -> list[Record]:
+    journal = Journal(state / "journal")
+    journal.close()
+    return journal.records
+
+
+def _sequence(steps: Sequence[str]) -> str:
+    lines = []
+    for step in steps:
+        kind, _, arguments = step.partition(":")
+        lines.append(f"  - {{name: {kind}, type: {kind}, with: {arguments.strip()}}}\n")
+    return "name: rehearsal\nsteps:\n" + "".join(lines)
 
 
 def tool(*command: str | Path) -> str:

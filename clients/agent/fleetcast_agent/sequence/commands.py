@@ -18,10 +18,10 @@ from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.execution import Assignment, execute
 from fleetcast_agent.sequence.live_files import FUNCTIONS
-from fleetcast_agent.sequence.runner import SequenceOutcome, SequenceProgress
+from fleetcast_agent.sequence.records import Outcome
 from fleetcast_agent.sequence.simulation import plan
 from fleetcast_agent.sequence.simulation import text as plan_text
-from fleetcast_agent.sequence.state import Outcome
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress
 
 RESTART_EXIT_CODE = 3
 """The sequence wants a restart, after which the same command goes on."""

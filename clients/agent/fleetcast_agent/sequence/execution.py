@@ -16,8 +16,9 @@ from fleetcast_agent.sequence.content import ContentSource
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.live_files import FUNCTIONS
-from fleetcast_agent.sequence.runner import SequenceOutcome, SequenceProgress, SequenceRunner, Surroundings
+from fleetcast_agent.sequence.runner import SequenceRunner
 from fleetcast_agent.sequence.steps import step_functions
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 
 
 @dataclass(frozen=True)

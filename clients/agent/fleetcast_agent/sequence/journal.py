@@ -11,7 +11,7 @@ from fleetcast_kit.files import sync_directory
 from pydantic import ValidationError
 
 from fleetcast_agent.sequence.errors import JournalError
-from fleetcast_agent.sequence.state import RECORD, Record
+from fleetcast_agent.sequence.records import RECORD, Record
 
 
 class Journal:

@@ -7,17 +7,13 @@ import contextlib
 import logging
 import shutil
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fleetcast_kit import semconv
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_sequence import (
     ExpressionError,
-    Redactor,
     Step,
     TaskSequence,
     VariableError,
@@ -30,92 +26,34 @@ from opentelemetry.trace import StatusCode
 from pydantic import ValidationError
 
 from fleetcast_agent.sequence import carrying
-from fleetcast_agent.sequence.content import ContentSource
-from fleetcast_agent.sequence.context import StepContext, StepFunction
+from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import JournalError, StepError
 from fleetcast_agent.sequence.journal import Journal
-from fleetcast_agent.sequence.state import (
+from fleetcast_agent.sequence.records import (
     Ended,
-    Engine,
-    Evaluate,
     Evaluated,
-    Finish,
     NodeId,
     Outcome,
     Record,
-    Restart,
     Restarted,
-    Run,
-    RunState,
     Started,
     StepEnded,
     StepInterrupted,
     StepSaved,
     StepStarted,
-    replay,
 )
+from fleetcast_agent.sequence.runlog import RunLog
+from fleetcast_agent.sequence.state import Engine, Evaluate, Finish, Restart, Run, RunState, replay
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_agent.sequence.timeout import unpaused_timeout
 from fleetcast_agent.sequence.tools import Tools
 
 logger = logging.getLogger(__name__)
 
-TAIL_LINES = 40
-"""Lines of output that a failure shows."""
-
-
-@dataclass(frozen=True)
-class SequenceProgress:
-    """How far a run is."""
-
-    step: int
-    """Number of the step that runs or ran last, from 1; 0 before the first."""
-    step_count: int
-    """Number of steps that are not disabled."""
-    name: str
-    """Name of that step."""
-    step_fraction: float
-    """Part of that step that is done, from 0 to 1."""
-    fraction: float
-    """Part of the whole sequence, from 0 to 1; steps count alike."""
-
-
-@dataclass(frozen=True)
-class SequenceOutcome:
-    """How a run ended, or why it waits."""
-
-    outcome: Outcome | None
-    """None when the machine must restart first."""
-    restart: Literal["boot", "installed"] | None = None
-    """What must be started; then run the same sequence in the same directory again."""
-    step: str = ""
-    """Name of the step or group that failed."""
-    message: str = ""
-    """Why it failed."""
-    output_tail: str = ""
-    """End of that step's output, secrets hidden."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run needs from the machine and the agent around it."""
-
-    content: ContentSource
-    disks: Disks
-    steps: Mapping[str, StepFunction]
-    """What runs each step type."""
-    environment: Literal["boot", "installed"]
-    boot_id: str
-    """Changes whenever the machine starts."""
-    gather: Callable[[], Awaitable[dict[str, Any]]]
-    """Reads the inventory: what conditions see as `machine`."""
-    report: Callable[[SequenceProgress], None] = lambda progress: None
-    """Receives progress; must not block."""
-
 
 class SequenceRunner:
-    """One run of one task sequence in one directory, which holds its journal and its log."""
+    """One run of one task sequence in one directory, which holds its `journal` and its `log.txt`."""
 
     def __init__(
         self, sequence: TaskSequence, variables: Variables, directory: Path, around: Surroundings, control: Control
@@ -127,15 +65,9 @@ class SequenceRunner:
         self._around = around
         self._control = control
         self._engine = Engine(sequence, {name: item.on_interruption for name, item in step_types().items()})
-        self._redact = Redactor()
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._log = RunLog(directory / "log.txt")
         self._tracer = trace.get_tracer("fleetcast_agent.sequence")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    @property
-    def log_path(self) -> Path:
-        """The full log, secrets hidden."""
-        return self._directory / "log.txt"
 
     async def run(self) -> SequenceOutcome:
         """Runs what is left of the sequence. Returns when it ended, or when the machine must restart.
@@ -199,7 +131,7 @@ class SequenceRunner:
             "last": self._last(state),
         }
         self._variables.context.setdefault("deployment", {})
-        self._redact.add(self._variables.secrets())
+        self._log.begin(self._variables.secrets())
         if state.restart is not None and state.restart.boot_id != self._around.boot_id:
             await self._note(journal, state, Restarted())
         if (interrupted := state.running) is not None:
@@ -215,7 +147,7 @@ class SequenceRunner:
         try:
             holds = self._variables.holds(command.condition)
         except (ExpressionError, VariableError) as error:
-            problem = self._redact(error.message)
+            problem = self._log.hide(error.message)
             self._log(f"the condition of {self._engine.nodes[command.node].name!r} cannot be evaluated: {problem}")
             return Evaluated(node=command.node, holds=False, problem=problem)
         if not holds:
@@ -232,7 +164,7 @@ class SequenceRunner:
         if self._control.cancelled.is_set():
             return
         await self._note(journal, state, StepStarted(node=command.node, attempt=command.attempt))
-        self._tail.clear()
+        self._log.begin(self._variables.secrets())
         self._log(f"begins {command.step.name!r} ({command.step.type}), attempt {command.attempt}")
         self._report(command.node, 0)
         with self._tracer.start_as_current_span(f"step {command.step.name}") as span:
@@ -250,7 +182,7 @@ class SequenceRunner:
         )
         await self._note(journal, state, ended)
         self._variables.set(ended.variables)
-        self._redact.add(self._variables.secrets())
+        self._log.hide.add(self._variables.secrets())
         self._variables.context["last"] = self._last(state)
         self._report(command.node, 1)
         shutil.rmtree(self._step_directory(command.node), ignore_errors=True)
@@ -260,9 +192,13 @@ class SequenceRunner:
         context = self._context(command, journal, state)
 
         def ended(outcome: Outcome, message: str = "", exit_code: int | None = None) -> StepEnded:
-            tail = "\n".join(self._tail)
+            tail = self._log.tail
             return StepEnded(
-                node=command.node, outcome=outcome, message=self._redact(message), exit_code=exit_code, output_tail=tail
+                node=command.node,
+                outcome=outcome,
+                message=self._log.hide(message),
+                exit_code=exit_code,
+                output_tail=tail,
             )
 
         work = asyncio.ensure_future(self._call(command, context))
@@ -358,7 +294,9 @@ class SequenceRunner:
             except (FleetcastError, OSError) as error:
                 message = f"the progress could not be carried over: {error}"
                 await self._note(
-                    journal, state, StepEnded(node=request.node, outcome=Outcome.FAILED, message=self._redact(message))
+                    journal,
+                    state,
+                    StepEnded(node=request.node, outcome=Outcome.FAILED, message=self._log.hide(message)),
                 )
                 return None
         self._log(f"restarts to {'the boot environment' if target == 'boot' else 'the installed system'}")
@@ -381,18 +319,11 @@ class SequenceRunner:
             "message": last.message if last else "",
         }
 
-    def _log(self, text: str) -> None:
-        text = self._redact(text)
-        self._tail.append(text)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with self.log_path.open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} {text}\n")
-
     def _report(self, node: NodeId, fraction: float) -> None:
         done = self._engine.step_ids.index(node)
         count = len(self._engine.step_ids)
         fraction = min(max(fraction, 0.0), 1.0)
-        name = self._redact(self._engine.nodes[node].name)
+        name = self._log.hide(self._engine.nodes[node].name)
         self._around.report(SequenceProgress(done + 1, count, name, fraction, (done + fraction) / count))
 
     def _step_directory(self, node: NodeId) -> Path:

@@ -58,8 +58,9 @@ def plan(partitions: Sequence[Partition], table: str, disk_bytes: int) -> list[P
         end = min(end, _down(_MBR_LIMIT_BYTES - 1))
     sizes = [_size(partition, disk_bytes) for partition in partitions]
     rest = end - ALIGNMENT_BYTES - sum(size for size in sizes if size is not None)
-    if rest < (ALIGNMENT_BYTES if None in sizes else 0):
-        wanted = format_size(disk_bytes - rest + ALIGNMENT_BYTES)
+    least = ALIGNMENT_BYTES if None in sizes else 0
+    if rest < least:
+        wanted = format_size(disk_bytes - rest + least)
         raise StepError(f"the partitions do not fit on a disk of {format_size(disk_bytes)}: they need {wanted}")
     planned, start = [], ALIGNMENT_BYTES
     for number, (partition, size) in enumerate(zip(partitions, sizes, strict=True), 1):

@@ -60,15 +60,21 @@ def keep(context: StepContext, selector: str, volume: Volume, directories: Itera
     context.results.volumes[selector] = {"disk": disk, "guid": volume.guid, "keep": names}
 
 
-async def kept_on(context: StepContext, disk: Disk) -> list[str]:
-    """Returns what later steps must not erase on the disk, as `VOLUME: DIRECTORY`."""
+async def refuse_if_kept(context: StepContext, disk: Disk) -> None:
+    """Does nothing if the whole disk may be erased.
+
+    Raises:
+        StepError: an earlier step wants something on it to be kept.
+    """
     guids = {partition.guid for partition in await tables.read(context.tools, disk)}
-    return [
+    kept = [
         f"{name}: {directory}"
         for name, known in context.volumes.items()
         if known["guid"] in guids
         for directory in known.get("keep", ())
     ]
+    if kept:
+        raise StepError(f"{disk.path} holds what is to be kept ({', '.join(kept)}): it will not be erased")
 
 
 async def find(context: StepContext, selector: str) -> Volume:
@@ -82,7 +88,7 @@ async def find(context: StepContext, selector: str) -> Volume:
         disk = context.disks.find(known["disk"])
         for partition in await tables.read(context.tools, disk):
             if partition.guid == known["guid"]:
-                return _volume(selector, disk, partition, _kept(context, partition.guid))
+                return of_partition(context, selector, disk, partition)
         raise StepError(
             f"the volume {selector!r} is not on {disk.path} any more: its partition {known['guid']} is gone"
         )
@@ -101,8 +107,10 @@ def _kept(context: StepContext, guid: str) -> tuple[str, ...]:
     return tuple(name for item in known if item["guid"] == guid for name in item.get("keep", ()))
 
 
-def _volume(name: str, disk: Disk, partition: Existing, keep: tuple[str, ...] = ()) -> Volume:
-    return Volume(name, disk.path, partition.start_bytes, partition.size_bytes, keep, partition.guid)
+def of_partition(context: StepContext, name: str, disk: Disk, partition: Existing) -> Volume:
+    """Returns the partition as a volume of that name."""
+    kept = _kept(context, partition.guid)
+    return Volume(name, disk.path, partition.start_bytes, partition.size_bytes, kept, partition.guid)
 
 
 async def _by_label(context: StepContext, selector: str) -> Volume:
@@ -113,7 +121,7 @@ async def _by_label(context: StepContext, selector: str) -> Volume:
             place = {"offset_bytes": partition.start_bytes, "size_bytes": partition.size_bytes}
             about = await filesystems.probe(context.tools, disk.path, **place)
             if about.get("LABEL") == wanted:
-                found.append(_volume(selector, disk, partition, _kept(context, partition.guid)))
+                found.append(of_partition(context, selector, disk, partition))
     if len(found) != 1:
         raise StepError(f"{len(found) or 'no'} volumes have the label {wanted!r}")
     return found[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fleetcast_agent.sequence.errors import JournalError
 from fleetcast_agent.sequence.journal import Journal
-from fleetcast_agent.sequence.state import Record, Started, StepSaved, StepStarted
+from fleetcast_agent.sequence.records import Record, Started, StepSaved, StepStarted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

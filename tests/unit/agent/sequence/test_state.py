@@ -6,27 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from fleetcast_agent.sequence.state import (
-    MAX_INTERRUPTIONS,
+from fleetcast_agent.sequence.records import (
     RECORD,
     Ended,
-    Engine,
-    Evaluate,
     Evaluated,
-    Finish,
     Outcome,
     Record,
-    Restart,
     Restarted,
-    Run,
-    RunState,
     Started,
     StepEnded,
     StepInterrupted,
     StepSaved,
     StepStarted,
-    replay,
 )
+from fleetcast_agent.sequence.state import MAX_INTERRUPTIONS, Engine, Evaluate, Finish, Restart, Run, RunState, replay
 from fleetcast_sequence import Group, InterruptionRule, Node, Retry, Step, TaskSequence
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -41,13 +41,13 @@ async def _to_disk(arguments: ApplyOperatingSystem, selector: str, context: Step
     if image.size_bytes > disk.size_bytes:
         sizes = f"{format_size(image.size_bytes)}, the disk {disk.path} {format_size(disk.size_bytes)}"
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
+    await volumes.refuse_if_kept(context, disk)
     await context.content.fetch(arguments.image, disk.path, delivery=arguments.delivery, progress=context.progress)
     await tables.tell_kernel(context.tools, disk)
     if arguments.grow:
         grown = await tables.grow_last(context.tools, disk)
         if grown is not None:
-            context.results.volumes["last"] = volumes.record(selector, grown)
-            await _grow(context, await volumes.find(context, "last"))
+            await _grow(context, volumes.of_partition(context, "the last one", disk, grown))
     if arguments.root is not None:
         partitions = await tables.read(context.tools, disk)
         if not partitions:

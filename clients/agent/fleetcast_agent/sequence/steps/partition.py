@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fleetcast_sequence.steps.disk import LAYOUTS, FormatVolume, PartitionDisk
 
 from fleetcast_agent.sequence import files, filesystems, tables, volumes
@@ -13,10 +15,9 @@ async def partition_disk(arguments: PartitionDisk, context: StepContext) -> None
     """Writes the table, formats what it says, and names the volumes."""
     wanted = LAYOUTS[arguments.layout] if arguments.layout else arguments
     disk = context.disks.erasable(arguments.disk, arguments.protect)
-    if kept := await volumes.kept_on(context, disk):
-        raise StepError(f"{disk.path} holds what is to be kept ({', '.join(kept)}): it will not be partitioned")
+    await volumes.refuse_if_kept(context, disk)
     planned = tables.plan(wanted.partitions, wanted.table, disk.size_bytes)
-    context.disks.clean_up(context.step_directory)
+    await asyncio.to_thread(context.disks.clean_up, context.step_directory)
     existing = {
         partition.number: partition for partition in await tables.write(context.tools, disk, planned, wanted.table)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import glob
 import hashlib
@@ -44,29 +45,39 @@ async def capture_user_state(arguments: CaptureUserState, context: StepContext) 
         store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
         store.mkdir(parents=True, exist_ok=True)
         partial = store / f"{ARCHIVE}.partial"
-        listed = "\0".join(names).encode(errors="surrogateescape")
-        names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
-        await context.tools.run(
-            ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from], stdin=listed
-        )
-        context.progress(0.4)
-        await context.control.go()
-        await context.tools.run(["tar", "--compare", "--file", partial, "--directory", root, "--numeric-owner"])
-        context.progress(0.6)
-        if kind == "ntfs":
-            noted = await asyncio.to_thread(_read_attributes, root, names)
-            (context.step_directory / ATTRIBUTES).write_text(json.dumps(noted))
-            member: list[str | Path] = ["--directory", context.step_directory, ATTRIBUTES]
-            await context.tools.run(["tar", "--append", "--format=posix", "--file", partial, *member])
-        digest = await asyncio.to_thread(_digest, partial)
-        context.progress(0.8)
-        if arguments.image is not None:
-            version = await context.content.publish(partial, arguments.image, progress=lambda part: None)
-            context.log(f"saved {len(names)} files and directories as {version}")
-            return
-        await asyncio.to_thread(_commit, store, partial, digest)
-        volumes.keep(context, arguments.volume, volume, [*volume.keep, str(arguments.store)])
-        context.log(f"saved {len(names)} files and directories in {arguments.store} ({digest})")
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(_take_back, store, partial)
+            await _save(arguments, context, root, names=names, partial=partial, kind=kind)
+        if arguments.store is not None:
+            volumes.keep(context, arguments.volume, volume, [*volume.keep, arguments.store])
+
+
+async def _save(
+    arguments: CaptureUserState, context: StepContext, root: Path, *, names: list[str], partial: Path, kind: str
+) -> None:
+    """Makes the copy, proves it, and puts it where it is to be."""
+    listed = "\0".join(names).encode(errors="surrogateescape")
+    names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
+    await context.tools.run(
+        ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from], stdin=listed
+    )
+    context.progress(0.4)
+    await context.control.go()
+    await context.tools.run(["tar", "--compare", "--file", partial, "--directory", root, "--numeric-owner"])
+    context.progress(0.6)
+    if kind == "ntfs":
+        noted = await asyncio.to_thread(_read_attributes, root, names)
+        (context.step_directory / ATTRIBUTES).write_text(json.dumps(noted))
+        member: list[str | Path] = ["--directory", context.step_directory, ATTRIBUTES]
+        await context.tools.run(["tar", "--append", "--format=posix", "--file", partial, *member])
+    digest = await asyncio.to_thread(_digest, partial)
+    context.progress(0.8)
+    if arguments.image is not None:
+        version = await context.content.publish(partial, arguments.image, progress=lambda part: None)
+        context.log(f"saved {len(names)} files and directories as {version}")
+        return
+    await asyncio.to_thread(_commit, partial, digest)
+    context.log(f"saved {len(names)} files and directories in {arguments.store} ({digest})")
 
 
 async def restore_user_state(arguments: RestoreUserState, context: StepContext) -> None:
@@ -151,13 +162,20 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _commit(store: Path, partial: Path, digest: str) -> None:
+def _commit(partial: Path, digest: str) -> None:
     """Makes the copy count: from now on it survives the erase."""
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    (store / DIGEST).write_text(f"{digest}\n")
-    partial.replace(store / ARCHIVE)
+    partial.with_name(DIGEST).write_text(f"{digest}\n")
+    partial.replace(partial.with_name(ARCHIVE))
     os.sync()
+
+
+def _take_back(store: Path, partial: Path) -> None:
+    """Removes what an attempt that did not succeed has written: the machine stays as it was."""
+    partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        store.rmdir()
 
 
 def _verify(store: Path) -> None:
