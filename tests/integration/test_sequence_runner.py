@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,8 @@ from fleetcast_agent.sequence.runner import SequenceRunner
 from fleetcast_agent.sequence.steps import step_functions
 from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_sequence import Scope, VariableError, Variables, parse
+
+from tests.support.spans import recorded_spans
 
 SECRET = "Gehe!m"
 Function = Callable[[Any, StepContext], Awaitable[None]]
@@ -290,6 +294,68 @@ async def test_progress_that_cannot_be_carried_over_fails_the_restart(tmp_path: 
     outcome = await machine.run()
     assert outcome.outcome is Outcome.FAILED
     assert "could not be carried over" in outcome.message
+
+
+async def test_every_attempt_is_a_span_of_the_sequence(tmp_path: Path) -> None:
+    spans = recorded_spans()
+    machine = Machine(
+        tmp_path,
+        source(command("Good", "['true']"), command("Bad", "['false']", "retry: {attempts: 2, delay: 0}")),
+    )
+    await machine.run()
+    found = {span.name: span for span in spans.get_finished_spans()}
+    assert set(found) == {"task sequence a", "step Good", "step Bad"}
+    whole, bad = found["task sequence a"], found["step Bad"]
+    assert whole.attributes is not None
+    assert whole.attributes["fleetcast.outcome"] == "failed"
+    assert bad.parent is not None
+    assert whole.context is not None
+    assert bad.parent.span_id == whole.context.span_id
+    assert bad.attributes is not None
+    assert bad.attributes["fleetcast.attempt"] == 2
+    assert not bad.status.is_ok
+
+
+PLUG_IN = """
+from fleetcast_sequence import InterruptionRule, StepType
+from fleetcast_sequence.model import SequenceModel
+
+class Tune(SequenceModel):
+    \"\"\"Tunes.\"\"\"
+    level: int
+
+TUNE = StepType("tune", Tune, InterruptionRule.RERUN)
+
+async def tune(arguments, context):
+    context.log(f"tuned to {arguments.level}")
+"""
+
+
+def test_a_step_type_of_another_distribution_plugs_in(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    (packages / "acme-1.0.dist-info").mkdir(parents=True)
+    (packages / "acme-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (packages / "acme-1.0.dist-info/entry_points.txt").write_text(
+        "[fleetcast_sequence.step_types]\ntune = acme:TUNE\n[fleetcast_agent.steps]\ntune = acme:tune\n"
+    )
+    (packages / "acme.py").write_text(PLUG_IN)
+    file = tmp_path / "tune.yaml"
+    file.write_text("name: tune\nsteps: [{name: Tune, type: tune, with: {level: '{{ 5 + 6 }}'}}]\n")
+    command = [sys.executable, "-m", "fleetcast_agent.sequence", "run-sequence", str(file)]
+    command += ["--state-dir", str(tmp_path / "run"), "--content", str(tmp_path)]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(packages)}, check=False, capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert "tuned to 11" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_a_file_with_errors_is_refused_by_the_command_with_all_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\nsteps:\n  - {name: x, type: nothing}\n  - {name: y, type: restart, wth: {}}\n")
+    command = [sys.executable, "-m", "fleetcast_agent.sequence", "simulate", str(file)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "3:21: steps[0].type: there is no step type 'nothing'" in ended.stderr
+    assert "4:30: steps[1].wth: 'wth' is not known here" in ended.stderr
 
 
 async def test_content_of_a_directory_cannot_multicast(tmp_path: Path) -> None:
