@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := protos/stubs protos/wire services/kit services/catalog services/scheduler services/sender services/server clients/agent clients/cli
+MEMBERS := protos/stubs protos/wire protos/sequence services/kit services/catalog services/scheduler services/sender services/server clients/agent clients/cli
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
-PYTHON_SOURCES := protos/wire services clients deploy tests protos/stubs/generate.py
+PYTHON_SOURCES := protos/wire protos/sequence services clients deploy tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine.
 unexport PYTHONPATH
@@ -64,7 +64,7 @@ baseline: $(SETUP) ## Take the protos as they are for the release that later one
 lock: ## Resolve the dependencies of every member anew into requirements.lock.
 	@deploy/setup.sh $(VENV) $(UV_VERSION)
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate $(addprefix --no-emit-package fleetcast-,stubs wire kit catalog scheduler sender server agent cli) \
+		--no-emit-index-url --no-header --no-annotate $(addprefix --no-emit-package fleetcast-,stubs wire sequence kit catalog scheduler sender server agent cli) \
 		--output-file requirements.lock --quiet
 
 clean: ## Remove the virtual environment and the caches.

@@ -59,6 +59,8 @@ class ReceiveRequest:
     """What people see for the machine."""
     state_dir: Path = Path()
     multicast_interface: str = ""
+    no_multicast_reason: str = ""
+    """Why the machine shall take no multicast, whatever its network can; empty if it shall."""
     memory_bytes: int = 0
     """About what the process may use in all; 0 chooses."""
 
@@ -110,6 +112,7 @@ async def receive_image(request: ReceiveRequest, observer: Observer, stop: async
     """
     network = Network(request.multicast_interface)
     network.look_towards(*split_address(request.server, field="server"))
+    network.no_multicast_reason = request.no_multicast_reason or network.no_multicast_reason
     target, journal = open_target(request.output, request.state_dir / "journals")
     try:
         async with open_channel(request.server, request.credentials) as channel:

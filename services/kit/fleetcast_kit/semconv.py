@@ -10,8 +10,13 @@ MACHINE: Final = "fleetcast.machine"
 SENDER: Final = "fleetcast.sender"
 CALLER: Final = "fleetcast.caller"
 ENROLMENT_TOKEN: Final = "fleetcast.enrolment_token"
+TASK_SEQUENCE: Final = "fleetcast.task_sequence"
+STEP: Final = "fleetcast.step"
 
 # Attributes: values.
+STEP_TYPE: Final = "fleetcast.step.type"
+ATTEMPT: Final = "fleetcast.attempt"
+OUTCOME: Final = "fleetcast.outcome"
 CALLER_ROLE: Final = "fleetcast.caller.role"
 ERROR_REASON: Final = "fleetcast.error.reason"
 PASS: Final = "fleetcast.pass"

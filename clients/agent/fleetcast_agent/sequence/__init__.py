@@ -1,0 +1,1 @@
+"""Task sequences on this machine: the engine, its journal, and the steps."""

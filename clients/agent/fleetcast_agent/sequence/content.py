@@ -1,0 +1,117 @@
+"""Where images and packages come from, and where captured ones go: the one narrow interface to the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from fleetcast_agent.sequence.errors import StepError
+
+Delivery = Literal["multicast-only", "prefer-multicast", "unicast"]
+Progress = Callable[[float], None]
+"""Receives the part that is done, from 0 to 1."""
+
+
+WIM_MAGIC = (b"MSWIM\0\0\0", b"WLPWM\0\0\0")
+"""How WIM and ESD files begin; the second is a pipable one."""
+
+
+@dataclass(frozen=True)
+class ImageDescription:
+    """What is known about an image."""
+
+    size_bytes: int
+    """Size of its content."""
+    is_wim: bool
+    """A WIM or ESD file, to be applied by wimlib; otherwise it is written as it is."""
+
+
+class ContentSource(Protocol):
+    """Fetches what the catalog holds, and adds to it."""
+
+    async def describe(self, image: str) -> ImageDescription:
+        """Returns what is known about an image before it is fetched.
+
+        Raises:
+            StepError: there is no such image.
+        """
+        ...
+
+    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+        """Writes the verified content of `image` to `target`, from its first byte: a device, or a file that it makes.
+
+        Called again after an interruption it fetches what is missing. Content that reads as zeros may stay unwritten in
+        a new file, but not on a device or in an existing file.
+
+        Raises:
+            StepError: it cannot be had, or not in this way.
+        """
+        ...
+
+    async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
+        """Adds the file `source` as a new version of `image`; returns the version's name.
+
+        Raises:
+            StepError: the server does not take it.
+        """
+        ...
+
+
+class DirectoryContent:
+    """Images as files of a directory, by their names. For machines without a server, and for rehearsals."""
+
+    def __init__(self, directory: Path) -> None:
+        """Takes the directory."""
+        self._directory = directory
+
+    async def describe(self, image: str) -> ImageDescription:
+        """Returns size and kind of the file."""
+        path = self._path(image)
+        with path.open("rb") as file:
+            is_wim = file.read(8) in WIM_MAGIC
+        return ImageDescription(path.stat().st_size, is_wim)
+
+    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+        """Copies the image to `target`."""
+        if delivery == "multicast-only":
+            raise StepError(f"{image} comes from a directory, which cannot multicast: use another delivery")
+        await asyncio.to_thread(_copy, self._path(image), target, progress)
+
+    async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
+        """Copies `source` into the directory, replacing the image of that name at once."""
+        partial = self._directory / f".{image}.partial"
+        await asyncio.to_thread(_copy, source, partial, progress)
+        partial.replace(self._directory / image)
+        return f"images/{image}"
+
+    def _path(self, image: str) -> Path:
+        name = image.removeprefix("images/").partition("@")[0]
+        path = self._directory / name
+        if Path(name).name != name or not path.is_file():
+            raise StepError(f"there is no image {name!r} in {self._directory}")
+        return path
+
+
+def _copy(source: Path, target: Path, progress: Progress) -> None:
+    total = source.stat().st_size or 1
+    done = 0
+    with source.open("rb") as reader, target.open("r+b" if target.exists() else "wb") as writer:
+        while content := reader.read(1 << 20):
+            writer.write(content)
+            done += len(content)
+            progress(done / total)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def delete_content(path: Path) -> None:
+    """Deletes a fetched file or unpacked directory, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""A task sequence run on this very machine: the one call for those who have one to run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fleetcast_sequence import Scope, TaskSequence, Variables
+from fleetcast_sequence.model import VariableValue
+
+from fleetcast_agent.sequence import inventory
+from fleetcast_agent.sequence.content import ContentSource
+from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.live_files import FUNCTIONS
+from fleetcast_agent.sequence.runner import SequenceRunner
+from fleetcast_agent.sequence.steps import step_functions
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task sequence that this machine is to run."""
+
+    sequence: TaskSequence
+    """Its children in their places, its references pinned."""
+    values: Mapping[Scope, Mapping[str, VariableValue]] = field(default_factory=dict)
+    """Variables from collections, the machine and the deployment."""
+    machine: str = ""
+    """Name by which the server knows this machine."""
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    """What expressions see as `deployment`."""
+
+
+async def execute(
+    assignment: Assignment,
+    directory: Path,
+    *,
+    content: ContentSource,
+    disks: Disks,
+    control: Control,
+    environment: Literal["boot", "installed"] = "boot",
+    report: Callable[[SequenceProgress], None] = lambda progress: None,
+) -> SequenceOutcome:
+    """Runs what is left of the sequence; the directory remembers what is done. Returns at its end or for a restart.
+
+    Raises:
+        VariableError: a value has the wrong type, or a required one is missing.
+        JournalError: the directory holds another run, or a damaged one.
+    """
+
+    async def gather() -> dict[str, Any]:
+        return await asyncio.to_thread(inventory.gather, disks, assignment.machine)
+
+    variables = Variables(
+        assignment.sequence.variables,
+        assignment.values,
+        context={"deployment": dict(assignment.deployment)},
+        functions=FUNCTIONS,
+    )
+    around = Surroundings(
+        content=content,
+        disks=disks,
+        steps=step_functions(),
+        environment=environment,
+        boot_id=inventory.boot_id(),
+        gather=gather,
+        report=report,
+    )
+    return await SequenceRunner(assignment.sequence, variables, directory, around, control).run()

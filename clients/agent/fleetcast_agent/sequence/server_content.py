@@ -1,0 +1,123 @@
+"""Content from the servers: images by the sessions of the scheduler, captures into the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+from fleetcast.catalog.v1 import catalog_service_pb2
+from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from fleetcast_kit.channel import open_channel
+from fleetcast_kit.errors import UnavailableError, from_rpc_error
+
+from fleetcast_agent.messages import Assignment, Totals, Waiting
+from fleetcast_agent.receiving import ReceiveRequest, receive_image
+from fleetcast_agent.sequence.content import Delivery, ImageDescription, Progress
+from fleetcast_agent.sequence.errors import StepError
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 1 << 20
+_NO_MULTICAST = "the task sequence wants unicast"
+
+
+class ServerContent:
+    """Images from the servers that this machine is enrolled with."""
+
+    def __init__(self, request: ReceiveRequest, images: Mapping[str, ImageDescription]) -> None:
+        """Takes how to receive, and what the deployment says of the images it pinned, by their names."""
+        self._request = request
+        self._images = images
+
+    async def describe(self, image: str) -> ImageDescription:
+        """Returns what the deployment says about an image."""
+        name = image.removeprefix("images/")
+        if name not in self._images:
+            raise StepError(f"the image {name!r} is not one that this deployment pinned")
+        return self._images[name]
+
+    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+        """Takes part in a session until the whole image is verified and on the target."""
+        request = replace(
+            self._request,
+            image=image.removeprefix("images/"),
+            session="",
+            output=target,
+            no_multicast_reason=_NO_MULTICAST if delivery == "unicast" else self._request.no_multicast_reason,
+        )
+        stop = asyncio.Event()
+        observer = _Observer(progress, stop if delivery == "multicast-only" else None)
+        reception = asyncio.ensure_future(receive_image(request, observer, stop))
+        try:
+            await asyncio.wait([reception])
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([reception])
+            raise
+        if observer.unicast:
+            raise StepError(
+                f"{image} came by unicast, and this step takes multicast only: see why, or change its delivery"
+            )
+        reception.result()
+
+    async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
+        """Uploads the file to the catalog; returns the name of the version it became."""
+        spec = catalog_service_pb2.ImportSpec(
+            image=image.removeprefix("images/"),
+            source_file=source.name,
+            source_size_bytes=(await asyncio.to_thread(source.stat)).st_size,
+            request_id=str(uuid.uuid4()),
+        )
+        address = self._request.server
+        try:
+            async with open_channel(address, self._request.credentials) as channel:
+                call = CatalogServiceStub(channel).ImportImage(_requests(spec, source))
+                async for answer in call:
+                    if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_DONE:
+                        return str(answer.image.name)
+                    if answer.total_bytes > 0:
+                        progress(answer.done_bytes / answer.total_bytes)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, address=address) from error
+        raise UnavailableError(f"the server ended the import of {image} without a result")
+
+
+class _Observer:
+    """Turns the news of a reception into progress; stops it when content comes by unicast that must not."""
+
+    def __init__(self, progress: Progress, stop_at_unicast: asyncio.Event | None) -> None:
+        self._progress = progress
+        self._stop = stop_at_unicast
+        self.unicast = False
+
+    def waiting(self, waiting: Waiting) -> None:
+        self._progress(0)
+
+    def assigned(self, assignment: Assignment) -> None:
+        self._progress(0)
+
+    def progressed(self, totals: Totals) -> None:
+        self._progress(totals.written_bytes / max(totals.size_bytes, 1))
+        if self._stop is not None and totals.unicast_bytes > 0:
+            self.unicast = True
+            self._stop.set()
+
+    def noticed(self, sentence: str) -> None:
+        logger.info("%s", sentence)
+
+
+async def _requests(
+    spec: catalog_service_pb2.ImportSpec, source: Path
+) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
+    yield catalog_service_pb2.ImportImageRequest(spec=spec)
+    sent_bytes = 0
+    with open(source, "rb") as file:  # noqa: ASYNC230 - opening is quick, reading is not
+        while block := await asyncio.to_thread(file.read, _BLOCK_BYTES):
+            yield catalog_service_pb2.ImportImageRequest(data=block)
+            sent_bytes += len(block)
+    yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)

@@ -1,0 +1,132 @@
+"""What a task sequence would do on a machine, without doing it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetcast_sequence import (
+    ExpressionError,
+    Group,
+    Node,
+    Redactor,
+    Step,
+    TaskSequence,
+    VariableError,
+    Variables,
+    step_types,
+)
+from fleetcast_sequence.expression import compile_expression, compile_template, templates_in
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """A group or step and what would become of it."""
+
+    number: str
+    """Its place, such as `2.1`."""
+    depth: int
+    name: str
+    kind: str
+    """Step type, or `group`."""
+    verdict: str
+    """`runs`, `skipped`, `fails` or `depends`."""
+    reason: str = ""
+    arguments: Mapping[str, Any] | None = None
+    """Rendered as far as they are known now, secrets hidden."""
+
+
+def plan(sequence: TaskSequence, variables: Variables) -> list[PlannedNode]:
+    """Returns every group and step of `sequence`, its children in their places, with its condition evaluated.
+
+    Values that only a running step can set make what needs them `depends`.
+    """
+    return list(_Simulation(variables).nodes(sequence.steps, "", 0, None))
+
+
+class _Simulation:
+    def __init__(self, variables: Variables) -> None:
+        self._variables = variables
+        self._unknown = {"last"}
+        self._hide = Redactor(variables.secrets())
+
+    def nodes(self, nodes: list[Node], parent: str, depth: int, above: PlannedNode | None) -> Iterator[PlannedNode]:
+        for index, node in enumerate(nodes, 1):
+            number = f"{parent}.{index}".lstrip(".")
+            kind = "group" if isinstance(node, Group) else node.type
+            verdict, reason = self._verdict(node, above)
+            arguments = None
+            if isinstance(node, Step) and verdict in ("runs", "depends"):
+                arguments, problem = self._arguments(node)
+                if problem:
+                    verdict, reason = "fails", problem
+                self._set(node, certain=verdict == "runs")
+            planned = PlannedNode(number, depth, node.name, kind, verdict, self._hide(reason), arguments)
+            yield planned
+            if isinstance(node, Group):
+                yield from self.nodes(node.steps, number, depth + 1, planned)
+
+    def _verdict(self, node: Node, above: PlannedNode | None) -> tuple[str, str]:
+        if above is not None and above.verdict in ("skipped", "fails"):
+            return "skipped", f"its group is {above.verdict}" if above.verdict == "skipped" else "its group fails"
+        if node.disabled:
+            return "skipped", "it is disabled"
+        if node.when is None:
+            return (above.verdict, "as its group does") if above and above.verdict == "depends" else ("runs", "")
+        try:
+            if unknown := sorted(compile_expression(node.when).names & self._unknown):
+                return "depends", f"{node.when} ({', '.join(unknown)} is known when it runs)"
+            holds = self._variables.holds(node.when)
+        except (ExpressionError, VariableError) as error:
+            return "fails", error.message
+        if not holds:
+            return "skipped", f"false: {node.when}"
+        return (above.verdict if above else "runs"), f"true: {node.when}"
+
+    def _arguments(self, step: Step) -> tuple[Mapping[str, Any], str]:
+        """Returns the arguments rendered as far as they are known, and what is wrong with them."""
+        shown: dict[str, Any] = {}
+        complete = True
+        for name, value in step.arguments.items():
+            names = {name for _, text in templates_in(value) for name in compile_template(text).names}
+            if names & self._unknown:
+                shown[name], complete = value, False
+                continue
+            try:
+                shown[name] = self._variables.render(value)
+            except (ExpressionError, VariableError) as error:
+                return {}, error.message
+        step_type = step_types().get(step.type)
+        if complete and step_type is not None:
+            try:
+                step_type.arguments.model_validate(shown)
+            except ValueError as error:
+                return {}, "; ".join(str(error).splitlines()[1:3])
+        hidden: dict[str, Any] = json.loads(self._hide(json.dumps(shown, ensure_ascii=False, default=str)))
+        return hidden, ""
+
+    def _set(self, step: Step, *, certain: bool) -> None:
+        """Takes in what the step would set: values of `set-variables` are known, all others are not."""
+        for name, value in step.arguments.items():
+            if name == "variables" and isinstance(value, dict):
+                names = {each for _, text in templates_in(value) for each in compile_template(text).names}
+                if certain and step.type == "set-variables" and not names & self._unknown:
+                    self._variables.set(self._variables.render(value))
+                else:
+                    self._unknown |= set(value)
+            elif name.endswith("_variable") and isinstance(value, str):
+                self._unknown.add(value)
+
+
+def text(nodes: list[PlannedNode]) -> str:
+    """Returns the plan as people read it."""
+    lines = []
+    for node in nodes:
+        reason = f"  ({node.reason})" if node.reason else ""
+        indent = "  " * node.depth
+        lines.append(f"{node.verdict:8} {indent}{node.number} {node.name} [{node.kind}]{reason}")
+        for name, value in (node.arguments or {}).items():
+            lines.append(f"{'':8} {indent}    {name}: {json.dumps(value, ensure_ascii=False, default=str)}")
+    return "\n".join(lines)

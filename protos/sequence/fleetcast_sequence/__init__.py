@@ -1,0 +1,47 @@
+"""The format of task sequences: what the catalog checks and the agent runs."""
+
+from fleetcast_sequence.canonical import canonical, digest, from_canonical
+from fleetcast_sequence.errors import (
+    BrokenReferenceError,
+    ExpressionError,
+    Problem,
+    SequenceError,
+    SequenceFileError,
+    VariableError,
+)
+from fleetcast_sequence.model import Group, InterruptionRule, Node, Retry, Step, TaskSequence, Variable
+from fleetcast_sequence.references import Reference, expand, pin, references
+from fleetcast_sequence.registry import StepType, step_types
+from fleetcast_sequence.schema import schema
+from fleetcast_sequence.validation import parse
+from fleetcast_sequence.variables import Redactor, Scope, Variables
+
+__all__ = [
+    "BrokenReferenceError",
+    "ExpressionError",
+    "Group",
+    "InterruptionRule",
+    "Node",
+    "Problem",
+    "Redactor",
+    "Reference",
+    "Retry",
+    "Scope",
+    "SequenceError",
+    "SequenceFileError",
+    "Step",
+    "StepType",
+    "TaskSequence",
+    "Variable",
+    "VariableError",
+    "Variables",
+    "canonical",
+    "digest",
+    "expand",
+    "from_canonical",
+    "parse",
+    "pin",
+    "references",
+    "schema",
+    "step_types",
+]

@@ -1,0 +1,131 @@
+"""Task sequences run on disk files with the real tools, for tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.journal import Journal
+from fleetcast_agent.sequence.records import Record
+from fleetcast_agent.sequence.state import replay
+from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress
+from fleetcast_agent.sequence.tools import Tools
+from fleetcast_sequence import Scope, Variables, parse
+
+TOOLS = ("sfdisk", "losetup", "mkfs.ntfs", "ntfs-3g", "mkfs.fat", "mcopy", "mkfs.ext4", "mkfs.xfs", "wimlib-imagex")
+
+needs_disks = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.geteuid() != 0, reason="loop devices and mounts need root"),
+    pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="this kernel has no loop devices"),
+    pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="ntfs-3g needs /dev/fuse"),
+    *(pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed") for tool in TOOLS),
+]
+"""Marks of tests that work on disks."""
+
+
+@dataclass
+class Rehearsal:
+    """A machine whose disk is a file, and a directory of images."""
+
+    directory: Path
+    size_bytes: int
+    runs: int = 0
+    reports: list[SequenceProgress] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.content.mkdir(parents=True, exist_ok=True)
+        if not self.disk.exists():
+            with self.disk.open("wb") as file:
+                file.truncate(self.size_bytes)
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk.img"
+
+    @property
+    def content(self) -> Path:
+        return self.directory / "content"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / f"run-{self.runs}"
+
+    @property
+    def log(self) -> str:
+        return (self.state / "log.txt").read_text()
+
+    async def run(self, source: str, **values: str) -> SequenceOutcome:
+        """Runs a new sequence on the disk as it is."""
+        self.runs += 1
+        return await self.go_on(source, **values)
+
+    async def go_on(self, source: str, **values: str) -> SequenceOutcome:
+        """Runs what is left of the last sequence."""
+        return await execute(
+            Assignment(parse(source), {Scope.DEPLOYMENT: values}, machine="pc1"),
+            self.state,
+            content=DirectoryContent(self.content),
+            disks=Disks(self.disk),
+            control=Control(),
+            report=self.reports.append,
+        )
+
+    async def steps(self, *steps: str, **values: str) -> SequenceOutcome:
+        """Runs these steps, each `type: {arguments}`."""
+        return await self.run(_sequence(steps), **values)
+
+    def context(self) -> StepContext:
+        """Returns a context in which the test can look at the volumes of the last run."""
+        volumes = replay(_records(self.state)).volumes
+        directory = self.directory / "looking"
+        directory.mkdir(exist_ok=True)
+
+        async def nothing(*_: object) -> dict[str, object]:
+            return {}
+
+        control = Control()
+        return StepContext(
+            run_directory=directory,
+            step_directory=directory,
+            tools=Tools(control, lambda line: None),
+            control=control,
+            disks=Disks(self.disk),
+            content=DirectoryContent(self.content),
+            variables=Variables({}, {}),
+            environment="boot",
+            log=lambda line: None,
+            progress=lambda fraction: None,
+            save=nothing,  # type: ignore[arg-type]
+            volumes=volumes,
+            gather=nothing,
+        )
+
+
+def _records(state: Path) -> list[Record]:
+    journal = Journal(state / "journal")
+    journal.close()
+    return journal.records
+
+
+def _sequence(steps: Sequence[str]) -> str:
+    lines = []
+    for step in steps:
+        kind, _, arguments = step.partition(":")
+        lines.append(f"  - {{name: {kind}, type: {kind}, with: {arguments.strip()}}}\n")
+    return "name: rehearsal\nsteps:\n" + "".join(lines)
+
+
+def tool(*command: str | Path) -> str:
+    """Runs a tool and returns what it printed."""
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
