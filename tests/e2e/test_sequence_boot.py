@@ -21,6 +21,10 @@ _OVMF = "/usr/share/ovmf/OVMF.fd"
 
 pytestmark = [
     *needs_disks,
+    pytest.mark.skipif(
+        not {"FLEETCAST_TEST_BOOT", "FLEETCAST_TEST_DEBIAN"} & os.environ.keys(),
+        reason="emulated machines start for minutes: set FLEETCAST_TEST_BOOT=1",
+    ),
     *(pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed") for name in _TOOLS),
 ]
 

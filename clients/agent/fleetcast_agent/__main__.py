@@ -123,6 +123,10 @@ def main() -> None:
     """Run the command line."""
     logs.configure(_NAME)
     telemetry.start(_NAME)
+    if sys.argv[1:2] not in (["enrol"], ["receive"]):
+        from fleetcast_agent.sequence import commands  # noqa: PLC0415 - 0.4 s that a reception saves
+
+        commands.register(app)
     try:
         code = run_command_line(app, _NAME, sys.argv[1:])
     finally:
