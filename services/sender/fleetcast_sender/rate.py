@@ -28,6 +28,8 @@ _NEAR, _BEYOND = 0.8, 1.3
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
 _USED_SHARE = 0.5
+_BACKLOG_SLOW = 0.25
+"""Of the memory for windows: hosts that keep up wait with a tenth of it for their disks."""
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
 """From 300 Mbit/s to 10 Gbit/s within 0.75 s; a step may only follow when reports on the last could be here."""
 
@@ -231,7 +233,7 @@ class RateController:
         usual = median(pace.delivered_per_second for pace in telling.values())
         usual_written = median(pace.written_per_second for pace in telling.values())
         for seat, pace in telling.items():
-            host_slow = pace.dropped_windows > 0 or pace.backlog_share > 0.5
+            host_slow = pace.dropped_windows > 0 or pace.backlog_share > _BACKLOG_SLOW
             behind = pace.delivered_per_second < self.slow_threshold * usual or (
                 host_slow and pace.written_per_second < self.slow_threshold * usual_written
             )

@@ -126,12 +126,12 @@ class WindowRepair:
         return bool(len(self.sending))
 
     def _highest_level(self) -> int:
-        """Return the level of the largest deficits that are no exceptions."""
+        """Return the level of the largest deficits that are no exceptions: up to twice those of all but a few."""
         level, above = 0, sum(self._counts[1:])
         while above > self._members // _EXCEPTIONS:
             level += 1
             above -= self._counts[level]
-        return level
+        return level if not above else min(level + 1, len(_LEVELS) - 1)
 
     def regular_peaks(self) -> list[int]:
         """Return the largest deficit of every report on round 1, exceptions left out; before `answer`."""

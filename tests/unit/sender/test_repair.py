@@ -66,8 +66,9 @@ def test_the_few_that_lack_far_more_cost_a_large_group_nothing() -> None:
     repair = window(members=1000)
     repair.report(1, deficits(20, 20, 20, 20), 0.0, 0.03)
     repair.report(1, deficits(1, 0, 0, 0), 0.0, 0.03)
+    repair.report(1, deficits(0, 9, 0, 0), 0.0, 0.03)
     assert repair.answer()
-    assert repair.take(100).tolist() == [0]
+    assert repair.take(100).tolist() == [0, 1, 5, 9, 13, 17, 21, 25, 29, 33]
 
 
 def test_in_a_small_group_nobody_is_an_exception() -> None:
