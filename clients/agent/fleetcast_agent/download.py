@@ -123,6 +123,11 @@ class Download:
         await asyncio.to_thread(self.target.flush)
         await asyncio.to_thread(self._journal.complete)
 
+    def abandon(self) -> None:
+        """Hurry: write nothing more of what is in hand. `close` must follow."""
+        self.writer.abandon()
+        self.target.abandon()
+
     async def close(self, *, keep: bool) -> None:
         """Let go of the target, after writing what is in hand. Unless `keep`, a file that got nothing is removed."""
         await asyncio.gather(self._zeroing, return_exceptions=True)

@@ -198,6 +198,8 @@ class _Receiving:
 
     async def _interrupted(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        if self._download is not None:
+            self._download.abandon()
         raise InterruptedReceptionError("stopped; the same command continues where this one ended")
 
     async def _listen(self) -> None:

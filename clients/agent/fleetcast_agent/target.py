@@ -49,6 +49,7 @@ class Target:
         self._flushed = threading.Condition()
         self._flusher: threading.Thread | None = None
         self._closing = False
+        self._abandoned = False
         self._check()
 
     # Before the image is known.
@@ -147,6 +148,10 @@ class Target:
                 f"{content_bytes - allocated} more: make room, or choose another target"
             )
 
+    def abandon(self) -> None:
+        """End `zero` early: the target will not be completed now."""
+        self._abandoned = True
+
     def discard(self) -> None:
         """Remove the file if this process made it: nothing of the image came."""
         if self._created:
@@ -188,6 +193,8 @@ class Target:
         for first, end in edges.reshape(-1, 2).tolist():
             start, stop = (min(it * manifest.chunk_size_bytes, manifest.size_bytes) for it in (first, end))
             for step in range(start, stop, _ZERO_STEP_BYTES):
+                if self._abandoned:
+                    return
                 self._zero_range(step, min(step + _ZERO_STEP_BYTES, stop) - step)
 
     def _zero_range(self, start: int, length: int) -> None:

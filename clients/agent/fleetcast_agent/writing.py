@@ -63,6 +63,10 @@ class ChunkWriter:
         self._holding.note_arrival(len(stored))
         self._jobs.put(_Job(chunk, stored, by_unicast, settle))
 
+    def abandon(self) -> None:
+        """Write nothing more of what waits: it is not noted either, so it comes again."""
+        self._broken.set()
+
     def close(self) -> None:
         """Finish what was submitted, and end the threads."""
         for _ in self._threads:
