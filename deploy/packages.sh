@@ -7,6 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 declare -A tools=(
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
+  [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common"
   [peers]="udp-sender:udpcast uftp:uftp"
 )
 
