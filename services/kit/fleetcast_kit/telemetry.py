@@ -14,9 +14,6 @@ from importlib import metadata
 
 import grpc
 from opentelemetry import _logs, context, metrics, propagate, trace
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.metrics import Meter
@@ -44,12 +41,18 @@ def start(service_name: str) -> None:
     resource = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: _version(service_name)})
     tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     if _exports("TRACES"):
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - costs 0.2 s
+
         tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(tracer_provider)
     if _exports("METRICS"):
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 - as above
+
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
     if _exports("LOGS"):
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415 - as above
+
         logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
         logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
         _logs.set_logger_provider(logger_provider)
