@@ -133,7 +133,7 @@ class Reception:
             self.counts.rejected_datagram_count += 1
             return
         self._mark_counter = header.counter
-        self._count(1, header.counter)
+        self._count(1, header.counter, header.counter)
         if header.pass_number == self.pass_number:
             self._ring.take_mark(mark)
 
@@ -204,7 +204,7 @@ class Reception:
                 return
             stop = int(symbols[-1]) + 1
         held[slice(start, stop) if contiguous else symbols] = True
-        self._count(len(symbols), int(self._counters[int(slots[-1])]))
+        self._count(len(symbols), int(self._counters[int(slots[0])]), int(self._counters[int(slots[-1])]))
         self._ring.note_source(window, len(symbols), stop, self._now)
 
     def _take_parity(self, number: int, symbols: NDArray[np.int64], slots: Slots) -> None:
@@ -235,7 +235,7 @@ class Reception:
             window.parity.setdefault(codeword, {})[row] = symbol
             window.active_at = self._now
             touched.add(codeword)
-            self._count(1, int(self._counters[slot]))
+            self._count(1, int(self._counters[slot]), int(self._counters[slot]))
         for codeword in touched:
             if deficits[codeword] <= 0:
                 self._ring.complete_codeword(window, codeword)
@@ -263,16 +263,18 @@ class Reception:
         proof = self._genuine_slot(newer)
         if proof is not None:
             genuine = self._counters[newer] <= self._counters[proof]
-            self._count(int(np.count_nonzero(genuine)), int(self._counters[proof]))
+            first = int(self._counters[newer[genuine]].min())
+            self._count(int(np.count_nonzero(genuine)), first, int(self._counters[proof]))
 
-    def _count(self, datagrams: int, counter: int) -> None:
+    def _count(self, datagrams: int, first: int, counter: int) -> None:
+        """Count genuine datagrams with packet counters from `first` to `counter`, not all of them if some are lost."""
         counts = self.counts
         counts.datagram_count += datagrams
+        if counts.first_packet_counter < 0 or first < counts.first_packet_counter:
+            counts.first_packet_counter = first  # a mark may be looked at before the symbols that came with it
         if counter > counts.highest_packet_counter:
             counts.highest_packet_counter = counter
             counts.pass_number = self._ring.pass_number
-            if counts.first_packet_counter < 0:
-                counts.first_packet_counter = max(0, counter - datagrams + 1)
 
 
 def _array(slots: Slots) -> NDArray[np.int64]:

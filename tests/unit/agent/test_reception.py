@@ -325,3 +325,12 @@ def test_any_mix_of_loss_duplication_and_order_ends_with_the_exact_bytes(
         loss *= 0.8
     assert receiver.complete
     assert receiver.damaged == []
+
+
+def test_losses_in_the_first_train_count_even_if_its_mark_is_read_first() -> None:
+    sender, receiver = pair(make_image(1, 700_000))
+    begin(sender, receiver)
+    symbols, mark = list(sender.source(0)), sender.mark(0)
+    receiver.receive([mark])
+    receiver.receive([*symbols[:5], *symbols[8:]])
+    assert receiver.reception.counts.absent_datagram_count == 3
