@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from fleetcast_kit.batched_messages import BatchedMessage, IoVector, MessageHeader
 
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import Interface
@@ -174,26 +175,6 @@ class _CoalescingReader:
         return self._datagrams >= _SEEN_BEFORE_JUDGING and self.mean_train < _SHORT_TRAIN
 
 
-class _IoVector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _MessageHeader(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.POINTER(_IoVector)),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _MultiMessageHeader(ctypes.Structure):
-    _fields_ = (("header", _MessageHeader), ("length", ctypes.c_uint32))
-
-
 class _BatchReader:
     """Reads many single datagrams a call: `recvmmsg`, which Python lacks."""
 
@@ -202,16 +183,16 @@ class _BatchReader:
         self._buffer, self._stride = buffer, stride
         slots = len(buffer) // stride
         base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        self._vectors = (_IoVector * slots)(*(_IoVector(base + slot * stride, stride) for slot in range(slots)))
-        self._messages = (_MultiMessageHeader * slots)()
+        self._vectors = (IoVector * slots)(*(IoVector(base + slot * stride, stride) for slot in range(slots)))
+        self._messages = (BatchedMessage * slots)()
         for message, vector in zip(self._messages, self._vectors, strict=True):
             message.header.vectors = ctypes.pointer(vector)
             message.header.vector_count = 1
         layout = {
             "names": ["flags", "length"],
             "formats": ["i4", "u4"],
-            "offsets": [_MessageHeader.flags.offset, _MultiMessageHeader.length.offset],
-            "itemsize": ctypes.sizeof(_MultiMessageHeader),
+            "offsets": [MessageHeader.flags.offset, BatchedMessage.length.offset],
+            "itemsize": ctypes.sizeof(BatchedMessage),
         }
         results = np.frombuffer(self._messages, np.dtype(layout))  # type: ignore[call-overload]
         self._flags, self._lengths = results["flags"], results["length"]

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 
+from fleetcast_kit.batched_messages import BatchedMessage, IoVector
 from fleetcast_kit.errors import FailedPreconditionError, UnavailableError
 
 from .interfaces import Interface, IPAddress
@@ -183,26 +184,6 @@ class GroupSocket:
                 return
 
 
-class _IoVector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _MessageHeader(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.POINTER(_IoVector)),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _BatchedMessage(ctypes.Structure):
-    _fields_ = (("header", _MessageHeader), ("length", ctypes.c_uint))
-
-
 _sendmmsg = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
 
 
@@ -211,8 +192,8 @@ class _Batch:
 
     def __init__(self, datagram_bytes: int) -> None:
         self._datagram_bytes = datagram_bytes
-        self._vectors = (_IoVector * MAX_TRAIN_DATAGRAMS)()
-        self._messages = (_BatchedMessage * MAX_TRAIN_DATAGRAMS)()
+        self._vectors = (IoVector * MAX_TRAIN_DATAGRAMS)()
+        self._messages = (BatchedMessage * MAX_TRAIN_DATAGRAMS)()
         for vector, message in zip(self._vectors, self._messages, strict=True):
             vector.length = datagram_bytes
             message.header.vectors = ctypes.pointer(vector)
