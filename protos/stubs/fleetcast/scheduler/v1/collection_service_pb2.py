@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from fleetcast.scheduler.v1 import machine_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_machine__service__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/fleetcast/scheduler/v1/collection_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a,fleetcast/scheduler/v1/machine_service.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x44\n\tvariables\x18\x04 \x03(\x0b\x32\x31.fleetcast.scheduler.v1.Collection.VariablesEntry\x12\x11\n\tprotected\x18\x05 \x01(\x08\x12\x1a\n\x12named_member_count\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"e\n\x17\x43reateCollectionRequest\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"R\n\x18\x43reateCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x15GetCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x17ListCollectionsResponse\x12\x37\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x17UpdateCollectionRequest\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"R\n\x18UpdateCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\";\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"G\n\x11\x41\x64\x64MembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x12\x41\x64\x64MembersResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"J\n\x14RemoveMembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x15RemoveMembersResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"I\n\x12ListMembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x13ListMembersResponse\x12\x31\n\x08machines\x18\x01 \x03(\x0b\x32\x1f.fleetcast.scheduler.v1.Machine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x07\n\x11\x43ollectionService\x12u\n\x10\x43reateCollection\x12/.fleetcast.scheduler.v1.CreateCollectionRequest\x1a\x30.fleetcast.scheduler.v1.CreateCollectionResponse\x12l\n\rGetCollection\x12,.fleetcast.scheduler.v1.GetCollectionRequest\x1a-.fleetcast.scheduler.v1.GetCollectionResponse\x12r\n\x0fListCollections\x12..fleetcast.scheduler.v1.ListCollectionsRequest\x1a/.fleetcast.scheduler.v1.ListCollectionsResponse\x12u\n\x10UpdateCollection\x12/.fleetcast.scheduler.v1.UpdateCollectionRequest\x1a\x30.fleetcast.scheduler.v1.UpdateCollectionResponse\x12u\n\x10\x44\x65leteCollection\x12/.fleetcast.scheduler.v1.DeleteCollectionRequest\x1a\x30.fleetcast.scheduler.v1.DeleteCollectionResponse\x12\x63\n\nAddMembers\x12).fleetcast.scheduler.v1.AddMembersRequest\x1a*.fleetcast.scheduler.v1.AddMembersResponse\x12l\n\rRemoveMembers\x12,.fleetcast.scheduler.v1.RemoveMembersRequest\x1a-.fleetcast.scheduler.v1.RemoveMembersResponse\x12\x66\n\x0bListMembers\x12*.fleetcast.scheduler.v1.ListMembersRequest\x1a+.fleetcast.scheduler.v1.ListMembersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/fleetcast/scheduler/v1/collection_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a,fleetcast/scheduler/v1/machine_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x44\n\tvariables\x18\x04 \x03(\x0b\x32\x31.fleetcast.scheduler.v1.Collection.VariablesEntry\x12\x11\n\tprotected\x18\x05 \x01(\x08\x12\x1a\n\x12named_member_count\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12\x46\n\x13maintenance_windows\x18\t \x03(\x0b\x32).fleetcast.scheduler.v1.MaintenanceWindow\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x11MaintenanceWindow\x12\r\n\x05start\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrecurrence\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\"e\n\x17\x43reateCollectionRequest\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"R\n\x18\x43reateCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x15GetCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x17ListCollectionsResponse\x12\x37\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x17UpdateCollectionRequest\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"R\n\x18UpdateCollectionResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\";\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"G\n\x11\x41\x64\x64MembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x12\x41\x64\x64MembersResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"J\n\x14RemoveMembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x15RemoveMembersResponse\x12\x36\n\ncollection\x18\x01 \x01(\x0b\x32\".fleetcast.scheduler.v1.Collection\"I\n\x12ListMembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x13ListMembersResponse\x12\x31\n\x08machines\x18\x01 \x03(\x0b\x32\x1f.fleetcast.scheduler.v1.Machine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x07\n\x11\x43ollectionService\x12u\n\x10\x43reateCollection\x12/.fleetcast.scheduler.v1.CreateCollectionRequest\x1a\x30.fleetcast.scheduler.v1.CreateCollectionResponse\x12l\n\rGetCollection\x12,.fleetcast.scheduler.v1.GetCollectionRequest\x1a-.fleetcast.scheduler.v1.GetCollectionResponse\x12r\n\x0fListCollections\x12..fleetcast.scheduler.v1.ListCollectionsRequest\x1a/.fleetcast.scheduler.v1.ListCollectionsResponse\x12u\n\x10UpdateCollection\x12/.fleetcast.scheduler.v1.UpdateCollectionRequest\x1a\x30.fleetcast.scheduler.v1.UpdateCollectionResponse\x12u\n\x10\x44\x65leteCollection\x12/.fleetcast.scheduler.v1.DeleteCollectionRequest\x1a\x30.fleetcast.scheduler.v1.DeleteCollectionResponse\x12\x63\n\nAddMembers\x12).fleetcast.scheduler.v1.AddMembersRequest\x1a*.fleetcast.scheduler.v1.AddMembersResponse\x12l\n\rRemoveMembers\x12,.fleetcast.scheduler.v1.RemoveMembersRequest\x1a-.fleetcast.scheduler.v1.RemoveMembersResponse\x12\x66\n\x0bListMembers\x12*.fleetcast.scheduler.v1.ListMembersRequest\x1a+.fleetcast.scheduler.v1.ListMembersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,42 +37,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COLLECTION_VARIABLESENTRY']._loaded_options = None
   _globals['_COLLECTION_VARIABLESENTRY']._serialized_options = b'8\001'
-  _globals['_COLLECTION']._serialized_start=189
-  _globals['_COLLECTION']._serialized_end=480
-  _globals['_COLLECTION_VARIABLESENTRY']._serialized_start=432
-  _globals['_COLLECTION_VARIABLESENTRY']._serialized_end=480
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=482
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=583
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=585
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=667
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=669
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=705
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=707
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=786
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=788
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=851
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=853
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=960
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=963
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1113
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1115
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1197
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1199
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1258
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1260
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1286
-  _globals['_ADDMEMBERSREQUEST']._serialized_start=1288
-  _globals['_ADDMEMBERSREQUEST']._serialized_end=1359
-  _globals['_ADDMEMBERSRESPONSE']._serialized_start=1361
-  _globals['_ADDMEMBERSRESPONSE']._serialized_end=1437
-  _globals['_REMOVEMEMBERSREQUEST']._serialized_start=1439
-  _globals['_REMOVEMEMBERSREQUEST']._serialized_end=1513
-  _globals['_REMOVEMEMBERSRESPONSE']._serialized_start=1515
-  _globals['_REMOVEMEMBERSRESPONSE']._serialized_end=1594
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1596
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1669
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1671
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1768
-  _globals['_COLLECTIONSERVICE']._serialized_start=1771
-  _globals['_COLLECTIONSERVICE']._serialized_end=2688
+  _globals['_COLLECTION']._serialized_start=221
+  _globals['_COLLECTION']._serialized_end=584
+  _globals['_COLLECTION_VARIABLESENTRY']._serialized_start=536
+  _globals['_COLLECTION_VARIABLESENTRY']._serialized_end=584
+  _globals['_MAINTENANCEWINDOW']._serialized_start=586
+  _globals['_MAINTENANCEWINDOW']._serialized_end=704
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=706
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=807
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=809
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=891
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=893
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=929
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=931
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1010
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1012
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1075
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1077
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1184
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=1187
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1337
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1339
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1421
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1423
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1482
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1484
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1510
+  _globals['_ADDMEMBERSREQUEST']._serialized_start=1512
+  _globals['_ADDMEMBERSREQUEST']._serialized_end=1583
+  _globals['_ADDMEMBERSRESPONSE']._serialized_start=1585
+  _globals['_ADDMEMBERSRESPONSE']._serialized_end=1661
+  _globals['_REMOVEMEMBERSREQUEST']._serialized_start=1663
+  _globals['_REMOVEMEMBERSREQUEST']._serialized_end=1737
+  _globals['_REMOVEMEMBERSRESPONSE']._serialized_start=1739
+  _globals['_REMOVEMEMBERSRESPONSE']._serialized_end=1818
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1820
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1893
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1895
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1992
+  _globals['_COLLECTIONSERVICE']._serialized_start=1995
+  _globals['_COLLECTIONSERVICE']._serialized_end=2912
 # @@protoc_insertion_point(module_scope)

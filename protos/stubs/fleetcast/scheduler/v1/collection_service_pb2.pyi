@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from fleetcast.scheduler.v1 import machine_service_pb2 as _machine_service_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -55,6 +56,7 @@ class Collection(_message.Message):
     NAMED_MEMBER_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_WINDOWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `collections/{id}`; the id is chosen at creation: letters, digits, `-`, at most 63."""
     description: _builtins.str
@@ -78,6 +80,12 @@ class Collection(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def maintenance_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaintenanceWindow]:
+        """When required deployments may begin on its machines; none means at any time. A machine that is in several collections
+        may begin in the windows of each.
+        """
+
     def __init__(
         self,
         *,
@@ -89,14 +97,51 @@ class Collection(_message.Message):
         named_member_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        maintenance_windows: _abc.Iterable[Global___MaintenanceWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "name", b"name", "named_member_count", b"named_member_count", "protected", b"protected", "rule", b"rule", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "maintenance_windows", b"maintenance_windows", "name", b"name", "named_member_count", b"named_member_count", "protected", b"protected", "rule", b"rule", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class MaintenanceWindow(_message.Message):
+    """A recurring time in which required deployments may begin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    start: _builtins.str
+    """Its first day and time, on the clock of the time zone, `2026-12-01T22:00`."""
+    recurrence: _builtins.str
+    """Recurrence rule of iCalendar (RFC 5545), such as `FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR`; empty for once."""
+    time_zone: _builtins.str
+    """Name in the IANA time zone database; empty means each machine's own."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it lasts; at most a day."""
+
+    def __init__(
+        self,
+        *,
+        start: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        recurrence: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "recurrence", b"recurrence", "start", b"start", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceWindow: _TypeAlias = MaintenanceWindow  # noqa: Y015
 
 @_typing.final
 class CreateCollectionRequest(_message.Message):
@@ -267,7 +312,7 @@ class UpdateCollectionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `description`, `rule`, `variables`, `protected` to take from it."""
+        """Which of `description`, `rule`, `variables`, `protected`, `maintenance_windows` to take from it."""
 
     def __init__(
         self,

@@ -85,6 +85,10 @@ class Machine(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    CONTACT_TIME_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CURRENT_RUN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `machines/{id}`."""
     display_name: _builtins.str
@@ -99,6 +103,12 @@ class Machine(_message.Message):
     """Protected machines are never the target of a deployment."""
     etag: _builtins.str
     """Changes with every edit."""
+    connected: _builtins.bool
+    """True while its agent waits for work or runs something."""
+    time_zone: _builtins.str
+    """Its time zone, a name in the IANA time zone database; empty if it did not say."""
+    current_run: _builtins.str
+    """The run that it executes, `deployments/{deployment}/runs/{id}`; empty if none."""
     @_builtins.property
     def inventory(self) -> Global___Inventory:
         """Its hardware, as it said or as it was imported."""
@@ -115,6 +125,10 @@ class Machine(_message.Message):
     def register_time(self) -> _timestamp_pb2.Timestamp:
         """When the machine registered last."""
 
+    @_builtins.property
+    def contact_time(self) -> _timestamp_pb2.Timestamp:
+        """When its agent was last heard."""
+
     def __init__(
         self,
         *,
@@ -129,10 +143,14 @@ class Machine(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        connected: _builtins.bool = ...,
+        contact_time: _timestamp_pb2.Timestamp | None = ...,
+        time_zone: _builtins.str = ...,
+        current_run: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "inventory", b"inventory", "register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "create_time", b"create_time", "inventory", b"inventory", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "contact_time", b"contact_time", "create_time", b"create_time", "current_run", b"current_run", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "time_zone", b"time_zone", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,8 +264,11 @@ class RegisterMachineRequest(_message.Message):
 
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """Host name, for display."""
+    time_zone: _builtins.str
+    """Its time zone, a name in the IANA time zone database; empty if it does not know."""
     @_builtins.property
     def inventory(self) -> Global___Inventory:
         """Its hardware."""
@@ -257,10 +278,11 @@ class RegisterMachineRequest(_message.Message):
         *,
         display_name: _builtins.str = ...,
         inventory: Global___Inventory | None = ...,
+        time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inventory", b"inventory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "inventory", b"inventory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "inventory", b"inventory", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,7 @@ class Join(_message.Message):
     NO_MULTICAST_REASON_FIELD_NUMBER: _builtins.int
     TARGET_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     HELD_IMAGE_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`sessions/{id}`."""
     image: _builtins.str
@@ -93,6 +94,10 @@ class Join(_message.Message):
     """Size of the target in bytes, to refuse an image that cannot fit; -1 if it grows (a file)."""
     held_image: _builtins.str
     """The pinned version whose chunks the machine already holds in part, `images/{image}@sha256:{hex}`; empty if none."""
+    run: _builtins.str
+    """The run that the image is for, `deployments/{deployment}/runs/{id}`: joins, or opens, the session of that deployment
+    for `image`. Empty outside of deployments.
+    """
     def __init__(
         self,
         *,
@@ -103,10 +108,11 @@ class Join(_message.Message):
         no_multicast_reason: _builtins.str = ...,
         target_size_bytes: _builtins.int = ...,
         held_image: _builtins.str = ...,
+        run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "session", b"session", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "held_image", b"held_image", "image", b"image", "no_multicast_reason", b"no_multicast_reason", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "held_image", b"held_image", "image", b"image", "no_multicast_reason", b"no_multicast_reason", "run", b"run", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "image"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

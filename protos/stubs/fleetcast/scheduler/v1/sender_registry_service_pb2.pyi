@@ -74,6 +74,7 @@ class SenderRegistration(_message.Message):
     TRANSMISSIONS_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """HOST:PORT where agents reach this sender's gRPC endpoint."""
     interface: _builtins.str
@@ -96,6 +97,10 @@ class SenderRegistration(_message.Message):
     def transmissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Transmissions it still runs, from before a broken stream."""
 
+    @_builtins.property
+    def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Subnets that its interface is in, such as `192.0.2.0/24`: machines of these come to it first."""
+
     def __init__(
         self,
         *,
@@ -109,10 +114,11 @@ class SenderRegistration(_message.Message):
         transmissions: _abc.Iterable[_builtins.str] | None = ...,
         max_concurrent: _builtins.int = ...,
         site: _builtins.str = ...,
+        subnets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "site", b"site", "transmissions", b"transmissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,6 +226,8 @@ class ServeSenderResponse(_message.Message):
     DISMISS_FIELD_NUMBER: _builtins.int
     SET_RATE_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    MOVE_TO_UNICAST_FIELD_NUMBER: _builtins.int
+    WAKE_FIELD_NUMBER: _builtins.int
     command_id: _builtins.int
     """Number of the command, from 1 in each stream; 0 for the registration's answer."""
     @_builtins.property
@@ -246,6 +254,14 @@ class ServeSenderResponse(_message.Message):
     def stop(self) -> Global___StopTransmission:
         """End a transmission and release its group and port. Stopping an unknown one succeeds."""
 
+    @_builtins.property
+    def move_to_unicast(self) -> Global___MoveToUnicast:
+        """Serve machines by unicast from now on. Repeating succeeds."""
+
+    @_builtins.property
+    def wake(self) -> Global___WakeMachines:
+        """Wake machines in the sender's subnets."""
+
     def __init__(
         self,
         *,
@@ -256,12 +272,14 @@ class ServeSenderResponse(_message.Message):
         dismiss: Global___DismissParticipants | None = ...,
         set_rate: Global___SetTransmissionRate | None = ...,
         stop: Global___StopTransmission | None = ...,
+        move_to_unicast: Global___MoveToUnicast | None = ...,
+        wake: Global___WakeMachines | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "dismiss", b"dismiss", "message", b"message", "registered", b"registered", "set_rate", b"set_rate", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "dismiss", b"dismiss", "message", b"message", "move_to_unicast", b"move_to_unicast", "registered", b"registered", "set_rate", b"set_rate", "start", b"start", "stop", b"stop", "wake", b"wake"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "command_id", b"command_id", "dismiss", b"dismiss", "message", b"message", "registered", b"registered", "set_rate", b"set_rate", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "command_id", b"command_id", "dismiss", b"dismiss", "message", b"message", "move_to_unicast", b"move_to_unicast", "registered", b"registered", "set_rate", b"set_rate", "start", b"start", "stop", b"stop", "wake", b"wake"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start", "admit", "dismiss", "set_rate", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "start", "admit", "dismiss", "set_rate", "stop", "move_to_unicast", "wake"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -450,3 +468,55 @@ class StopTransmission(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StopTransmission: _TypeAlias = StopTransmission  # noqa: Y015
+
+@_typing.final
+class MoveToUnicast(_message.Message):
+    """Machines to serve apart from the group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSMISSION_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    transmission: _builtins.str
+    """The transmission."""
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`machines/{id}` each."""
+
+    def __init__(
+        self,
+        *,
+        transmission: _builtins.str = ...,
+        machines: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machines", b"machines", "transmission", b"transmission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveToUnicast: _TypeAlias = MoveToUnicast  # noqa: Y015
+
+@_typing.final
+class WakeMachines(_message.Message):
+    """Machines to wake."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAC_ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mac_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """MAC addresses, `aa:bb:cc:dd:ee:ff`."""
+
+    def __init__(
+        self,
+        *,
+        mac_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac_addresses", b"mac_addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeMachines: _TypeAlias = WakeMachines  # noqa: Y015

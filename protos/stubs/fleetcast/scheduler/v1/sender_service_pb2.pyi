@@ -40,6 +40,8 @@ class Sender(_message.Message):
     TRANSMISSIONS_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     CONTACT_TIME_FIELD_NUMBER: _builtins.int
+    RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RECEIVER_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `senders/{id}`."""
     address: _builtins.str
@@ -64,6 +66,10 @@ class Sender(_message.Message):
     """True while its stream lives."""
     draining: _builtins.bool
     """True when it gets no more sessions."""
+    rate_bits_per_second: _builtins.int
+    """What its transmissions send now, datagrams with headers, in bits per second."""
+    receiver_count: _builtins.int
+    """Machines that its transmissions serve now."""
     @_builtins.property
     def transmissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The transmissions that it runs or starts."""
@@ -94,10 +100,12 @@ class Sender(_message.Message):
         transmissions: _abc.Iterable[_builtins.str] | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         contact_time: _timestamp_pb2.Timestamp | None = ...,
+        rate_bits_per_second: _builtins.int = ...,
+        receiver_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "name", b"name", "register_time", b"register_time", "site", b"site", "transmissions", b"transmissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "transmissions", b"transmissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,11 @@ class Session(_message.Message):
     SLOW_POLICY_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_MACHINES_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
+    RECURRENCE_TIME_ZONE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -149,6 +154,14 @@ class Session(_message.Message):
     """True when it admits no more machines, by an operator or by its rules."""
     site: _builtins.str
     """Where its machines stand: senders of this site come first, whatever their load. Empty for no preference."""
+    deployment: _builtins.str
+    """The deployment that it carries an image for, `deployments/{id}`; empty for none."""
+    expected_count: _builtins.int
+    """Machines that are awaited, those that joined included; 0 if nobody knows."""
+    recurrence: _builtins.str
+    """When it opens anew, as in CreateSessionRequest; empty for never."""
+    recurrence_time_zone: _builtins.str
+    """Time zone of the recurrence."""
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -181,6 +194,10 @@ class Session(_message.Message):
     def slow_policy(self) -> Global___SlowPolicy:
         """What becomes of machines that cannot keep up."""
 
+    @_builtins.property
+    def missing_machines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Awaited machines that have not joined, by name, at most 100."""
+
     def __init__(
         self,
         *,
@@ -208,10 +225,15 @@ class Session(_message.Message):
         slow_policy: Global___SlowPolicy | None = ...,
         closed: _builtins.bool = ...,
         site: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        expected_count: _builtins.int = ...,
+        missing_machines: _abc.Iterable[_builtins.str] | None = ...,
+        recurrence: _builtins.str = ...,
+        recurrence_time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,6 +36,9 @@ class CreateSessionRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     SLOW_POLICY_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
+    RECURRENCE_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """`images/{image}@sha256:{hex}`, or `images/{image}` for the newest READY version, which is pinned."""
     request_id: _builtins.str
@@ -43,6 +47,14 @@ class CreateSessionRequest(_message.Message):
     """Sessions with more get a sender first; -100 to 100."""
     site: _builtins.str
     """Where its machines stand: senders of this site come first. Empty for no preference."""
+    recurrence: _builtins.str
+    """Opens the session anew at each recurrence of `start_rules.start_time`: a recurrence rule of iCalendar (RFC 5545), such
+    as `FREQ=DAILY`. The next one opens when the one before has ended. Empty for once.
+    """
+    recurrence_time_zone: _builtins.str
+    """Name in the IANA time zone database on whose clock it recurs; empty means UTC."""
+    collection: _builtins.str
+    """The machines that are awaited, `collections/{id}`; empty if nobody in particular is."""
     @_builtins.property
     def start_rules(self) -> _session_pb2.StartRules:
         """When it starts."""
@@ -70,10 +82,13 @@ class CreateSessionRequest(_message.Message):
         priority: _builtins.int = ...,
         slow_policy: _session_pb2.SlowPolicy | None = ...,
         site: _builtins.str = ...,
+        recurrence: _builtins.str = ...,
+        recurrence_time_zone: _builtins.str = ...,
+        collection: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "image", b"image", "priority", b"priority", "rate", b"rate", "request_id", b"request_id", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "collection", b"collection", "image", b"image", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "request_id", b"request_id", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -691,25 +706,52 @@ class KickParticipantRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[KickParticipantRequest._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: KickParticipantRequest._Action.ValueType  # 0
+        """Means abort."""
+        ACTION_ABORT: KickParticipantRequest._Action.ValueType  # 1
+        """It is dismissed."""
+        ACTION_UNICAST: KickParticipantRequest._Action.ValueType  # 2
+        """It gets what it lacks by unicast, apart from the group."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What becomes of it."""
+
+    ACTION_UNSPECIFIED: KickParticipantRequest.Action.ValueType  # 0
+    """Means abort."""
+    ACTION_ABORT: KickParticipantRequest.Action.ValueType  # 1
+    """It is dismissed."""
+    ACTION_UNICAST: KickParticipantRequest.Action.ValueType  # 2
+    """It gets what it lacks by unicast, apart from the group."""
+
     NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`sessions/{session}/participants/{machine}`."""
     reason: _builtins.str
     """Why, for the machine's display and the record."""
     request_id: _builtins.str
     """Makes a retry recognisable. A UUID."""
+    action: Global___KickParticipantRequest.Action.ValueType
+    """What becomes of it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        action: Global___KickParticipantRequest.Action.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

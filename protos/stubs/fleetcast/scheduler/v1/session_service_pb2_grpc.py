@@ -193,7 +193,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def KickParticipant(self, request, context):
-        """Takes one machine out; it cannot join this session again. Role: administrator.
+        """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

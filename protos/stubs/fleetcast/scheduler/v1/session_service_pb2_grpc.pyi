@@ -62,7 +62,7 @@ class SessionServiceStub:
     StopSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]
     """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
     KickParticipant: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]
-    """Takes one machine out; it cannot join this session again. Role: administrator."""
+    """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -98,7 +98,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     StopSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]  # type: ignore[assignment]
     """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
     KickParticipant: _aio.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]  # type: ignore[assignment]
-    """Takes one machine out; it cannot join this session again. Role: administrator."""
+    """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an operator does with sessions."""
@@ -209,6 +209,6 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.KickParticipantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.KickParticipantResponse, _abc.Awaitable[_session_service_pb2.KickParticipantResponse]]:
-        """Takes one machine out; it cannot join this session again. Role: administrator."""
+        """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
