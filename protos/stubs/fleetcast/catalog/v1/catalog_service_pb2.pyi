@@ -70,6 +70,7 @@ class ImportSpec(_message.Message):
     SOURCE_FILE_FIELD_NUMBER: _builtins.int
     SOURCE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UPLOAD_GRANT_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Name of the series: letters, digits, `.`, `_`, `-`, at most 63, starting with a letter or digit."""
     format: _image_pb2.ImageFormat.ValueType
@@ -82,6 +83,10 @@ class ImportSpec(_message.Message):
     """Size of the upload in bytes, for progress and to detect truncation; -1 if not known (a pipe)."""
     request_id: _builtins.str
     """Makes a retry of the same call recognisable. A UUID."""
+    upload_grant: _builtins.str
+    """What permits a machine this upload: the text that the scheduler gave it with its run. Administrators need none.
+    PERMISSION_DENIED with reason UPLOAD_NOT_GRANTED when it is missing, expired, another machine's, or for other images.
+    """
     def __init__(
         self,
         *,
@@ -91,10 +96,11 @@ class ImportSpec(_message.Message):
         source_file: _builtins.str = ...,
         source_size_bytes: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        upload_grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image", "request_id", b"request_id", "source_file", b"source_file", "source_path", b"source_path", "source_size_bytes", b"source_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image", "request_id", b"request_id", "source_file", b"source_file", "source_path", b"source_path", "source_size_bytes", b"source_size_bytes", "upload_grant", b"upload_grant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

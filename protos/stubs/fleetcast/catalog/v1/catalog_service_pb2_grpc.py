@@ -92,7 +92,8 @@ class CatalogServiceServicer:
     """
 
     def ImportImage(self, request_iterator, context):
-        """Imports an image, from bytes that the caller streams or from a path on the server. Role: administrator.
+        """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
+        for uploads that its grant permits.
 
         The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
         about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible

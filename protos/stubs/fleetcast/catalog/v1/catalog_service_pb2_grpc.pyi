@@ -34,7 +34,8 @@ class CatalogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     ImportImage: _grpc.StreamStreamMultiCallable[_catalog_service_pb2.ImportImageRequest, _catalog_service_pb2.ImportImageResponse]
-    """Imports an image, from bytes that the caller streams or from a path on the server. Role: administrator.
+    """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
+    for uploads that its grant permits.
 
     The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
     about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
@@ -68,7 +69,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportImage: _aio.StreamStreamMultiCallable[_catalog_service_pb2.ImportImageRequest, _catalog_service_pb2.ImportImageResponse]  # type: ignore[assignment]
-    """Imports an image, from bytes that the caller streams or from a path on the server. Role: administrator.
+    """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
+    for uploads that its grant permits.
 
     The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
     about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
@@ -105,7 +107,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_catalog_service_pb2.ImportImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.ImportImageResponse], _abc.AsyncIterator[_catalog_service_pb2.ImportImageResponse]]:
-        """Imports an image, from bytes that the caller streams or from a path on the server. Role: administrator.
+        """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
+        for uploads that its grant permits.
 
         The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
         about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
