@@ -117,6 +117,10 @@ class CertificateAuthority:
             certificates.private_key_pem(key), certificates.certificate_pem(certificate), self.certificate_pem
         )
 
+    def sign(self, purpose: str, content: bytes) -> bytes:
+        """Returns the signature that `certificates.is_signed_by` checks, good for this `purpose` only."""
+        return self._key.sign(certificates.purposed(purpose, content), ec.ECDSA(hashes.SHA256()))
+
     def derive_secret(self, purpose: str, length: int) -> bytes:
         """Returns `length` bytes that only this authority can compute, always the same for the same `purpose`."""
         key = self._key.private_bytes(

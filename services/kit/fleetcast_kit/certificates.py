@@ -82,6 +82,23 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
+def is_signed_by(signer: x509.Certificate, purpose: str, content: bytes, signature: bytes) -> bool:
+    """Returns whether the owner of `signer` signed `content` for `purpose`, see `CertificateAuthority.sign`."""
+    key = signer.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, purposed(purpose, content), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def purposed(purpose: str, content: bytes) -> bytes:
+    """Returns what is signed: it begins with text, so that no signature can pass for that of a certificate (DER)."""
+    return b"fleetcast " + purpose.encode() + b"\0" + content
+
+
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
     """Returns the names and addresses under which the bearer is reached, sorted."""
     try:
