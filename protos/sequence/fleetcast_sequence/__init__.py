@@ -1,6 +1,7 @@
 """The format of task sequences: what the catalog checks and the agent runs."""
 
 from fleetcast_sequence.canonical import canonical, digest, from_canonical
+from fleetcast_sequence.document import renamed
 from fleetcast_sequence.errors import (
     BrokenReferenceError,
     ExpressionError,
@@ -13,6 +14,7 @@ from fleetcast_sequence.model import Group, InterruptionRule, Node, Retry, Step,
 from fleetcast_sequence.references import Reference, expand, pin, references
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.schema import schema
+from fleetcast_sequence.uploads import uploads
 from fleetcast_sequence.validation import parse
 from fleetcast_sequence.variables import Redactor, Scope, Variables
 
@@ -42,6 +44,8 @@ __all__ = [
     "parse",
     "pin",
     "references",
+    "renamed",
     "schema",
     "step_types",
+    "uploads",
 ]

@@ -110,6 +110,25 @@ def read(source: str) -> Document:
     return document
 
 
+def renamed(source: str, name: str) -> str:
+    """Returns `source` with `name` in the place of the value of its key `name`; unchanged if it has no such key.
+
+    Everything else stays as it is, on the same lines.
+
+    Raises:
+        SequenceFileError: it is not YAML at all, or too long.
+    """
+    read(source)
+    root = _Loader(source).get_single_node()
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value == "name" and isinstance(value, yaml.ScalarNode):
+            begin, end = value.start_mark.index, value.end_mark.index
+            space = "" if source[begin - 1 : begin].isspace() else " "
+            line_end = "\n" if source[begin:end].endswith("\n") else ""
+            return f"{source[:begin]}{space}{name}{line_end}{source[end:]}"
+    return source
+
+
 class _Builder:
     def __init__(self, loader: _Loader, document: Document) -> None:
         self._loader = loader

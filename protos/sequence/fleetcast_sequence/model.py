@@ -76,6 +76,11 @@ class RefersTo:
     kind: Literal["image", "task-sequence"]
 
 
+@dataclass(frozen=True)
+class Uploads:
+    """Marks an argument that names the image to which a step adds a version."""
+
+
 def _compiles(value: str) -> str:
     try:
         compile_expression(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -27,6 +27,8 @@ class Reference:
     """As written, without the collection: `debian-12` or `debian-12@sha256:...`."""
     step: str
     """Name of the step."""
+    path: tuple[str | int, ...] = field(default=(), compare=False)
+    """Where it stands: keys and indices from the root."""
 
 
 def references(sequence: TaskSequence) -> list[Reference]:
@@ -45,33 +47,43 @@ def pin(sequence: TaskSequence, resolve: Callable[[Reference], str]) -> TaskSequ
     """Returns `sequence` with what `resolve` says in the place of every reference."""
     known = step_types()
 
-    def pinned(node: Node) -> Node:
+    def pinned(nodes: list[Node], path: tuple[str | int, ...]) -> list[Node]:
+        return [pinned_node(node, (*path, "steps", index)) for index, node in enumerate(nodes)]
+
+    def pinned_node(node: Node, path: tuple[str | int, ...]) -> Node:
         if isinstance(node, Group):
-            return node.model_copy(update={"steps": [pinned(child) for child in node.steps]})
+            return node.model_copy(update={"steps": pinned(node.steps, path)})
         if node.type not in known:
             return node
-        arguments = _replaced(known[node.type].arguments, node.arguments, node.name, resolve)
+
+        def found(kind: Literal["image", "task-sequence"], name: str, inner: tuple[str | int, ...]) -> str:
+            return resolve(Reference(kind, name.rpartition("/")[2], node.name, (*path, *inner)))
+
+        arguments = _replaced(known[node.type].arguments, node.arguments, ("with",), found)
         return node.model_copy(update={"arguments": arguments})
 
-    return sequence.model_copy(update={"steps": [pinned(node) for node in sequence.steps]})
+    return sequence.model_copy(update={"steps": pinned(sequence.steps, ())})
 
 
-def _replaced(model: type[BaseModel], data: Any, step: str, resolve: Callable[[Reference], str]) -> Any:
+_Found = Callable[[Literal["image", "task-sequence"], str, tuple[str | int, ...]], str]
+
+
+def _replaced(model: type[BaseModel], data: Any, path: tuple[str | int, ...], found: _Found) -> Any:
     if not isinstance(data, Mapping):
         return data
     result = dict(data)
-    for name, field in model.model_fields.items():
+    for name, about in model.model_fields.items():
         if name not in data:
             continue
-        marker = next((item for item in field.metadata if isinstance(item, RefersTo)), None)
+        marker = next((item for item in about.metadata if isinstance(item, RefersTo)), None)
         if marker is not None and isinstance(data[name], str):
-            result[name] = resolve(Reference(marker.kind, data[name].rpartition("/")[2], step))
-        for inner in _models_in(field.annotation):
+            result[name] = found(marker.kind, data[name], (*path, name))
+        for inner in _models_in(about.annotation):
             items = data[name]
             if isinstance(items, list):
-                result[name] = [_replaced(inner, item, step, resolve) for item in items]
+                result[name] = [_replaced(inner, item, (*path, name, index), found) for index, item in enumerate(items)]
             else:
-                result[name] = _replaced(inner, items, step, resolve)
+                result[name] = _replaced(inner, items, (*path, name), found)
     return result
 
 

@@ -7,6 +7,7 @@ from fleetcast_sequence import (
     Reference,
     Step,
     TaskSequence,
+    Variables,
     canonical,
     digest,
     expand,
@@ -14,7 +15,9 @@ from fleetcast_sequence import (
     parse,
     pin,
     references,
+    renamed,
     schema,
+    uploads,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +45,51 @@ def test_references_are_found_in_nested_arguments() -> None:
         Reference("image", "rest", "Drivers"),
         Reference("task-sequence", "join", "Child"),
     ]
+
+
+def test_a_reference_says_where_it_stands() -> None:
+    assert [reference.path for reference in references(parse(SOURCE))] == [
+        ("steps", 0, "with", "image"),
+        ("steps", 1, "steps", 0, "with", "packages", 0, "package"),
+        ("steps", 1, "steps", 0, "with", "packages", 1, "package"),
+        ("steps", 1, "steps", 1, "with", "sequence"),
+    ]
+
+
+CAPTURING = """\
+name: capture
+variables: {series: reference, site: null}
+steps:
+  - name: Save
+    steps:
+      - {name: State, type: capture-user-state, with: {volume: c, paths: [home], image: "state-{{ machine.serial }}"}}
+      - {name: Kept, type: capture-user-state, with: {volume: c, paths: [home], store: kept}}
+  - {name: Image, type: capture-image, with: {volume: c, image: "{{ series }}"}}
+  - {name: Again, type: capture-image, with: {volume: c, image: "{{ series }}"}}
+  - {name: Unknown yet, type: capture-image, with: {volume: c, image: "{{ last.message }}"}}
+  - {name: Off, type: capture-image, disabled: true, with: {volume: c, image: off}}
+"""
+
+
+def test_uploads_are_named_as_written_or_as_a_machine_would_make_them() -> None:
+    sequence = parse(CAPTURING)
+    assert uploads(sequence) == ["state-{{ machine.serial }}", "{{ series }}", "{{ last.message }}"]
+    context = {"machine": {"serial": "A1"}, "last": {}}
+    assert uploads(sequence, Variables(sequence.variables, {}, context=context)) == ["state-A1", "reference"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("# one\nname: old # two\nsteps: []\n", "# one\nname: new # two\nsteps: []\n"),
+        ('{"name":"old", steps: []}', '{"name": new, steps: []}'),
+        ("name: |\n  old\nsteps: []", "name: new\nsteps: []"),
+        ("name:\nsteps: []", "name: new\nsteps: []"),
+        ("steps: [{name: old}]", "steps: [{name: old}]"),
+    ],
+)
+def test_a_file_takes_another_name_and_nothing_else_changes(source: str, expected: str) -> None:
+    assert renamed(source, "new") == expected
 
 
 def test_pinning_puts_versions_in_their_place() -> None:

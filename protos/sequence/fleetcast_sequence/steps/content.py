@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fleetcast_sequence.model import RefersTo, SequenceModel, VariableName
+from fleetcast_sequence.model import RefersTo, SequenceModel, Uploads, VariableName
 
 ImageName = Annotated[
     str, Field(pattern=r"^(images/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?$"), RefersTo("image")
 ]
 """An image, at its newest version when it is deployed, or at the one given by its digest."""
+SeriesName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""An image without a version."""
 Delivery = Literal["multicast-only", "prefer-multicast", "unicast"]
 _DELIVERY = "Whether the content comes with the session's multicast, or by unicast when that is not possible."
 _VOLUME = "A volume named by `partition-disk`, a label like `label:Data`, or a device's path."
@@ -89,9 +91,7 @@ class CopyFiles(SequenceModel):
 class CaptureImage(SequenceModel):
     """Makes an image of a volume or disk, and publishes it in the catalog as a new version."""
 
-    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
-        description="The image to add a version to."
-    )
+    image: Annotated[SeriesName, Uploads()] = Field(description="The image to add a version to.")
     volume: str | None = Field(default=None, description=_VOLUME)
     disk: str | None = Field(default=None, description="In place of `volume`: a whole disk, as a raw image.")
     format: Literal["wim", "raw"] = Field(
@@ -123,7 +123,7 @@ class CaptureUserState(SequenceModel):
         default=None,
         description="Directory inside the same volume to keep the copy in; then erase with `format-volume: keep`.",
     )
-    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = Field(
+    image: Annotated[SeriesName | None, Uploads()] = Field(
         default=None, description="In place of `store`: publish the copy on the server under this name."
     )
 
@@ -139,9 +139,7 @@ class RestoreUserState(SequenceModel):
 
     volume: str = Field(description=_VOLUME)
     store: str | None = Field(default=None, description="Directory inside the volume that holds the copy.")
-    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = Field(
-        default=None, description="In place of `store`: the name it was published under."
-    )
+    image: SeriesName | None = Field(default=None, description="In place of `store`: the name it was published under.")
     delete_store: bool = Field(default=False, description="Delete the `store` once everything is back and verified.")
 
     @model_validator(mode="after")

@@ -61,7 +61,7 @@ class TaskSequence(_message.Message):
 
     @_builtins.property
     def variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSequenceVariable]:
-        """The declared variables, in the file's order. Not in lists."""
+        """The declared variables, by name. Not in lists."""
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSequenceNode]:
