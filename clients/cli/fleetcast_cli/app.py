@@ -1,30 +1,56 @@
-"""The command line: one group of commands for each kind of resource."""
+"""The command line: one group of commands for each kind of resource, imported when it is used."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from fleetcast_kit.commandline import EXIT_CODES_HELP
+from typer.core import TyperGroup
 
-from fleetcast_cli import enrolment_token, image, image_import, session, session_watch
-from fleetcast_cli.connection import Connection
+_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "image": ("Images: import them, look at them, prove them, delete them.", ("image", "image_import")),
+    "session": ("Sessions: one image to the machines that join.", ("session", "session_watch")),
+    "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_token",)),
+}
+"""Help and modules of each group. The first module has the group, the others add commands to it."""
 
-_WITH_COMMANDS = (image_import, session_watch)
-"""Modules whose import adds commands to a group of another module."""
+
+class _Group(TyperGroup):
+    """A group whose modules are imported when one of its commands is wanted."""
+
+    def __init__(self, name: str, summary: str, modules: tuple[str, ...]) -> None:
+        super().__init__(name=name, help=summary)
+        self._modules = modules
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the context of the group behind the name."""
+        modules = [importlib.import_module(f"fleetcast_cli.{module}") for module in self._modules]
+        group = typer.main.get_group(modules[0].group)
+        group.help = self.help
+        return group.make_context(*args, **kwargs)
+
+
+class _Groups(TyperGroup):
+    """All groups, in the order in which people meet them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (summary, modules) in _GROUPS.items():
+            self.add_command(_Group(name, summary, modules))
+
 
 app = typer.Typer(
     name="fleetcast",
+    cls=_Groups,
     help="Install operating systems on many machines at once.",
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(image.group, name="image")
-app.add_typer(enrolment_token.group, name="enrolment-token")
-app.add_typer(session.group, name="session")
 
 
 @app.callback()
@@ -50,4 +76,6 @@ def configure(
     ] = None,
 ) -> None:
     """Install operating systems on many machines at once."""
+    from fleetcast_cli.connection import Connection  # noqa: PLC0415 - gRPC, which the list of commands does not need
+
     context.obj = Connection(server, credentials)

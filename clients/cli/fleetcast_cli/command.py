@@ -1,11 +1,13 @@
-"""How a command runs: its span, its event loop, its end."""
+"""How a command runs: its flags, its span, its event loop, its end."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable, Coroutine
-from typing import Annotated, ParamSpec
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, ParamSpec, get_type_hints
 
 import typer
 from fleetcast_kit import telemetry
@@ -18,6 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 """The flag of every command that prints data."""
 
 
+class Flags:
+    """Base of frozen dataclasses whose fields are flags of several commands.
+
+    A command that takes one as a parameter has all its flags.
+    """
+
+
 def command(group: typer.Typer, name: str, *, span: str) -> Callable[[Callable[P, Coroutine[None, None, None]]], None]:
     """Returns a decorator that adds a coroutine function to `group` as the command `name`.
 
@@ -25,16 +34,47 @@ def command(group: typer.Typer, name: str, *, span: str) -> Callable[[Callable[P
     """
 
     def register(function: Callable[P, Coroutine[None, None, None]]) -> None:
-        @group.command(name)
+        signature, bundles = _flattened(function)
+
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            for parameter, kind in bundles.items():
+                kwargs[parameter] = kind(**{field.name: kwargs.pop(field.name) for field in fields(kind)})
             telemetry.start("fleetcast-cli")
             try:
                 asyncio.run(_traced(span, function(*args, **kwargs)))
             finally:
                 telemetry.stop()
 
+        run.__signature__ = signature  # type: ignore[attr-defined]  # what inspect looks at first
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
+        group.command(name)(run)
+
     return register
+
+
+def _flattened(function: Callable[..., object]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Returns the signature of a command with every flag, and the parameters that take several, with their classes."""
+    hints = get_type_hints(function, include_extras=True)
+    bundles: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        if not (isinstance(hint, type) and issubclass(hint, Flags)):
+            parameters.append(parameter.replace(annotation=hint))
+            continue
+        bundles[parameter.name] = hint
+        flag_hints = get_type_hints(hint, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=flag_hints[field.name],
+            )
+            for field in fields(hint)  # type: ignore[arg-type]  # its subclasses are dataclasses
+        ]
+    return inspect.Signature(parameters), bundles
 
 
 async def _traced(span_name: str, work: Coroutine[None, None, None]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import typer
@@ -23,6 +24,14 @@ from fleetcast_kit.errors import (
 
 UNARY_SECONDS = 30.0
 """Deadline of a call with one answer. The slowest, deleting an image, unlinks some ten thousand files: seconds."""
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+Page = TypeVar("Page", bound=_Page)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,16 @@ def connection(context: typer.Context) -> Connection:
     if not isinstance(found, Connection):
         raise TypeError("the command line's callback did not run before the command")
     return found
+
+
+async def every_page(call: Callable[..., Awaitable[Page]], request: Any) -> AsyncIterator[Page]:
+    """Gives the answers of a call that lists, page by page, beginning with the page that `request` asks for."""
+    while True:
+        answer = await call(request, timeout=UNARY_SECONDS)
+        yield answer
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
 
 
 def configuration_directory() -> Path:

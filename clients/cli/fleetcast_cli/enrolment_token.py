@@ -13,12 +13,12 @@ from fleetcast_kit.durations import parse_duration
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_cli.command import Json, command
-from fleetcast_cli.connection import UNARY_SECONDS, connection
+from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.plain import short_name, to_plain, write_json
 from fleetcast_cli.references import identifier, resource
 from fleetcast_cli.text import format_time, output, plural, progress, table
 
-group = typer.Typer(help="Enrolment tokens: permissions for machines to enrol.", no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
 
 
 @command(group, "create", span="fleetcast enrolment-token create")
@@ -55,12 +55,8 @@ async def list_tokens(context: typer.Context, as_json: Json = False) -> None:
     tokens: list[enrolment_service_pb2.EnrolmentToken] = []
     async with connection(context).dial() as channel:
         request = enrolment_service_pb2.ListEnrolmentTokensRequest()
-        while True:
-            answer = await EnrolmentServiceStub(channel).ListEnrolmentTokens(request, timeout=UNARY_SECONDS)
+        async for answer in every_page(EnrolmentServiceStub(channel).ListEnrolmentTokens, request):
             tokens += answer.enrolment_tokens
-            request.page_token = answer.next_page_token
-            if not answer.next_page_token:
-                break
     if as_json:
         write_json({"enrolment_tokens": [to_plain(token) for token in tokens]})
         return

@@ -11,13 +11,14 @@ from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.errors import DataLossError
 
 from fleetcast_cli.command import Json, command
-from fleetcast_cli.connection import UNARY_SECONDS, connection
+from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
+from fleetcast_cli.image_lookup import find_image
 from fleetcast_cli.plain import Plain, short_name, to_plain, write_json
 from fleetcast_cli.progress import WorkProgress
-from fleetcast_cli.references import find_image, image_reference, series_name, short_image
+from fleetcast_cli.references import image_reference, series_name, short_image
 from fleetcast_cli.text import ABSENT, fields, format_bytes, format_percent, format_time, output, plural, table
 
-group = typer.Typer(help="Images: import them, look at them, prove them, delete them.", no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
 
 Reference = Annotated[
     str,
@@ -40,12 +41,8 @@ async def list_images(
     images: list[image_pb2.Image] = []
     async with connection(context).dial() as channel:
         request = catalog_service_pb2.ListImagesRequest(image=series)
-        while True:
-            answer = await CatalogServiceStub(channel).ListImages(request, timeout=UNARY_SECONDS)
+        async for answer in every_page(CatalogServiceStub(channel).ListImages, request):
             images += answer.images
-            request.page_token = answer.next_page_token
-            if not answer.next_page_token:
-                break
     if as_json:
         write_json({"images": [to_plain(image) for image in images]})
         return

@@ -30,14 +30,16 @@ class _Enumeration(Protocol):
 def to_plain(message: Message) -> dict[str, Plain]:
     """Returns every field of `message` under its own name, whether set or not.
 
-    Numbers are numbers; enumerators are their names in lower case without the enumeration's prefix, `""` when
-    unspecified; times are RFC 3339 in UTC, `null` when absent; a duration `d` becomes `d_seconds`; an absent message
-    is `null`; bytes are hexadecimal.
+    Numbers are numbers; maps are objects; enumerators are their names in lower case without the enumeration's prefix,
+    `""` when unspecified; times are RFC 3339 in UTC, `null` when absent; a duration `d` becomes `d_seconds`; an absent
+    message is `null`; bytes are hexadecimal.
     """
     plain: dict[str, Plain] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
-        if field.is_repeated:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            plain[field.name] = {str(key): _value(None, value[key]) for key in sorted(value)}
+        elif field.is_repeated:
             plain[field.name] = [_value(field.enum_type, item) for item in value]
         elif field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name:
             plain[f"{field.name}_seconds"] = value.seconds + value.nanos / 1e9 if message.HasField(field.name) else None

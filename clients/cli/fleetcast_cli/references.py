@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from fleetcast.catalog.v1 import catalog_service_pb2
-from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.errors import InvalidArgumentError
 
-from fleetcast_cli.connection import UNARY_SECONDS
 from fleetcast_cli.text import DIGEST_DIGITS
-
-if TYPE_CHECKING:
-    from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
 
 _SERIES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FULL_DIGITS = 64
+FULL_DIGITS = 64
+"""Hexadecimal digits of a whole digest."""
 
 
 def series_name(text: str) -> str:
@@ -48,44 +43,11 @@ def image_reference(text: str) -> str:
     match = _DIGEST.fullmatch(digest.lower())
     if match is None:
         raise InvalidArgumentError(
-            f"{digest!r} is not a digest: write NAME@sha256: and at least the first 4 of its {_FULL_DIGITS} "
+            f"{digest!r} is not a digest: write NAME@sha256: and at least the first 4 of its {FULL_DIGITS} "
             "hexadecimal digits",
             field="image",
         )
     return f"images/{series}@sha256:{match[1]}"
-
-
-async def find_image(catalog: CatalogServiceAsyncStub, reference: str) -> str:
-    """Returns `reference` with its digest in full.
-
-    Raises:
-        NotFoundError: no version's digest starts so.
-        InvalidArgumentError: the digests of several versions do.
-    """
-    series, separator, digest = reference.removeprefix("images/").partition("@sha256:")
-    if not separator or len(digest) == _FULL_DIGITS:
-        return reference
-    found: set[str] = set()
-    page_token = ""
-    while True:
-        answer = await catalog.ListImages(
-            catalog_service_pb2.ListImagesRequest(image=series, page_token=page_token), timeout=UNARY_SECONDS
-        )
-        found |= {image.name for image in answer.images if image.digest.startswith(f"sha256:{digest}")}
-        page_token = answer.next_page_token
-        if not page_token:
-            break
-    if not found:
-        raise NotFoundError(
-            f"no version of image {series!r} has a digest that starts with {digest}; see: fleetcast image list",
-            reason="IMAGE_NOT_FOUND",
-        )
-    if len(found) > 1:
-        raise InvalidArgumentError(
-            f"{len(found)} versions of image {series!r} have digests that start with {digest}: write more digits",
-            field="image",
-        )
-    return found.pop()
 
 
 def resource(collection: str, text: str) -> str:

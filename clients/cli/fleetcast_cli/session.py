@@ -13,16 +13,17 @@ from fleetcast_kit.durations import parse_duration
 from fleetcast_kit.rates import parse_rate
 
 from fleetcast_cli.command import Json, command
-from fleetcast_cli.connection import UNARY_SECONDS, connection
+from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
+from fleetcast_cli.image_lookup import find_image
 from fleetcast_cli.plain import short_name, to_plain, write_json
-from fleetcast_cli.references import find_image, identifier, image_reference, resource, short_image
+from fleetcast_cli.references import identifier, image_reference, resource, short_image
 from fleetcast_cli.session_view import machine_table, session_fields, start_rules
 from fleetcast_cli.text import fields, output, table
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
-group = typer.Typer(help="Sessions: one image to the machines that join.", no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="SESSION", help="The session's name.", show_default=False)]
 
@@ -70,12 +71,8 @@ async def list_sessions(context: typer.Context, as_json: Json = False) -> None:
     sessions: list[session_pb2.Session] = []
     async with connection(context).dial() as channel:
         request = session_service_pb2.ListSessionsRequest()
-        while True:
-            answer = await SessionServiceStub(channel).ListSessions(request, timeout=UNARY_SECONDS)
+        async for answer in every_page(SessionServiceStub(channel).ListSessions, request):
             sessions += answer.sessions
-            request.page_token = answer.next_page_token
-            if not answer.next_page_token:
-                break
     if as_json:
         write_json({"sessions": [to_plain(session) for session in sessions]})
         return
@@ -135,12 +132,9 @@ async def cancel(context: typer.Context, session: Name, as_json: Json = False) -
 async def _participants(sessions: SessionServiceAsyncStub, name: str) -> list[session_pb2.Participant]:
     found: list[session_pb2.Participant] = []
     request = session_service_pb2.ListParticipantsRequest(parent=name)
-    while True:
-        answer = await sessions.ListParticipants(request, timeout=UNARY_SECONDS)
+    async for answer in every_page(sessions.ListParticipants, request):
         found += answer.participants
-        request.page_token = answer.next_page_token
-        if not answer.next_page_token:
-            return found
+    return found
 
 
 def _print_change(session: session_pb2.Session, *, as_json: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
+from fleetcast_kit.times import local_zone
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -67,6 +68,41 @@ def format_time(time: Timestamp) -> str:
     if not time.ToNanoseconds():
         return ABSENT
     return datetime.fromtimestamp(time.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def format_instant(time: Timestamp, *, now: datetime | None = None, zone: tzinfo | None = None) -> str:
+    """Returns an instant so that nobody misreads it: local, in UTC, and how far away it is; `-` for none.
+
+    `Tue 2026-12-01 02:00 +01:00 Europe/Berlin = 2026-12-01 01:00 UTC, in 6 h 12 min`
+    """
+    if not time.ToNanoseconds():
+        return ABSENT
+    instant = datetime.fromtimestamp(time.seconds, UTC)
+    local = instant.astimezone(local_zone() if zone is None else zone)
+    if local.utcoffset():
+        name = getattr(local.tzinfo, "key", None)
+        shown = f"{_clock(local, '%a %Y-%m-%d')} {local.isoformat()[-6:]}{f' {name}' if name else ''}"
+        shown += f" = {_clock(instant, '%Y-%m-%d')} UTC"
+    else:
+        shown = f"{_clock(instant, '%a %Y-%m-%d')} UTC"
+    return f"{shown}, {format_distance(instant - (now or datetime.now(UTC)))}"
+
+
+def format_distance(distance: timedelta) -> str:
+    """Returns how far away an instant is, in its two largest units: `in 6 h 12 min`, `3 days ago`, `now`."""
+    rest = abs(round(distance.total_seconds()))
+    parts: list[str] = []
+    for unit, seconds in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, seconds)
+        if count and len(parts) < 2:
+            parts.append(f"{count} {'day' if unit == 'days' and count == 1 else unit}")
+    if not parts:
+        return "now"
+    return f"in {' '.join(parts)}" if distance > timedelta() else f"{' '.join(parts)} ago"
+
+
+def _clock(time: datetime, day: str) -> str:
+    return time.strftime(f"{day} %H:%M:%S" if time.second else f"{day} %H:%M")
 
 
 def plural(count: int, noun: str) -> str:
