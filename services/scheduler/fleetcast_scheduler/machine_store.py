@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from fleetcast_kit.database import Database
@@ -21,6 +22,7 @@ from fleetcast_scheduler.domain.machine import (
     RegistrationAction,
     RegistrationPolicy,
 )
+from fleetcast_scheduler.domain.maintenance import MaintenanceWindow
 from fleetcast_scheduler.tables import (
     AuditRow,
     CollectionRow,
@@ -160,7 +162,7 @@ class MachineTables:
 
     async def put_collection(self, collection: Collection) -> None:
         """Inserts a collection, or replaces the one of that name."""
-        await self._session.merge(CollectionRow(**asdict(collection)))
+        await self._session.merge(CollectionRow(**_collection_values(collection)))
 
     async def remove_collection(self, name: str) -> bool:
         """Deletes a collection; returns whether it was there."""
@@ -232,4 +234,14 @@ def _machine_of(row: MachineRow) -> Machine:
 
 
 def _collection_of(row: CollectionRow) -> Collection:
-    return Collection(**{column: getattr(row, column) for column in CollectionRow.model_fields})
+    values = {column: getattr(row, column) for column in CollectionRow.model_fields}
+    windows = tuple(
+        MaintenanceWindow(**window | {"start": datetime.fromisoformat(window["start"])})
+        for window in row.maintenance_windows
+    )
+    return Collection(**values | {"maintenance_windows": windows})
+
+
+def _collection_values(collection: Collection) -> dict[str, Any]:
+    windows = [asdict(window) | {"start": window.start.isoformat()} for window in collection.maintenance_windows]
+    return asdict(collection) | {"maintenance_windows": windows}

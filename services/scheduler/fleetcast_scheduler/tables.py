@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Double, Index, Text
+from sqlalchemy import JSON, BigInteger, Column, Double, Index, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 
@@ -20,8 +20,12 @@ def _time(*, nullable: bool = False) -> Any:
     return Field(sa_column=Column(Double, nullable=nullable))
 
 
-def _json() -> Any:
-    return Field(sa_column=Column(JSON, nullable=False))
+def _json(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(JSON(none_as_null=True), nullable=nullable))
+
+
+def _bytes() -> Any:
+    return Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class SessionRow(SQLModel, table=True):
@@ -59,6 +63,7 @@ class SessionRow(SQLModel, table=True):
     slow_policy: dict[str, Any] = _json()
     priority: int = _integer()
     site: str = _text()
+    deployment: str = _text()
     closed: bool
     run: int = _integer()
     revision: int = _integer()
@@ -144,6 +149,7 @@ class MachineRow(SQLModel, table=True):
     inventory: dict[str, Any] = _json()
     variables: dict[str, str] = _json()
     protected: bool
+    time_zone: str = _text()
     create_time: float = _time()
     register_time: float | None = _time(nullable=True)
     edit_count: int = _integer()
@@ -169,6 +175,7 @@ class CollectionRow(SQLModel, table=True):
     rule: str = _text()
     variables: dict[str, str] = _json()
     protected: bool
+    maintenance_windows: list[dict[str, Any]] = _json()
     create_time: float = _time()
     edit_count: int = _integer()
 
@@ -189,3 +196,121 @@ class SettingRow(SQLModel, table=True):
 
     name: str = _text(primary_key=True)
     value: dict[str, Any] = _json()
+
+
+class AttendanceRow(SQLModel, table=True):
+    """When a machine's agent was last heard."""
+
+    __tablename__ = "attendance"
+
+    machine: str = _text(primary_key=True)
+    contact_time: float = _time()
+
+
+class DeploymentRow(SQLModel, table=True):
+    """A deployment, without its runs."""
+
+    __tablename__ = "deployment"
+    __table_args__ = (Index("deployment_by_create_time", "create_time", "name"),)
+
+    name: str = _text(primary_key=True)
+    description: str = _text()
+    collection: str = _text()
+    content: str = _text()
+    purpose: str = _text()
+    available_time: str = _text()
+    deadline_time: str = _text()
+    expiry_time: str = _text()
+    rerun: str = _text()
+    max_run_seconds: float = _time()
+    ignore_maintenance_windows: bool
+    wake: bool
+    phases: list[dict[str, Any]] = _json()
+    current_phase: int = _integer()
+    phase_success_time: float | None = _time(nullable=True)
+    variables: dict[str, str] = _json()
+    session: dict[str, Any] = _json()
+    state: str = _text(index=True)
+    waiting_reason: str = _text()
+    create_time: float = _time()
+    end_time: float | None = _time(nullable=True)
+    counts: dict[str, int] = _json()
+    settled: bool = Field(index=True)
+    traceparent: str = _text()
+    request_id: str = _text(index=True)
+    revision: int = _integer()
+    edit_count: int = _integer()
+
+
+class DeploymentContentRow(SQLModel, table=True):
+    """What a deployment has machines run: written once."""
+
+    __tablename__ = "deployment_content"
+
+    deployment: str = _text(primary_key=True)
+    task_sequence: bytes = _bytes()
+    digest: str = _text()
+    images: list[dict[str, Any]] = _json()
+    uploads: list[str] = _json()
+
+
+class RunRow(SQLModel, table=True):
+    """One machine's part in a deployment, once."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        Index("run_by_deployment", "deployment", "create_time", "name"),
+        Index("run_by_machine", "machine", "create_time", "name"),
+    )
+
+    name: str = _text(primary_key=True)
+    deployment: str = _text()
+    machine: str = _text()
+    display_name: str = _text()
+    number: int = _integer()
+    place: int = _integer()
+    attempt: int = _integer()
+    state: str = _text()
+    reason: str = _text()
+    wanted: bool
+    progress: dict[str, Any] = _json()
+    error: str = _text()
+    output_tail: str = _text()
+    create_time: float = _time()
+    start_time: float | None = _time(nullable=True)
+    limit_time: float | None = _time(nullable=True)
+    pause_time: float | None = _time(nullable=True)
+    restart_time: float | None = _time(nullable=True)
+    end_time: float | None = _time(nullable=True)
+    contact_time: float | None = _time(nullable=True)
+    ending: dict[str, Any] | None = _json(nullable=True)
+    wake_time: float | None = _time(nullable=True)
+    wake_count: int = _integer()
+    has_log: bool
+    revision: int = _integer()
+
+
+class RunStepRow(SQLModel, table=True):
+    """One attempt of one step of a run."""
+
+    __tablename__ = "run_step"
+
+    run: str = _text(primary_key=True)
+    number: int = _integer(primary_key=True)
+    node: str = _text()
+    step_name: str = _text()
+    attempt: int = _integer()
+    outcome: str = _text()
+    message: str = _text()
+    start_time: float | None = _time(nullable=True)
+    end_time: float | None = _time(nullable=True)
+
+
+class RunLogRow(SQLModel, table=True):
+    """A piece of the log of a run."""
+
+    __tablename__ = "run_log"
+
+    run: str = _text(primary_key=True)
+    number: int = _integer(primary_key=True)
+    data: bytes = _bytes()

@@ -8,6 +8,7 @@ from typing import Any
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.domain.machine import Disk, Inventory, Machine
+from fleetcast_scheduler.domain.maintenance import MaintenanceWindow
 
 MAX_RULE_LENGTH = 4096
 
@@ -23,6 +24,8 @@ class Collection:
     rule: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     protected: bool = False
+    maintenance_windows: tuple[MaintenanceWindow, ...] = ()
+    """When required deployments may begin on its machines; none: at any time."""
     edit_count: int = 0
 
 

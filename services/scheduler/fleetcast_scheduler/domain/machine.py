@@ -107,6 +107,8 @@ class Machine:
     inventory: Inventory = field(default_factory=Inventory)
     variables: dict[str, str] = field(default_factory=dict)
     protected: bool = False
+    time_zone: str = ""
+    """Name in the IANA time zone database; empty if it did not say."""
     register_time: float | None = None
     edit_count: int = 0
 

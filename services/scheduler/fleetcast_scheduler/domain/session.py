@@ -85,6 +85,8 @@ class Session:
     priority: int = 0
     site: str = ""
     """Senders of this site come first."""
+    deployment: str = ""
+    """The deployment that it carries the image for, `deployments/{id}`; empty for none."""
     closed: bool = False
     """It admits nobody who has not joined before."""
     run: int = 0
