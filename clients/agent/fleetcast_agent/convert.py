@@ -57,6 +57,7 @@ def join_message(join: JoinRequest, sequence: int) -> scheduler_pb.ParticipateRe
         no_multicast_reason=join.no_multicast_reason,
         target_size_bytes=join.target_size_bytes,
         held_image=join.held_image,
+        run=join.run,
     )
     if join.session:
         message.session = join.session

@@ -150,13 +150,13 @@ class Download:
             self.failed.set_exception(error)
 
 
-def open_target(path: Path, journals: Path) -> tuple[Target, Journal]:
-    """Return a checked target and its journal.
+def open_target(path: Path, journals: Path, *, keep_size: bool = False) -> tuple[Target, Journal]:
+    """Return a checked target and its journal; with `keep_size` a file that is larger than the image stays so.
 
     Raises:
         TargetRefusedError, JournalError: see there.
     """
-    target = Target(path)
+    target = Target(path, keep_size=keep_size)
     try:
         return target, Journal(journals, path)
     except BaseException:

@@ -74,6 +74,8 @@ class JoinRequest:
     """Why it takes no multicast; empty if it does."""
     target_size_bytes: int
     held_image: str
+    run: str = ""
+    """The run that the image is for, `deployments/{deployment}/runs/{id}`; empty outside of deployments."""
 
 
 @dataclass(frozen=True)

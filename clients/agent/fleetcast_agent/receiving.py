@@ -55,6 +55,10 @@ class ReceiveRequest:
     """`NAME` or `NAME@sha256:{hex}`; empty if a session is named."""
     session: str = ""
     """Its id; empty if an image is named."""
+    run: str = ""
+    """The run that the image is for, `deployments/{deployment}/runs/{id}`; empty outside of deployments."""
+    keep_size: bool = False
+    """The output stands for a disk: a file that is larger than the image stays so."""
     display_name: str = ""
     """What people see for the machine."""
     state_dir: Path = Path()
@@ -113,7 +117,7 @@ async def receive_image(request: ReceiveRequest, observer: Observer, stop: async
     network = Network(request.multicast_interface)
     network.look_towards(*split_address(request.server, field="server"))
     network.no_multicast_reason = request.no_multicast_reason or network.no_multicast_reason
-    target, journal = open_target(request.output, request.state_dir / "journals")
+    target, journal = open_target(request.output, request.state_dir / "journals", keep_size=request.keep_size)
     try:
         async with open_channel(request.server, request.credentials) as channel:
             receiving = _Receiving(request, observer, network=network, target=target, journal=journal, channel=channel)
@@ -160,6 +164,7 @@ class _Receiving:
             no_multicast_reason=self._network.no_multicast_reason,
             target_size_bytes=self._target.size_bytes,
             held_image=self._journal.image,
+            run=self._request.run,
         )
 
     async def run(self, stop: asyncio.Event) -> ReceiveSummary:

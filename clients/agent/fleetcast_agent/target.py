@@ -39,8 +39,9 @@ class Target:
         TargetRefusedError: it cannot be used; the sentence says why.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_size: bool = False) -> None:
         self.path = path
+        self._keep_size = keep_size
         self._descriptor = -1
         self._is_device = False
         self._created = False
@@ -110,7 +111,7 @@ class Target:
     # Once it is.
 
     def prepare(self, manifest: Manifest) -> None:
-        """Make room for an image, of exactly its size if the target is a file.
+        """Make room for an image, of exactly its size if the target is a file, unless that keeps a larger one.
 
         Raises:
             TargetRefusedError: there is not enough space.
@@ -128,7 +129,8 @@ class Target:
                 self._created = True
                 self._open(os.O_RDWR | os.O_CREAT)
             try:
-                os.ftruncate(self._descriptor, size)
+                if not (self._keep_size and os.fstat(self._descriptor).st_size > size):
+                    os.ftruncate(self._descriptor, size)
             except OSError as error:
                 raise TargetRefusedError(
                     f"the target {self.path} cannot have {size} bytes: {error.strerror}; use another file system"

@@ -204,3 +204,15 @@ def test_a_block_device_is_zeroed_written_and_taken_by_one_process(loop_device: 
         assert content == b"n" * CHUNK + bytes(2 * CHUNK) + b"o" * 13 * CHUNK
     finally:
         subprocess.run(["losetup", "--detach", loop_device], check=True)
+
+
+def test_a_file_that_stands_for_a_larger_disk_keeps_its_size(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(10 << 20)
+    image = manifest(16 * CHUNK)
+    for keep_size, wanted in ((True, 10 << 20), (False, image.size_bytes)):
+        target = Target(disk, keep_size=keep_size)
+        target.prepare(image)
+        target.close()
+        assert disk.stat().st_size == wanted

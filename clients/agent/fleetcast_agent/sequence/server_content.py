@@ -15,9 +15,11 @@ from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.channel import open_channel
 from fleetcast_kit.errors import UnavailableError, from_rpc_error
 
+from fleetcast_agent.errors import InterruptedReceptionError
 from fleetcast_agent.messages import Assignment, Totals, Waiting
-from fleetcast_agent.receiving import ReceiveRequest, receive_image
+from fleetcast_agent.receiving import Observer, ReceiveRequest, receive_image
 from fleetcast_agent.sequence.content import Delivery, ImageDescription, Progress
+from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 
 logger = logging.getLogger(__name__)
@@ -29,10 +31,25 @@ _NO_MULTICAST = "the task sequence wants unicast"
 class ServerContent:
     """Images from the servers that this machine is enrolled with."""
 
-    def __init__(self, request: ReceiveRequest, images: Mapping[str, ImageDescription]) -> None:
-        """Takes how to receive, and what the deployment says of the images it pinned, by their names."""
+    def __init__(
+        self,
+        request: ReceiveRequest,
+        images: Mapping[str, ImageDescription],
+        *,
+        control: Control | None = None,
+        observer: Observer | None = None,
+        upload_grant: str = "",
+    ) -> None:
+        """Takes how to receive, and what the deployment says of the images it pinned, by their names.
+
+        A pause of `control` lets go of the session until it ends; `observer` hears how receptions go; `upload_grant`
+        permits the uploads of the run.
+        """
         self._request = request
         self._images = images
+        self._control = control or Control()
+        self._observer = observer
+        self._upload_grant = upload_grant
 
     async def describe(self, image: str) -> ImageDescription:
         """Returns what the deployment says about an image."""
@@ -48,10 +65,24 @@ class ServerContent:
             image=image.removeprefix("images/"),
             session="",
             output=target,
+            keep_size=True,
             no_multicast_reason=_NO_MULTICAST if delivery == "unicast" else self._request.no_multicast_reason,
         )
-        stop = asyncio.Event()
-        observer = _Observer(progress, stop if delivery == "multicast-only" else None)
+        while not await self._receive(request, delivery, progress):
+            await self._control.go()
+
+    async def _receive(self, request: ReceiveRequest, delivery: Delivery, progress: Progress) -> bool:
+        """Receives to the end, and returns True; or, False, until the run is paused."""
+        stop, paused = asyncio.Event(), False
+
+        def held(pausing: bool) -> None:
+            nonlocal paused
+            if pausing:
+                paused = True
+                stop.set()
+
+        observer = _Observer(progress, stop if delivery == "multicast-only" else None, self._observer)
+        unwatch = self._control.watch(held)
         reception = asyncio.ensure_future(receive_image(request, observer, stop))
         try:
             await asyncio.wait([reception])
@@ -59,11 +90,16 @@ class ServerContent:
             stop.set()
             await asyncio.wait([reception])
             raise
+        finally:
+            unwatch()
         if observer.unicast:
             raise StepError(
-                f"{image} came by unicast, and this step takes multicast only: see why, or change its delivery"
+                f"{request.image} came by unicast, and this step takes multicast only: see why, or change its delivery"
             )
+        if paused and isinstance(reception.exception(), InterruptedReceptionError):
+            return False
         reception.result()
+        return True
 
     async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
         """Uploads the file to the catalog; returns the name of the version it became."""
@@ -72,6 +108,7 @@ class ServerContent:
             source_file=source.name,
             source_size_bytes=(await asyncio.to_thread(source.stat)).st_size,
             request_id=str(uuid.uuid4()),
+            upload_grant=self._upload_grant,
         )
         address = self._request.server
         try:
@@ -90,25 +127,34 @@ class ServerContent:
 class _Observer:
     """Turns the news of a reception into progress; stops it when content comes by unicast that must not."""
 
-    def __init__(self, progress: Progress, stop_at_unicast: asyncio.Event | None) -> None:
+    def __init__(self, progress: Progress, stop_at_unicast: asyncio.Event | None, observer: Observer | None) -> None:
         self._progress = progress
         self._stop = stop_at_unicast
+        self._observer = observer
         self.unicast = False
 
     def waiting(self, waiting: Waiting) -> None:
         self._progress(0)
+        if self._observer is not None:
+            self._observer.waiting(waiting)
 
     def assigned(self, assignment: Assignment) -> None:
         self._progress(0)
+        if self._observer is not None:
+            self._observer.assigned(assignment)
 
     def progressed(self, totals: Totals) -> None:
         self._progress(totals.written_bytes / max(totals.size_bytes, 1))
+        if self._observer is not None:
+            self._observer.progressed(totals)
         if self._stop is not None and totals.unicast_bytes > 0:
             self.unicast = True
             self._stop.set()
 
     def noticed(self, sentence: str) -> None:
         logger.info("%s", sentence)
+        if self._observer is not None:
+            self._observer.noticed(sentence)
 
 
 async def _requests(
