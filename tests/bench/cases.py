@@ -19,11 +19,13 @@ Results = Mapping[tuple[str, str], Sequence[Measurement]]
 
 
 class Disturbance(Enum):
-    """What happens to the last receiver."""
+    """What happens to the last receiver, or to all."""
 
     NONE = "none"
     DEAD = "stopped for ever at half"
     SLOW_DISK = "a disk of 20 MB/s"
+    LATE = "joins at half"
+    HOSTILE = "a host that injects 10,000 datagrams/s"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ CASES = (
     Case("memory-4", "1 Gbit/s, 4 receivers, 128 MiB", 4, (OURS,), GIGABIT, agent_flags=("--memory", "128MiB")),
     Case("dead-4", "1 Gbit/s, 4 receivers, one dead", 4, (OURS,), GIGABIT, disturbance=Disturbance.DEAD),
     Case("slow-4", "1 Gbit/s, 4 receivers, one slow", 4, (OURS,), GIGABIT, disturbance=Disturbance.SLOW_DISK),
+    Case("late-4", "1 Gbit/s, 4 receivers, one late", 4, (OURS,), GIGABIT, disturbance=Disturbance.LATE),
+    Case("hostile-4", "1 Gbit/s, 4 receivers, a hostile host", 4, (OURS,), GIGABIT, disturbance=Disturbance.HOSTILE),
 )
 
 
@@ -133,7 +137,7 @@ def _costs(results: Results) -> list[Target]:
 def _delays(results: Results) -> list[Target]:
     """Return what a disturbed receiver costs the others."""
     calm = results.get(("link-4", OURS))
-    dead, slow = results.get(("dead-4", OURS)), results.get(("slow-4", OURS))
+    dead, slow, late, hostile = (results.get((case, OURS)) for case in ("dead-4", "slow-4", "late-4", "hostile-4"))
     found = []
     if calm and dead:
         value = _others(dead) - _others(calm)
@@ -141,6 +145,14 @@ def _delays(results: Results) -> list[Target]:
     if calm and slow:
         value = (_others(slow) / _others(calm) - 1) * 100
         found.append(Target(f"{_title('slow-4')}: the others later", "%", 5.0, 1.0, value, at_most=True))
+    if late:
+        value = spread(late, lambda run: run.extra["needless_chunks"]).greatest
+        found.append(
+            Target(f"{_title('late-4')}: chunks sent again that nobody missed", "", 0.0, 0.0, value, at_most=True)
+        )
+    if calm and hostile:
+        value = (1 - _goodput(hostile) / _goodput(calm)) * 100
+        found.append(Target(f"{_title('hostile-4')}: loss of goodput", "%", 10.0, 1.0, value, at_most=True))
     return found
 
 

@@ -3,6 +3,8 @@
 import json
 import signal
 import statistics
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -23,6 +25,8 @@ _PORT = 7443
 _MULTICAST = ("--multicast-interface", INTERFACE)
 
 _SLOW_BYTES_PER_SECOND = 20_000_000
+_OF_THE_LAST = (Disturbance.DEAD, Disturbance.SLOW_DISK, Disturbance.LATE)
+_SYMBOL_BYTES, _CHUNK_BYTES = 1408, 1 << 20
 
 
 class Fleetcast:
@@ -69,14 +73,24 @@ class Fleetcast:
             targets = list(outputs)
             if case.disturbance is Disturbance.SLOW_DISK:
                 targets[-1] = stack.enter_context(SlowDisk(outputs[-1], size_bytes, _SLOW_BYTES_PER_SECOND)).device
-            session = self._create_session()
+            late = 1 if case.disturbance is Disturbance.LATE else 0
+            session = self._create_session(len(targets) - late)
+            if case.disturbance is Disturbance.HOSTILE:
+                stack.callback(_end, self._attack(folder / "hostile.log"))
             started_at = time.monotonic()
-            receptions = self._receive(session, targets, case.agent_flags)
+            receptions: list[Reception] = []
             stack.callback(_kill, receptions)
+            for machine, target in zip(self._machines, targets, strict=True):
+                if late and machine is self._machines[-1]:
+                    self._await_sent(sent_before + size_bytes // 4)  # it starts and joins until half is sent
+                receptions.append(
+                    self._installation.receive(machine, target, session=session, flags=(*_MULTICAST, *case.agent_flags))
+                )
             meters = [Meter(reception.process.pid) for reception in receptions]
-            undisturbed = meters if case.disturbance is Disturbance.NONE else meters[:-1]
+            undisturbed = meters[:-1] if case.disturbance in _OF_THE_LAST else meters
             if case.disturbance is Disturbance.DEAD:
-                self._stop_at_half(receptions.pop(), sent_before)
+                self._await_sent(sent_before + size_bytes // 2)
+                receptions.pop().process.send_signal(signal.SIGSTOP)
                 meters.pop()
                 outputs.pop()
             summaries = [_await(*pair, size_bytes) for pair in zip(meters, receptions, strict=True)]
@@ -97,6 +111,8 @@ class Fleetcast:
             extra={
                 "undisturbed_seconds": undisturbed_seconds,
                 "unicast_bytes": sum(float(summary["unicast_bytes"]) for summary in summaries),
+                "rejected_datagrams": max(float(summary["rejected_datagram_count"]) for summary in summaries),
+                "needless_chunks": _needless_chunks(summaries[-1], size_bytes),
                 "receiver_start_cpu_seconds": statistics.fmean(
                     meter.cpu_seconds - float(summary["cpu_seconds"])
                     for meter, summary in zip(meters, summaries, strict=True)
@@ -104,23 +120,20 @@ class Fleetcast:
             },
         )
 
-    def _create_session(self) -> str:
-        count = str(len(self._machines))
-        created = self._installation.fleetcast("session", "create", "--image", "bench", "--min-clients", count)
+    def _create_session(self, machine_count: int) -> str:
+        created = self._installation.fleetcast(
+            "session", "create", "--image", "bench", "--min-clients", str(machine_count)
+        )
         return str(created["name"])
 
-    def _receive(self, session: str, targets: list[Path], flags: tuple[str, ...]) -> list[Reception]:
-        return [
-            self._installation.receive(machine, target, session=session, flags=(*_MULTICAST, *flags))
-            for machine, target in zip(self._machines, targets, strict=True)
-        ]
-
-    def _stop_at_half(self, reception: Reception, sent_before: int) -> None:
-        """Stop a reception for ever once half of the file has left the sender."""
-        half = sent_before + self._source.stat().st_size // 2
+    def _await_sent(self, sent_bytes: int) -> None:
         limit = timeout_seconds(self._source.stat().st_size)
-        poll(lambda: self._lab.sent_bytes(self._lab.sender) > half, limit, "the sending of half of the file")
-        reception.process.send_signal(signal.SIGSTOP)
+        sender = self._lab.sender
+        poll(lambda: self._lab.sent_bytes(sender) > sent_bytes, limit, f"the sending of {sent_bytes} bytes")
+
+    def _attack(self, log: Path) -> subprocess.Popen[bytes]:
+        assert self._lab.hostile is not None
+        return self._lab.popen(self._lab.hostile, [sys.executable, "-m", "tests.support.hostile"], log=log)
 
     def _seconds_of(self, session: str) -> float:
         """Return the seconds from the instant at which all had joined to the instant at which all had finished."""
@@ -141,6 +154,16 @@ def _await(meter: Meter, reception: Reception, size_bytes: int) -> dict[str, Any
     if not meter.wait(timeout_seconds(size_bytes)):
         raise BenchError(f"an agent did not end: see {reception.stderr}")
     return reception.wait()
+
+
+def _needless_chunks(summary: dict[str, Any], size_bytes: int) -> float:
+    """Return how many whole chunks a receiver was sent that it held; a part of the one in which it joined is none."""
+    return max(0.0, (summary["datagram_count"] * _SYMBOL_BYTES - size_bytes) // _CHUNK_BYTES)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _kill(receptions: list[Reception]) -> None:

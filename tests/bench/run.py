@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 from tests.bench.bare import run_bare
-from tests.bench.cases import BARE, OURS, UDPCAST, UFTP, Case
+from tests.bench.cases import BARE, OURS, UDPCAST, UFTP, Case, Disturbance
 from tests.bench.fleetcast import Fleetcast
 from tests.bench.measurement import Measurement
 from tests.bench.peers import run_udpcast, run_uftp
@@ -71,6 +71,7 @@ class Bench:
                 receiver_count=case.receiver_count,
                 rate_bits_per_second=case.rate_bits_per_second,
                 coalescing="receivers" if case.loss else "switch",
+                hostile_host=case.disturbance is Disturbance.HOSTILE,
             ) as lab,
             ExitStack() as stack,
         ):
