@@ -64,7 +64,7 @@ def test_the_last_of_those_that_passed_is_found() -> None:
 
 
 def test_what_never_comes_is_not_searched_for_ever() -> None:
-    never = recurrence("FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30", "2027-01-01T02:00")
+    never = recurrence("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", "2027-01-01T02:00")
     assert never.next_after(never.first) is None
 
 
@@ -73,7 +73,7 @@ def test_what_never_comes_is_not_searched_for_ever() -> None:
     [
         ("", "is no recurrence rule"),
         ("every day", "NAME=VALUE"),
-        ("FREQ=SECONDLY", "FREQ must be one of"),
+        ("FREQ=HOURLY", "FREQ must be one of"),
         ("FREQ=DAILY;INTERVAL=0", "1 or more"),
         ("FREQ=DAILY;COUNT=2;UNTIL=20270101T000000", "exclude each other"),
         ("FREQ=DAILY;UNTIL=20271301T000000Z", "is no recurrence rule"),

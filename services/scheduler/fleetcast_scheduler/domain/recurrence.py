@@ -17,7 +17,7 @@ HORIZON = timedelta(days=6 * 366)
 """What has not recurred for so long never does: the rarest, the 29th of February, comes every four years."""
 
 MAX_RULE_LENGTH = 500
-_FREQUENCIES = "YEARLY|MONTHLY|WEEKLY|DAILY|HOURLY"
+_FREQUENCIES = "YEARLY|MONTHLY|WEEKLY|DAILY"
 _UNTIL = re.compile(r"UNTIL=(\d{8}T\d{6})Z")
 
 
@@ -67,7 +67,7 @@ def parse_rule(text: str, time_zone: str = "", *, field: str = "recurrence") -> 
     """Returns a recurrence rule.
 
     Raises:
-        InvalidArgumentError: it is none, or one that recurs every minute.
+        InvalidArgumentError: it is none, or one that recurs more often than daily.
     """
     # Recurrences are on the clock of the zone, and so has the end to be, which RFC 5545 wants in UTC.
     written = text.strip().upper().removeprefix("RRULE:")
