@@ -33,7 +33,10 @@ class Recurrence:
     """On the clock of the time zone, without one."""
 
     def next_after(self, local: datetime) -> datetime | None:
-        """Returns the first recurrence after `local`, both on the clock of the time zone; None if there is none."""
+        """Returns the first recurrence after `local`, both on the clock of the time zone; None if there is none.
+
+        A rule that recurs daily and never, such as each 30th of February, is searched for seconds.
+        """
         return next((found for found in self._until(local + HORIZON) if found > local), None)
 
     def last_between(self, after: datetime, until: datetime) -> datetime | None:
