@@ -272,10 +272,10 @@ class Engine:
             times.append(self._wait_until)
         return max(now, min(times))
 
-    def loaded(self, pass_number: int, window: int) -> None:
-        """Note that a window's source symbols are in memory."""
+    def loaded(self, pass_number: int, window: int, symbol_count: int | None = None) -> None:
+        """Note that the first `symbol_count` source symbols of a window are in memory, or all."""
         if self.current and self.current.number == pass_number:
-            self.current.loaded(window)
+            self.current.loaded(window, symbol_count)
 
     def encoded(self, pass_number: int, window: int) -> None:
         """Note that a window's parity is in memory."""

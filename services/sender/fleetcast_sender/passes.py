@@ -15,6 +15,9 @@ from .messages import Deficits
 from .policy import TransmissionPolicy
 from .repair import ParityPrediction, WindowRepair
 
+_WINDOWS_AHEAD = 2
+"""Windows that are loaded or being loaded beside the one that is sent: more would only take memory and time from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Train:
@@ -40,7 +43,7 @@ class Work(Enum):
     """What a pass needs done beside sending."""
 
     LOAD = "load"
-    """Fetch the window's source symbols, then call `loaded`."""
+    """Fetch the window's source symbols, and call `loaded` as they come."""
     ENCODE = "encode"
     """Make the window's parity, then call `encoded`."""
     RELEASE = "release"
@@ -95,7 +98,7 @@ class Pass:
         self._needed = needed
         self._has_parity = bool(layout.geometry.parity_symbols)
         self._next_load = 0
-        self._loaded: set[int] = set()
+        self._loaded: dict[int, int] = {}
         self._encoding: set[int] = set()
         self._encoded: set[int] = set()
         self._in_memory: set[int] = set()
@@ -127,11 +130,12 @@ class Pass:
         for window in sorted(self._in_memory):
             self._release(window)
 
-    def loaded(self, window: int) -> None:
-        """Note that the source symbols of a window are in memory."""
+    def loaded(self, window: int, symbol_count: int | None = None) -> None:
+        """Note that the first `symbol_count` source symbols of a window are in memory, or all."""
         if window in self._in_memory:
-            self._loaded.add(window)
-            if self._prediction.rows:
+            every = self.layout.window(window).symbol_count
+            self._loaded[window] = every if symbol_count is None else symbol_count
+            if self._loaded[window] == every and self._prediction.rows:
                 self._encode(window)
 
     def encoded(self, window: int) -> None:
@@ -181,7 +185,7 @@ class Pass:
     # Source
 
     def _load(self) -> None:
-        while self._next_load < self.layout.window_count and len(self._in_memory) < self._slots:
+        while self._next_load < self.layout.window_count and self._has_room():
             window = self._next_load
             self._next_load += 1
             if not self._needed(self.layout.window_chunks(window)):
@@ -193,13 +197,17 @@ class Pass:
             self._in_memory.add(window)
             self.work.append(WorkItem(Work.LOAD, self.number, window))
 
+    def _has_room(self) -> bool:
+        ahead = len(self._in_memory) - len(self._open) - (self._current is not None)
+        return len(self._in_memory) < self._slots and ahead < _WINDOWS_AHEAD
+
     def _source_ready(self) -> bool:
-        return self._current is not None and self._current in self._loaded
+        return self._current is not None and self._loaded.get(self._current, 0) > self._position
 
     def _send_source(self, now: float, limit: int) -> Train:
         window = self._current
         assert window is not None  # noqa: S101 - _source_ready said so
-        symbols = self._symbols[self._position : min(self._position + limit, self._current_symbols)]
+        symbols = self._symbols[self._position : min(self._position + limit, self._loaded[window])]
         count = len(symbols)
         self._position += count
         self.source_symbol_count += count
@@ -296,8 +304,9 @@ class Pass:
 
     def _release(self, window: int) -> None:
         self._in_memory.discard(window)
-        for windows in (self._loaded, self._encoded, self._encoding):
-            windows.discard(window)
+        self._loaded.pop(window, None)
+        self._encoded.discard(window)
+        self._encoding.discard(window)
         self.work.append(WorkItem(Work.RELEASE, self.number, window))
 
     def _mark(self, now: float) -> SendMark:

@@ -343,6 +343,9 @@ class Pump:
                 self._woken.set()
                 return
 
+    def _note_loaded(self, pass_number: int, window: int, symbol_count: int) -> None:
+        self.put(lambda now: self.engine.loaded(pass_number, window, symbol_count))
+
     def _do(self, item: WorkItem) -> None:
         number, window = item.pass_number, item.window
         if item.work is Work.RELEASE:
@@ -352,8 +355,7 @@ class Pump:
         if layout is None:
             return
         if item.work is Work.LOAD:
-            self._memory.load(number, layout, window)
-            self.put(lambda now: self.engine.loaded(number, window))
+            self._memory.load(number, layout, window, lambda count: self._note_loaded(number, window, count))
         else:
             self._memory.encode(number, layout, window, lambda: self._stopping)
             self.put(lambda now: self.engine.encoded(number, window))

@@ -1,9 +1,11 @@
 """Windows in memory: their source symbols as the pass has them, and their parity, made when it is wanted."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
 
@@ -14,7 +16,8 @@ from .source import ChunkSource
 class LoadedWindow:
     """One window. The views are made once for each buffer; the buffer serves many windows."""
 
-    buffer: bytearray
+    content: memoryview
+    """Its stored bytes, end to end."""
     symbols: list[memoryview]
     """Every source symbol of a full window, `symbol_bytes` each; those beyond the window's own count are stale."""
     parity: dict[int, list[bytes]] = field(default_factory=dict)
@@ -40,30 +43,34 @@ class WindowMemory:
         """Return a window that is loaded."""
         return self._windows[pass_number, window]
 
-    def load(self, pass_number: int, layout: PassLayout, window: int) -> None:
+    def load(self, pass_number: int, layout: PassLayout, window: int, loaded: Callable[[int], None]) -> None:
         """Fill a buffer with the source symbols of a window. Blocks on the source.
+
+        `loaded` is told after every chunk how many symbols, counted from the first, are there: they may be read.
 
         Raises:
             FleetcastError: a chunk cannot be read.
         """
-        loaded = self._free.pop() if self._free else self._new()
+        filled = self._windows[pass_number, window] = self._free.pop() if self._free else self._new()
         first, end = layout.window_span(window)
-        view = memoryview(loaded.buffer)
+        content, symbol_bytes = filled.content, self._geometry.symbol_bytes
         positions = layout.window_chunks(window)
         self._source.prefetch(layout.chunks[positions.start : positions.stop].tolist())
         for position in positions:
             chunk = int(layout.chunks[position])
             start, stop = int(layout.offsets[position]), int(layout.offsets[position + 1])
-            if start >= first and stop <= end:
-                self._source.read_into(chunk, view[start - first : stop - first])
+            low, high = max(start, first), min(stop, end)
+            if (low, high) == (start, stop):
+                self._source.read_into(chunk, content[low - first : high - first])
             else:
                 stored = memoryview(bytearray(stop - start))
                 self._source.read_into(chunk, stored)
-                low, high = max(start, first), min(stop, end)
-                view[low - first : high - first] = stored[low - start : high - start]
-        padded = layout.window(window).symbol_count * self._geometry.symbol_bytes
-        view[end - first : padded] = bytes(padded - (end - first))
-        self._windows[pass_number, window] = loaded
+                content[low - first : high - first] = stored[low - start : high - start]
+            if high < end:
+                loaded((high - first) // symbol_bytes)
+        symbol_count = layout.window(window).symbol_count
+        content[end - first : symbol_count * symbol_bytes] = bytes(symbol_count * symbol_bytes - (end - first))
+        loaded(symbol_count)
 
     def encode(self, pass_number: int, layout: PassLayout, window: int, stopped: Callable[[], bool]) -> None:
         """Make the parity of every codeword of a window, letting other threads run in between."""
@@ -96,6 +103,12 @@ class WindowMemory:
 
     def _new(self) -> LoadedWindow:
         size = self._geometry.symbol_bytes
-        buffer = bytearray(self._geometry.window_bytes)
-        view = memoryview(buffer)
-        return LoadedWindow(buffer, [view[start : start + size] for start in range(0, len(buffer), size)])
+        # numpy's memory comes from the system in large pages, as it is touched: with the interpreter held for neither.
+        content = np.empty(self._geometry.window_bytes, np.uint8).data
+        collecting = gc.isenabled()
+        gc.disable()  # tens of thousands of views are made at once, and none of them is garbage
+        try:
+            return LoadedWindow(content, [content[start : start + size] for start in range(0, len(content), size)])
+        finally:
+            if collecting:
+                gc.enable()

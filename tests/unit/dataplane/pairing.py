@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from fleetcast_sender.engine import Engine, Phase
@@ -17,7 +18,7 @@ from fleetcast_sender.messages import (
     Told,
     Welcomed,
 )
-from fleetcast_sender.passes import SendMark, Train, Work
+from fleetcast_sender.passes import SendMark, Train, Work, WorkItem
 from fleetcast_sender.policy import TransmissionPolicy
 from fleetcast_sender.windows import LoadedWindow, WindowMemory
 from fleetcast_wire.geometry import Geometry, PassLayout
@@ -199,13 +200,15 @@ class Pair:
         for item in self.engine.take_work():
             layout: PassLayout = self.engine.layouts[item.pass_number]
             if item.work is Work.LOAD:
-                self.memory.load(item.pass_number, layout, item.window)
-                self.engine.loaded(item.pass_number, item.window)
+                self.memory.load(item.pass_number, layout, item.window, partial(self._loaded, item))
             elif item.work is Work.ENCODE:
                 self.memory.encode(item.pass_number, layout, item.window, lambda: False)
                 self.engine.encoded(item.pass_number, item.window)
             else:
                 self.memory.release(item.pass_number, item.window)
+
+    def _loaded(self, item: WorkItem, symbol_count: int) -> None:
+        self.engine.loaded(item.pass_number, item.window, symbol_count)
 
     def _receive(self, receiver: PairReceiver, now: float) -> None:
         if not receiver.joined or receiver.memory is None:
