@@ -17,7 +17,16 @@ from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import open_catalog
 from fleetcast_catalog.domain import ImageName
 from fleetcast_catalog.store import ImageStore
-from fleetcast_catalog.tables import ChunkTableRow, DeletionRow, HoldRow, ImageRow
+from fleetcast_catalog.tables import (
+    ChunkTableRow,
+    DeletionRow,
+    HoldRow,
+    ImageRow,
+    TaskSequenceContentRow,
+    TaskSequenceHoldRow,
+    TaskSequenceRow,
+)
+from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_kit.identity import Role
@@ -35,6 +44,7 @@ DISK = SHARED + bytes(2 * CHUNK) + b"text that compresses " * 60_000
 OTHER = SHARED + _random.randbytes(2 * CHUNK)
 READY, FAILED = image_pb2.Image.STATE_READY, image_pb2.Image.STATE_FAILED
 HOLDER = "sessions/20260101-1"
+AUTHORITY = CertificateAuthority.create().certificate
 
 
 @pytest.fixture
@@ -300,7 +310,7 @@ async def test_each_call_is_for_its_roles_alone(catalog: CatalogSite) -> None:
         "VerifyImage": {Role.ADMINISTRATOR},
         "GetChunkTable": {Role.ADMINISTRATOR, Role.SENDER, Role.SERVICE},
         "ReadChunks": {Role.SENDER, Role.SERVICE},
-        "ImportImage": {Role.ADMINISTRATOR},
+        "ImportImage": {Role.ADMINISTRATOR, Role.MACHINE},
     }
     service = messages.DESCRIPTOR.services_by_name["CatalogService"]
     assert {method.name for method in service.methods} == allowed.keys()
@@ -346,7 +356,7 @@ async def test_a_wrong_field_is_named(catalog: CatalogSite, spec: dict[str, Any]
 
 async def test_a_second_catalog_on_the_same_directory_is_refused(catalog: CatalogSite) -> None:
     with pytest.raises(FailedPreconditionError, match="another catalog uses"):
-        await open_catalog(catalog.directory)
+        await open_catalog(catalog.directory, authority=AUTHORITY)
 
 
 async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -356,13 +366,13 @@ async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     async with open_database(url) as database, database.engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(FailedPreconditionError, match="newer version"):
-        await open_catalog(tmp_path)
+        await open_catalog(tmp_path, authority=AUTHORITY)
 
 
 async def test_a_data_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FailedPreconditionError, match=r"file.* cannot be used"):
-        await open_catalog(tmp_path / "file")
+        await open_catalog(tmp_path / "file", authority=AUTHORITY)
 
 
 async def test_deletions_beside_imports_of_the_same_chunks_lose_none(catalog: CatalogSite) -> None:
@@ -438,7 +448,8 @@ async def test_an_import_and_a_verification_are_spans(catalog: CatalogSite) -> N
 
 
 async def test_the_tables_are_those_of_the_migrations(catalog: CatalogSite) -> None:
-    ours = [row.__tablename__ for row in (ImageRow, ChunkTableRow, HoldRow, DeletionRow)]
+    sequence_rows = (TaskSequenceRow, TaskSequenceContentRow, TaskSequenceHoldRow)
+    ours = [row.__tablename__ for row in (ImageRow, ChunkTableRow, HoldRow, DeletionRow, *sequence_rows)]
 
     def differences(connection: Connection) -> list[object]:
         options = {"include_name": lambda name, kind, _: kind != "table" or name in ours}

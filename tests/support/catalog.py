@@ -165,7 +165,8 @@ async def dialling(port: int, authority: CertificateAuthority) -> AsyncIterator[
 @asynccontextmanager
 async def serving_catalog(directory: Path, authority: CertificateAuthority | None = None) -> AsyncIterator[CatalogSite]:
     """Give a catalog on `directory`; it stops at the end."""
-    app = await open_catalog(directory)
+    authority = authority or CertificateAuthority.create()
+    app = await open_catalog(directory, authority=authority.certificate)
     try:
         await app.start()
         async with (

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def root() -> None:
-    """The catalog of fleetcast: image versions and their chunks."""
+    """The catalog of fleetcast: image versions and their chunks, and task sequences."""
 
 
 @app.command()
@@ -70,7 +70,7 @@ def run(
 
 async def _serve(settings: CatalogSettings) -> None:
     credentials = Credentials.load(settings.credentials or settings.data_dir / "server")
-    catalog = await open_catalog(settings.data_dir, settings.database_url)
+    catalog = await open_catalog(settings.data_dir, settings.database_url, authority=credentials.authority)
     server = GrpcServer(settings.listen, ServerCredentials(credentials), catalog.services)
 
     async def stop() -> None:

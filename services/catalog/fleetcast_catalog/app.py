@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
+from cryptography import x509
 from fleetcast_kit.chunkstore import ChunkStore
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError
@@ -20,6 +21,9 @@ from fleetcast_catalog.catalog import Catalog
 from fleetcast_catalog.importing import Workshop
 from fleetcast_catalog.pins import PinnedStore
 from fleetcast_catalog.reclamation import Reclamation
+from fleetcast_catalog.sequence_servicer import task_sequence_service
+from fleetcast_catalog.sequence_store import SequenceStore
+from fleetcast_catalog.sequences import TaskSequences
 from fleetcast_catalog.servicer import catalog_service
 from fleetcast_catalog.store import ImageStore
 
@@ -32,13 +36,15 @@ LOCK_FILE = "catalog.lock"
 
 
 class CatalogApp:
-    """The catalog: its service, and what is behind it."""
+    """The catalog: its services, and what is behind them."""
 
-    def __init__(self, workshop: Workshop, resources: AsyncExitStack) -> None:
+    def __init__(
+        self, workshop: Workshop, sequences: TaskSequences, authority: x509.Certificate, resources: AsyncExitStack
+    ) -> None:
         self._workshop = workshop
         self._resources = resources
         self._catalog = Catalog(workshop)
-        self.services: list[Service] = [catalog_service(self._catalog)]
+        self.services: list[Service] = [catalog_service(self._catalog, authority), task_sequence_service(sequences)]
         """What a server serves, from `start` on."""
 
     @property
@@ -56,9 +62,10 @@ class CatalogApp:
         await self._resources.aclose()
 
 
-async def open_catalog(data_directory: Path, database_url: str = "") -> CatalogApp:
+async def open_catalog(data_directory: Path, database_url: str = "", *, authority: x509.Certificate) -> CatalogApp:
     """Returns the catalog whose chunks are in `data_directory`, which is its own alone until it stops.
 
+    `authority` is the certificate of the installation's authority, by which machines prove what they may upload.
     `database_url` is `sqlite:///PATH` or `postgresql://…`; empty means catalog.db in the data directory.
 
     Raises:
@@ -88,7 +95,8 @@ async def open_catalog(data_directory: Path, database_url: str = "") -> CatalogA
             import_threads=resources.enter_context(ThreadPoolExecutor(MAX_IMPORTS, "catalog-import")),
             slots=asyncio.Semaphore(MAX_IMPORTS),
         )
-        return CatalogApp(workshop, resources)
+        sequences = TaskSequences(SequenceStore(database, images.deciding))
+        return CatalogApp(workshop, sequences, authority, resources)
     except BaseException:
         await resources.aclose()
         raise

@@ -47,13 +47,8 @@ def import_spec(message: messages.ImportSpec) -> ImportSpec:
             f"the path on the server {message.source_path!r} is not absolute: start it with /",
             field="spec.source_path",
         )
-    source_file = PurePosixPath(message.source_file or message.source_path).name
-    if not source_file.isprintable() or len(source_file) > _MAX_NAME_CHARACTERS or "\0" in message.source_path:
-        raise InvalidArgumentError(
-            f"{source_file[:80]!r} cannot be the name of a file: use at most {_MAX_NAME_CHARACTERS} printable "
-            "characters",
-            field="spec.source_file",
-        )
+    if "\0" in message.source_path:
+        raise InvalidArgumentError("a path on the server has no NUL character", field="spec.source_path")
     if message.source_size_bytes < -1:
         raise InvalidArgumentError(
             f"source_size_bytes is {message.source_size_bytes}: give the size, or -1 if it is not known",
@@ -63,10 +58,25 @@ def import_spec(message: messages.ImportSpec) -> ImportSpec:
         image=check_series(message.image, field="spec.image"),
         format=_format(message.format),
         source_path=path,
-        source_file=source_file,
+        source_file=file_name(message.source_file or message.source_path, field="spec.source_file"),
         declared_bytes=message.source_size_bytes,
         request_id=request_id(message.request_id, field="spec.request_id"),
     )
+
+
+def file_name(path: str, *, field: str) -> str:
+    """Returns the last part of a path.
+
+    Raises:
+        InvalidArgumentError: it cannot be the name of a file.
+    """
+    name = PurePosixPath(path).name
+    if not name.isprintable() or len(name) > _MAX_NAME_CHARACTERS:
+        raise InvalidArgumentError(
+            f"{name[:80]!r} cannot be the name of a file: use at most {_MAX_NAME_CHARACTERS} printable characters",
+            field=field,
+        )
+    return name
 
 
 def request_id(text: str, *, field: str = "request_id") -> str:
@@ -139,11 +149,11 @@ def image_message(image: Image) -> image_pb2.Image:
         zero_chunk_count=image.zero_chunk_count,
         stored_bytes=image.stored_bytes,
         added_bytes=image.added_bytes,
-        create_time=_timestamp(image.create_time),
-        ready_time=_timestamp(image.ready_time),
+        create_time=timestamp(image.create_time),
+        ready_time=timestamp(image.ready_time),
         wim_images=[image_pb2.WimImage(**asdict(wim_image)) for wim_image in image.wim_images],
         source_file=image.source_file,
-        verify_time=_timestamp(image.verify_time),
+        verify_time=timestamp(image.verify_time),
         damaged_chunk_count=image.damaged_chunk_count,
         holders=image.holders,
     )
@@ -213,9 +223,10 @@ def _phase_message(phase: ImportPhase) -> messages.ImportImageResponse.Phase.Val
     return messages.ImportImageResponse.Phase.Value(f"PHASE_{phase.name}")
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """Returns an instant as a message; None if there is none."""
     if time is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message

@@ -167,7 +167,7 @@ class Image:
             )
         if self.holders:
             raise FailedPreconditionError(
-                f"{self.name} is in use by {_listed(self.holders)}: end that first", reason="IMAGE_IN_USE"
+                f"{self.name} is in use by {listed(self.holders)}: end that first", reason="IMAGE_IN_USE"
             )
 
     def verified(self, damaged_chunk_count: int, now: datetime) -> Image:
@@ -227,6 +227,7 @@ def check_series(image: str, *, field: str) -> str:
     return image
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Returns the first few of `names` for a sentence, and how many more there are."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

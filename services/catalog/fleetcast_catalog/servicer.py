@@ -8,19 +8,22 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from cryptography import x509
 from fleetcast.catalog.v1 import catalog_service_pb2 as messages
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceServicer,
     add_CatalogServiceServicer_to_server,
 )
-from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
-from fleetcast_kit.identity import Role
+from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, PermissionDeniedError
+from fleetcast_kit.grants import check_upload_grant
+from fleetcast_kit.identity import Role, current_identity
 from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
 from fleetcast_catalog import convert
 from fleetcast_catalog.catalog import Catalog
 from fleetcast_catalog.domain import ImageName, check_series
+from fleetcast_catalog.importing import ImportSpec
 from fleetcast_catalog.sources import UploadSource
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
@@ -33,8 +36,9 @@ _MAX_DATA_BYTES = 1 << 20
 class CatalogServicer(CatalogServiceServicer):
     """The API of a catalog."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, authority: x509.Certificate) -> None:
         self._catalog = catalog
+        self._authority = authority
 
     async def ImportImage(  # noqa: N802
         self, request_iterator: AsyncIterator[messages.ImportImageRequest], context: _Context
@@ -45,6 +49,7 @@ class CatalogServicer(CatalogServiceServicer):
         if first is None or first.WhichOneof("part") != "spec":
             raise InvalidArgumentError("the first message of an import must be its spec", field="spec")
         spec = convert.import_spec(first.spec)
+        self._check_permission(spec, first.spec.upload_grant)
         running = self._catalog.start_import(spec)
         feeding = None if spec.source_path else asyncio.create_task(_feed(requests, running.work.upload))
         try:
@@ -56,6 +61,17 @@ class CatalogServicer(CatalogServiceServicer):
             running.abandon()
             if feeding is not None:
                 feeding.cancel()
+
+    def _check_permission(self, spec: ImportSpec, upload_grant: str) -> None:
+        """Checks that the caller may import this: an administrator anything, a machine uploads that it was granted."""
+        caller = current_identity()
+        if caller.role is not Role.MACHINE:
+            return
+        if spec.source_path:
+            raise PermissionDeniedError(
+                f"{caller} may upload only: {spec.source_path} is a file of the server", reason="UPLOAD_NOT_GRANTED"
+            )
+        check_upload_grant(upload_grant, self._authority, machine=caller.name, image=spec.image)
 
     async def GetImage(  # noqa: N802
         self, request: messages.GetImageRequest, context: _Context
@@ -159,17 +175,17 @@ async def _feed(requests: AsyncIterator[messages.ImportImageRequest], upload: Up
         upload.end(sent_bytes)
 
 
-def catalog_service(catalog: Catalog) -> Service:
-    """Returns the service, ready to be served."""
+def catalog_service(catalog: Catalog, authority: x509.Certificate) -> Service:
+    """Returns the service, ready to be served; `authority` is that of the installation, which signs upload grants."""
     administrator = frozenset({Role.ADMINISTRATOR})
     service = frozenset({Role.SERVICE})
     readers = frozenset({Role.ADMINISTRATOR, Role.SENDER, Role.SERVICE})
     return Service(
         add=add_CatalogServiceServicer_to_server,
-        servicer=CatalogServicer(catalog),
+        servicer=CatalogServicer(catalog, authority),
         full_name="fleetcast.catalog.v1.CatalogService",
         roles={
-            "ImportImage": administrator,
+            "ImportImage": administrator | {Role.MACHINE},
             "GetImage": readers,
             "ListImages": administrator,
             "VerifyImage": administrator,

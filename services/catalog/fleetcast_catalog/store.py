@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from fleetcast_kit.database import Database
@@ -15,10 +15,9 @@ from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fleetcast_catalog.chunktable import ChunkTable
+from fleetcast_catalog.deletions import reclaimed_by, remember_deletion
 from fleetcast_catalog.domain import Hold, Image, ImageName, ImageState, WimImage
-from fleetcast_catalog.tables import ChunkTableRow, DeletionRow, HoldRow, ImageRow, image_of
-
-_REMEMBER_DELETIONS = timedelta(days=1)
+from fleetcast_catalog.tables import ChunkTableRow, HoldRow, ImageRow, image_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,12 @@ class NewVersion:
 
 
 class ImageStore:
-    """Image versions in the database. Rules that read and then write hold the store's lock: one catalog, one store."""
+    """Image versions in the database. Rules that read and then write hold `deciding`: one catalog, one store."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._deciding = asyncio.Lock()
+        self.deciding = asyncio.Lock()
+        """Held by whoever reads and then writes, about images or about what needs them."""
 
     async def add_importing(self, image: Image, request_id: str) -> Image:
         """Adds a CREATING version and returns it with its id."""
@@ -51,7 +51,7 @@ class ImageStore:
             create_time=image.create_time,
             chunk_size_bytes=image.chunk_size_bytes,
         )
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             session.add(row)
             await session.flush()
         return image_of(row)
@@ -62,7 +62,7 @@ class ImageStore:
         If the series has that content already it is that version which becomes READY, and the CREATING one disappears.
         """
         packed = await asyncio.to_thread(new.table.pack)
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             row = await session.get_one(ImageRow, importing.id)
             # Even one whose deletion failed half-way: all of its chunks are there again.
             known = select(ImageRow).where(col(ImageRow.image) == importing.image, col(ImageRow.version) == new.digest)
@@ -87,7 +87,7 @@ class ImageStore:
 
     async def remove(self, image: Image) -> None:
         """Removes a version, whatever its state."""
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             await _remove(session, image.id)
 
     async def get(self, name: ImageName) -> Image:
@@ -166,7 +166,7 @@ class ImageStore:
             NotFoundError: the version has been deleted meanwhile.
         """
         packed = await asyncio.to_thread(table.pack)
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             row = await _get(session, ImageName(image.image, image.version))
             row.state, row.verify_time = image.state, image.verify_time
             row.damaged_chunk_count = image.damaged_chunk_count
@@ -183,7 +183,7 @@ class ImageStore:
             NotFoundError: it is gone.
             FailedPreconditionError: somebody needs it.
         """
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             row = await _get(session, ImageName(image.image, image.version))
             (await _with_holders(session, row)).check_deletable()
             row.state = ImageState.DELETING
@@ -191,18 +191,14 @@ class ImageStore:
 
     async def finish_deletion(self, image: Image, request_id: str, reclaimed_bytes: int, now: datetime) -> None:
         """Removes a version whose chunks are gone, and remembers what that gave back."""
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             await _remove(session, image.id)
-            await session.exec(delete(DeletionRow).where(col(DeletionRow.create_time) < now - _REMEMBER_DELETIONS))
-            if request_id:
-                row = DeletionRow(request_id=request_id, reclaimed_bytes=reclaimed_bytes, create_time=now)
-                await session.merge(row)
+            await remember_deletion(session, request_id, reclaimed_bytes, now)
 
     async def reclaimed_by_request(self, request_id: str) -> int | None:
         """Returns what the deletion with `request_id` gave back, if it was carried out."""
         async with self._database.session(reads_only=True) as session:
-            row = await session.get(DeletionRow, request_id)
-            return row.reclaimed_bytes if row else None
+            return await reclaimed_by(session, request_id)
 
     async def hold(self, name: ImageName, holder: str) -> Image:
         """Records that `holder` needs a version, and returns it. Holding twice is holding once.
@@ -211,7 +207,7 @@ class ImageStore:
             NotFoundError: there is no such version.
             FailedPreconditionError: it is not READY.
         """
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             row = await _get(session, name)
             image = await _with_holders(session, row)
             if holder not in image.holders:
@@ -222,7 +218,7 @@ class ImageStore:
 
     async def release(self, name: ImageName, holder: str) -> None:
         """Removes a hold, if it is there."""
-        async with self._deciding, self._database.session() as session:
+        async with self.deciding, self._database.session() as session:
             row = await _find(session, name)
             if row is not None:
                 query = delete(HoldRow).where(col(HoldRow.image_id) == row.id, col(HoldRow.holder) == holder)
@@ -238,6 +234,18 @@ class ImageStore:
                 .order_by(col(HoldRow.holder), col(ImageRow.id))
             )
             return [Hold(image_of(row).name, hold.holder) for row, hold in (await session.exec(query)).all()]
+
+
+async def deployable_image(session: AsyncSession, name: ImageName) -> Image:
+    """Returns a version that somebody may start to depend on, as seen by the transaction of `session`.
+
+    Raises:
+        NotFoundError: there is no such version.
+        FailedPreconditionError: it is not READY.
+    """
+    image = await _with_holders(session, await _get(session, name))
+    image.check_deployable()
+    return image
 
 
 def _visible() -> Any:

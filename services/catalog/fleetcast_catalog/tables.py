@@ -1,4 +1,4 @@
-"""The catalog's tables. Only `store` uses them."""
+"""The catalog's tables. Only `store`, `sequence_store` and `deletions` use them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from fleetcast_catalog.domain import Image, ImageFormat, ImageState, WimImage
+from fleetcast_catalog.sequence_domain import TaskSequenceVersion
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -82,6 +83,40 @@ class DeletionRow(SQLModel, table=True):
     create_time: datetime = Field(sa_type=_Instant)
 
 
+class TaskSequenceRow(SQLModel, table=True):
+    """A task sequence version."""
+
+    __tablename__ = "task_sequence"
+    __table_args__ = (sa.UniqueConstraint("task_sequence", "digest"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    task_sequence: str
+    digest: str
+    description: str
+    step_count: int
+    source_file: str
+    create_time: datetime = Field(sa_type=_Instant)
+
+
+class TaskSequenceContentRow(SQLModel, table=True):
+    """What a version says: apart from its row, since lists do not need it."""
+
+    __tablename__ = "task_sequence_content"
+
+    task_sequence_id: int = Field(primary_key=True, foreign_key="task_sequence.id", ondelete="CASCADE")
+    source: str = Field(sa_type=sa.Text)
+    canonical_form: bytes = Field(sa_type=sa.LargeBinary)
+
+
+class TaskSequenceHoldRow(SQLModel, table=True):
+    """A resource that needs a version."""
+
+    __tablename__ = "task_sequence_hold"
+
+    task_sequence_id: int = Field(primary_key=True, foreign_key="task_sequence.id")
+    holder: str = Field(primary_key=True)
+
+
 def image_of(row: ImageRow, holders: Iterable[str] = ()) -> Image:
     """Returns the version in a row that has been stored."""
     if row.id is None:
@@ -105,5 +140,21 @@ def image_of(row: ImageRow, holders: Iterable[str] = ()) -> Image:
         verify_time=row.verify_time,
         damaged_chunk_count=row.damaged_chunk_count,
         wim_images=tuple(wim_images),
+        holders=tuple(holders),
+    )
+
+
+def version_of(row: TaskSequenceRow, holders: Iterable[str] = ()) -> TaskSequenceVersion:
+    """Returns the version in a row that has been stored."""
+    if row.id is None:
+        raise ValueError("a row without id was never stored")
+    return TaskSequenceVersion(
+        id=row.id,
+        task_sequence=row.task_sequence,
+        digest=row.digest,
+        description=row.description,
+        step_count=row.step_count,
+        source_file=row.source_file,
+        create_time=row.create_time,
         holders=tuple(holders),
     )

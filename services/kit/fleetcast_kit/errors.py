@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import grpc
@@ -38,11 +38,19 @@ class InvalidArgumentError(FleetcastError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     def __init__(
-        self, message: str, *, field: str = "", reason: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[tuple[str, str]] = (),
     ) -> None:
         super().__init__(message, reason=reason, metadata=metadata)
         self.field = field
         """Path of the wrong field in the request, such as `start_rules.min_clients`; empty if there is none."""
+        self.violations = tuple(violations) or (((field, message),) if field else ())
+        """Field and sentence of each thing that is wrong. Trailing metadata hold them: 3 kB in all at most."""
 
 
 class NotFoundError(FleetcastError):
@@ -130,9 +138,12 @@ def to_status(error: FleetcastError) -> status_pb2.Status:
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     status.details.append(_packed(info))
-    if isinstance(error, InvalidArgumentError) and error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
-        status.details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+    if isinstance(error, InvalidArgumentError) and error.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+            for field, description in error.violations
+        ]
+        status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     return status
 
 
@@ -144,8 +155,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str = "") -> Fleetca
     info, bad_request = _details_of(error)
     message, reason, metadata = error.details() or "", info.reason, dict(info.metadata)
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-        field = bad_request.field_violations[0].field if bad_request.field_violations else ""
-        return InvalidArgumentError(message, field=field, reason=reason, metadata=metadata)
+        violations = [(violation.field, violation.description) for violation in bad_request.field_violations]
+        field = violations[0][0] if violations else ""
+        return InvalidArgumentError(message, field=field, reason=reason, metadata=metadata, violations=violations)
     if not info.reason:
         return _without_details(error.code(), message, address)
     return _CLASS_OF_CODE.get(error.code(), InternalError)(message, reason=reason, metadata=metadata)

@@ -55,7 +55,7 @@ class ServerApp:
         installation = open_installation(directory, listen=settings.listen, advertise=settings.advertise)
         interface = multicast_interface(settings.multicast_interface, settings.listen)
         async with AsyncExitStack() as opened:
-            catalog = await open_catalog(directory)
+            catalog = await open_catalog(directory, authority=installation.authority.certificate)
             opened.push_async_callback(catalog.stop)
             scheduler = await open_scheduler(
                 f"sqlite:///{directory / 'scheduler.db'}", authority=installation.authority, trust=installation.trust

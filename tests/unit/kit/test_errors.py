@@ -53,6 +53,13 @@ def test_a_field_travels_as_a_bad_request() -> None:
     assert found.field == "enrolment_token.uses"
 
 
+def test_several_wrong_fields_travel_together() -> None:
+    violations = (("source", "1:2: steps: is missing"), ("source", "3:1: colour: is not known here"))
+    found = from_rpc_error(answered(InvalidArgumentError("the file has 2 problems", violations=violations)))
+    assert isinstance(found, InvalidArgumentError)
+    assert (found.field, found.violations) == ("source", violations)
+
+
 def test_an_error_without_a_field_carries_no_bad_request() -> None:
     assert len(to_status(InvalidArgumentError("nothing fits")).details) == 1
 

@@ -1,0 +1,25 @@
+"""The deletions that were carried out, remembered for a day to answer their retries."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlmodel import col, delete
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fleetcast_catalog.tables import DeletionRow
+
+_REMEMBER_DELETIONS = timedelta(days=1)
+
+
+async def remember_deletion(session: AsyncSession, request_id: str, reclaimed_bytes: int, now: datetime) -> None:
+    """Records a deletion and what it gave back; without a `request_id` there is nothing to record."""
+    await session.exec(delete(DeletionRow).where(col(DeletionRow.create_time) < now - _REMEMBER_DELETIONS))
+    if request_id:
+        await session.merge(DeletionRow(request_id=request_id, reclaimed_bytes=reclaimed_bytes, create_time=now))
+
+
+async def reclaimed_by(session: AsyncSession, request_id: str) -> int | None:
+    """Returns what the deletion with `request_id` gave back, if it was carried out."""
+    row = await session.get(DeletionRow, request_id)
+    return row.reclaimed_bytes if row else None
