@@ -50,22 +50,33 @@ def session_of(row: SessionRow) -> Session:
         | {
             "mode": SessionMode(row.mode),
             "state": SessionState(row.state),
-            "rules": StartRules(**row.rules | {"match": Match(row.rules["match"])}),
-            "rate": _rate_of(row.rate),
-            "admission": AdmissionRules(
-                **row.admission
-                | {
-                    "late_policy": LatePolicy(row.admission["late_policy"]),
-                    "end_policy": EndPolicy(row.admission["end_policy"]),
-                }
-            ),
-            "slow_policy": SlowPolicy(**row.slow_policy | {"action": SlowAction(row.slow_policy["action"])}),
+            "rules": rules_of(row.rules),
+            "rate": rate_of(row.rate),
+            "admission": admission_of(row.admission),
+            "slow_policy": slow_policy_of(row.slow_policy),
             "counts": Counter({ParticipantState(state): count for state, count in row.counts.items()}),
         }
     )
 
 
-def _rate_of(values: Row) -> RatePolicy:
+def rules_of(values: Row) -> StartRules:
+    """Returns the start rules that were stored."""
+    return StartRules(**values | {"match": Match(values["match"])})
+
+
+def admission_of(values: Row) -> AdmissionRules:
+    """Returns the admission rules that were stored."""
+    late_policy, end_policy = LatePolicy(values["late_policy"]), EndPolicy(values["end_policy"])
+    return AdmissionRules(**values | {"late_policy": late_policy, "end_policy": end_policy})
+
+
+def slow_policy_of(values: Row) -> SlowPolicy:
+    """Returns the slow policy that was stored."""
+    return SlowPolicy(**values | {"action": SlowAction(values["action"])})
+
+
+def rate_of(values: Row) -> RatePolicy:
+    """Returns the rate policy that was stored."""
     ceilings = tuple(DailyCeiling(**ceiling) for ceiling in values.get("daily_ceilings", ()))
     return RatePolicy(**values | {"daily_ceilings": ceilings})
 

@@ -45,11 +45,11 @@ class Store:
     async def write(self, batch: Batch) -> None:
         """Makes a batch durable, all of it or nothing."""
         async with self._database.session() as session:
-            await _upsert(session, SenderRow, batch.senders)
-            await _upsert(session, SessionRow, batch.sessions)
-            await _upsert(session, ParticipantRow, batch.participants)
-            await _upsert(session, TransmissionRow, batch.transmissions)
-            await _upsert(session, AuditRow, batch.audit)
+            await upsert(session, SenderRow, batch.senders)
+            await upsert(session, SessionRow, batch.sessions)
+            await upsert(session, ParticipantRow, batch.participants)
+            await upsert(session, TransmissionRow, batch.transmissions)
+            await upsert(session, AuditRow, batch.audit)
 
     async def load_open_sessions(self) -> list[Session]:
         """Returns the sessions that have not ended or still hold their image, with their participants."""
@@ -145,7 +145,7 @@ class Store:
             return list(await session.exec(statement))
 
 
-async def _upsert(session: AsyncSession, model: type[SQLModel], rows: Sequence[Row]) -> None:
+async def upsert(session: AsyncSession, model: type[SQLModel], rows: Sequence[Row]) -> None:
     """Inserts rows, or replaces those with the same primary key."""
     if not rows:
         return

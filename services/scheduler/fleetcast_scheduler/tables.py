@@ -273,6 +273,7 @@ class RunRow(SQLModel, table=True):
     state: str = _text()
     reason: str = _text()
     wanted: bool
+    excepted: bool
     progress: dict[str, Any] = _json()
     error: str = _text()
     output_tail: str = _text()

@@ -73,6 +73,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("wanted", sa.Boolean, nullable=False),
+        sa.Column("excepted", sa.Boolean, nullable=False),
         sa.Column("progress", sa.JSON, nullable=False),
         sa.Column("error", sa.Text, nullable=False),
         sa.Column("output_tail", sa.Text, nullable=False),

@@ -1,0 +1,149 @@
+"""A run: one machine's part in a deployment, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where a machine is in a deployment."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    RESTARTING = "RESTARTING"
+    PAUSED = "PAUSED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    LOST = "LOST"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def final(self) -> bool:
+        """True when it has ended."""
+        return self in _FINAL
+
+    @property
+    def begun(self) -> bool:
+        """True when the machine was told to begin and has not ended."""
+        return self is not RunState.WAITING and self not in _FINAL
+
+
+_FINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED})
+
+RUN_COUNTS = {
+    RunState.WAITING: "waiting",
+    RunState.RUNNING: "running",
+    RunState.RESTARTING: "running",
+    RunState.PAUSED: "running",
+    RunState.SUCCEEDED: "succeeded",
+    RunState.FAILED: "failed",
+    RunState.CANCELLED: "failed",
+    RunState.LOST: "unknown",
+}
+"""What a machine counts as in a summary; one that was excepted is no target."""
+
+
+class StepOutcome(StrEnum):
+    """How a step, or a run, ended."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    INTERRUPTED = "INTERRUPTED"
+    SKIPPED = "SKIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a run is."""
+
+    step: int = 0
+    step_count: int = 0
+    step_name: str = ""
+    step_fraction: float = 0.0
+    session: str = ""
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended, as its machine says."""
+
+    outcome: StepOutcome
+    step_name: str = ""
+    error: str = ""
+    output_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The scheduler's decision to end a run that has begun; it takes effect when the machine says so, or soon anyway."""
+
+    state: RunState
+    error: str
+    give_up_time: float
+    """The machine's word is awaited no longer than this."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StepRun:
+    """One attempt of one step of a run."""
+
+    run: str
+    number: int
+    """In the order in which they began, from 1."""
+    node: str
+    step_name: str
+    attempt: int
+    outcome: StepOutcome = StepOutcome.UNSPECIFIED
+    message: str = ""
+    start_time: float | None = None
+    end_time: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One machine's part in a deployment, once."""
+
+    name: str
+    """`deployments/{deployment}/runs/{id}`."""
+    deployment: str
+    machine: str
+    display_name: str
+    number: int
+    """Of this machine's runs of the deployment, from 1."""
+    place: int
+    """The machine's place in the deployment, from 1: phases begin with the first."""
+    create_time: float
+    attempt: int = 0
+    """`number`, once it has begun."""
+    state: RunState = RunState.WAITING
+    reason: str = ""
+    """What it waits for."""
+    wanted: bool = False
+    """Somebody asked for it: it begins whatever its purpose and phase."""
+    excepted: bool = False
+    """An operator excepted the machine, until one has it run again."""
+    progress: RunProgress = field(default_factory=RunProgress)
+    error: str = ""
+    output_tail: str = ""
+    start_time: float | None = None
+    limit_time: float | None = None
+    """When it has taken too long."""
+    pause_time: float | None = None
+    """Since when an operator holds it: that time does not count."""
+    restart_time: float | None = None
+    """When the machine said that it restarts."""
+    end_time: float | None = None
+    contact_time: float | None = None
+    ending: Ending | None = None
+    wake_time: float | None = None
+    """When the machine was last sent a wake-up."""
+    wake_count: int = 0
+    has_log: bool = False
+    revision: int = 0
+    steps: dict[tuple[str, int, float | None], StepRun] = field(default_factory=dict)
+    """Recorded steps by node, attempt and when they began. Kept apart from the run in the store."""
