@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import cel
-from cel import stdlib
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from fleetcast_sequence.errors import ExpressionError
+
+if TYPE_CHECKING:  # importing the library takes half a second, and most processes evaluate nothing
+    import cel
 
 CONTEXT_NAMES = frozenset({"machine", "deployment", "environment", "last"})
 """Names that every expression may use beside the variables."""
@@ -23,9 +23,8 @@ FILE_FUNCTIONS = frozenset({"file_exists", "directory_exists", "file_size_bytes"
 """Functions that look at the machine's live file system."""
 MAX_EXPRESSION_CHARS = 2000
 
-_STANDARD_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    name: stdlib.STDLIB_FUNCTIONS[name]
-    for name in [
+_STANDARD_NAMES = frozenset(
+    [
         "charAt",
         "distinct",
         "indexOf",
@@ -43,7 +42,8 @@ _STANDARD_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
         "trim",
         "upperAscii",
     ]
-}
+)
+"""Functions that the library has beside those of the language."""
 _NATIVE_FUNCTIONS = frozenset(
     [
         "all",
@@ -98,7 +98,9 @@ class Expression:
         Raises:
             ExpressionError: a name has no value, a key is missing, or types do not fit.
         """
-        context = cel.Context(dict(names), {**_STANDARD_FUNCTIONS, **functions})
+        import cel  # noqa: PLC0415 - see above
+
+        context = cel.Context(dict(names), {**_standard_functions(), **functions})
         try:
             return self.program.execute(context)
         except KeyError as error:
@@ -127,15 +129,24 @@ def compile_expression(text: str) -> Expression:
     """
     if len(text) > MAX_EXPRESSION_CHARS:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_CHARS} characters")
+    import cel  # noqa: PLC0415 - see above
+
     try:
         program = cel.compile(text)
     except ValueError as error:
         raise _syntax_error(text, str(error)) from error
     for name in program.functions():
-        known = name in _NATIVE_FUNCTIONS or name in FILE_FUNCTIONS or name in _STANDARD_FUNCTIONS
+        known = name in _NATIVE_FUNCTIONS or name in FILE_FUNCTIONS or name in _STANDARD_NAMES
         if re.fullmatch(r"[A-Za-z]\w*", name) and not known:
             raise ExpressionError(f"there is no function {name!r}", offset=max(text.find(name), 0))
     return Expression(text, program, frozenset(program.variables()) - set(_BOUND.findall(text)))
+
+
+@cache
+def _standard_functions() -> Mapping[str, Callable[..., Any]]:
+    from cel import stdlib  # noqa: PLC0415 - see above
+
+    return {name: stdlib.STDLIB_FUNCTIONS[name] for name in _STANDARD_NAMES}
 
 
 def _syntax_error(text: str, message: str) -> ExpressionError:
