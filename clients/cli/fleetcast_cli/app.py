@@ -12,6 +12,11 @@ from typer.core import TyperGroup
 
 _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "image": ("Images: import them, look at them, prove them, delete them.", ("image", "image_import")),
+    "task-sequence": ("Task sequences: what becomes of a machine.", ("task_sequence", "task_sequence_file")),
+    "machine": (
+        "Machines: who they are, what they are made of, whether they may take part.",
+        ("machine", "machine_import"),
+    ),
     "session": ("Sessions: one image to the machines that join.", ("session", "session_watch")),
     "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_token",)),
 }
