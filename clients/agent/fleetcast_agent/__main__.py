@@ -24,7 +24,7 @@ _tracer = telemetry.tracer(__name__)
 
 app = typer.Typer(
     name=_NAME,
-    help=f"One machine: enrols, receives images, proves and writes them. {EXIT_CODES_HELP}.",
+    help=f"One machine: enrols, receives images, runs deployments. {EXIT_CODES_HELP}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +36,7 @@ StateDir = Annotated[Path | None, typer.Option(help="Where this machine's identi
 
 @app.callback()
 def main_options() -> None:
-    """One machine: enrols, receives images, proves and writes them."""
+    """One machine: enrols, receives images, runs deployments."""
 
 
 @app.command()
@@ -124,9 +124,11 @@ def main() -> None:
     logs.configure(_NAME)
     telemetry.start(_NAME)
     if sys.argv[1:2] not in (["enrol"], ["receive"]):
-        from fleetcast_agent.sequence import commands  # noqa: PLC0415 - 0.4 s that a reception saves
+        from fleetcast_agent.running import commands as running  # noqa: PLC0415 - 0.4 s that a reception saves
+        from fleetcast_agent.sequence import commands as sequences  # noqa: PLC0415 - the same
 
-        commands.register(app)
+        running.register(app)
+        sequences.register(app)
     try:
         code = run_command_line(app, _NAME, sys.argv[1:])
     finally:

@@ -6,12 +6,13 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_kit.files import write_atomically
-from fleetcast_kit.settings import Settings
-from pydantic import Field, field_validator
+from fleetcast_kit.settings import CommaSeparated, Settings
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import NoDecode
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SERVER_FILE = "server.json"
@@ -23,6 +24,14 @@ def default_state_dir() -> Path:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/fleetcast-agent")
     return Path.home() / ".local/state/fleetcast-agent"
+
+
+def _split(value: object) -> object:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+"""Type of a field with several paths: a repeated flag, `A,B` in a variable, an array in the file."""
 
 
 class AgentSettings(Settings):
@@ -38,6 +47,12 @@ class AgentSettings(Settings):
     multicast_interface: str = ""
     memory: int = 0
     """About how many bytes the process may use; 0 chooses by the machine's memory."""
+    disk: Paths = ()
+    """The machine's disks, or files that stand for them, the system's first; empty to use this computer's."""
+    environment: Literal["", "boot", "installed"] = ""
+    """What has started; empty to see by oneself."""
+    accept: CommaSeparated = ()
+    """Available deployments to run without being asked, by their ids; `any` for all."""
 
     @field_validator("memory", mode="before")
     @classmethod

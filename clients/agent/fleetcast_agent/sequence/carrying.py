@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import StepContext
 
 FILES = ("journal", "log.txt", "assignment.json")
 """What goes along, where it exists."""
-_LINUX = "/var/lib/fleetcast-agent/task-sequence"
-_WINDOWS = "/ProgramData/fleetcast-agent/task-sequence"
+DIRECTORY = "task-sequence"
+"""Where it goes, below the state directory of the agent there."""
+_IDENTITY = ("ca.pem", "cert.pem", "server.json", "key.pem")
+_LINUX = "/var/lib/fleetcast-agent"
+_WINDOWS = "/ProgramData/fleetcast-agent"
 
 
-async def carry(context: StepContext, selector: str) -> None:
+async def carry(context: StepContext, selector: str, identity: Path | None = None) -> None:
     """Copies the record of the run to where the agent of the system on the volume looks for it.
+
+    With the directory `identity`, that agent is the same machine for the server.
 
     Raises:
         StepError: the volume cannot be written to.
@@ -22,8 +28,10 @@ async def carry(context: StepContext, selector: str) -> None:
     volume = await volumes.find(context, selector)
     directory = _WINDOWS if await files.kind_of(context, volume) == "ntfs" else _LINUX
     async with files.opened(context, volume) as target:
-        for name in FILES:
-            source = context.run_directory / name
+        files_to_carry = [(context.run_directory / name, f"{directory}/{DIRECTORY}/{name}") for name in FILES]
+        if identity is not None:
+            files_to_carry += [(identity / name, f"{directory}/{name}") for name in _IDENTITY]
+        for source, destination in files_to_carry:
             if source.exists():
                 content = await asyncio.to_thread(source.read_bytes)
-                await target.write(f"{directory}/{name}", content, mode=0o600)
+                await target.write(destination, content, mode=0o600)

@@ -34,9 +34,16 @@ class Disk:
 class Disks:
     """Finds and guards the disks."""
 
-    def __init__(self, system: Path | None = None, protected: Sequence[Path] = ()) -> None:
-        """Takes the machine's disk, or the file that stands for it, and disks that no step may write to."""
-        self._system = system
+    def __init__(
+        self, system: Path | None = None, protected: Sequence[Path] = (), *, named: Sequence[Path] = ()
+    ) -> None:
+        """Takes the machine's disk, or the file that stands for it, and disks that no step may write to.
+
+        With `named` the machine has these disks and no others, the first being its own: a rehearsal on files must not
+        reach the disks of the computer that it runs on.
+        """
+        self._named = list(named)
+        self._system = named[0] if named else system
         self._protected = [path.resolve() for path in protected]
 
     def find(self, selector: str) -> Disk:
@@ -45,6 +52,14 @@ class Disks:
         Raises:
             StepError: there is none, or several could be meant.
         """
+        disk = self._located(selector)
+        if self._named and not any(
+            _same(path, other) for path in (disk.path, whole_disk(disk.path)) for other in self._named
+        ):
+            raise StepError(f"{disk.path} is none of the disks that the agent was told to use: {_listed(self.all())}")
+        return disk
+
+    def _located(self, selector: str) -> Disk:
         if selector == "system":
             return self._of(self._system) if self._system is not None else self._only()
         if selector.startswith("serial:"):
@@ -64,6 +79,8 @@ class Disks:
 
     def all(self) -> list[Disk]:
         """Returns the machine's own disks, none removable, read-only or virtual, and the file that stands for one."""
+        if self._named:
+            return [self._of(path) for path in self._named]
         names = sorted(entry.name for entry in Path("/sys/block").iterdir() if not entry.name.startswith(_NEVER))
         found = []
         for name in names:
@@ -93,7 +110,7 @@ class Disks:
         Raises:
             StepError: as for `erasable`.
         """
-        protected = [*self._protected, *(self.find(selector).path.resolve() for selector in protect)]
+        protected = [*self._protected, *(self._located(selector).path.resolve() for selector in protect)]
         for other in protected:
             if _same(path, other) or _same(whole_disk(path), other):
                 raise StepError(f"{path} is protected: it will not be written to")
@@ -110,8 +127,8 @@ class Disks:
         """Ends the mounts under `directory` and the loops over the machine's disk that a killed agent left behind."""
         for mount_point in reversed([point for _, point in _mounts() if point.is_relative_to(directory.resolve())]):
             subprocess.run(["umount", str(mount_point)], check=False, capture_output=True)
-        if self._system is not None:
-            detach_stale_loops(self._system)
+        for path in self._named or ([self._system] if self._system is not None else []):
+            detach_stale_loops(path)
 
     def _only(self) -> Disk:
         free = [disk for disk in self.all() if not _users(disk.path)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from fleetcast_agent.sequence.content import ContentSource
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.live_files import FUNCTIONS
+from fleetcast_agent.sequence.records import Record
 from fleetcast_agent.sequence.runner import SequenceRunner
 from fleetcast_agent.sequence.steps import step_functions
 from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
@@ -44,16 +46,23 @@ async def execute(
     control: Control,
     environment: Literal["boot", "installed"] = "boot",
     report: Callable[[SequenceProgress], None] = lambda progress: None,
+    noted: Callable[[Record], None] = lambda record: None,
+    boot_id: str = "",
+    gather: Callable[[], dict[str, Any]] | None = None,
+    identity: Path | None = None,
 ) -> SequenceOutcome:
     """Runs what is left of the sequence; the directory remembers what is done. Returns at its end or for a restart.
+
+    For a machine that is not this whole computer, `boot_id` and `gather` say what it is in their place.
 
     Raises:
         VariableError: a value has the wrong type, or a required one is missing.
         JournalError: the directory holds another run, or a damaged one.
     """
 
-    async def gather() -> dict[str, Any]:
-        return await asyncio.to_thread(inventory.gather, disks, assignment.machine)
+    async def gathered() -> dict[str, Any]:
+        machine = await asyncio.to_thread(gather or partial(inventory.gather, disks))
+        return machine | {"name": assignment.machine}
 
     variables = Variables(
         assignment.sequence.variables,
@@ -66,8 +75,10 @@ async def execute(
         disks=disks,
         steps=step_functions(),
         environment=environment,
-        boot_id=inventory.boot_id(),
-        gather=gather,
+        boot_id=boot_id or inventory.boot_id(),
+        gather=gathered,
         report=report,
+        noted=noted,
+        identity=identity,
     )
     return await SequenceRunner(assignment.sequence, variables, directory, around, control).run()

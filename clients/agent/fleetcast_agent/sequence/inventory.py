@@ -51,6 +51,19 @@ def external_power() -> bool:
     return not has_battery or "1" in mains
 
 
+def processor() -> str:
+    """Returns how the processor names itself; empty where it does not."""
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def time_zone() -> str:
+    """Returns the name of this system's time zone, such as `Europe/Vienna`; empty if it has none."""
+    named = _read(Path("/etc/timezone"))
+    target = os.path.realpath("/etc/localtime")
+    return named or (target.partition("/zoneinfo/")[2] if "/zoneinfo/" in target else "")
+
+
 def boot_id() -> str:
     """Returns the identity of this run of the machine; another one after each start."""
     return _read(Path("/proc/sys/kernel/random/boot_id"))

@@ -22,6 +22,9 @@ class Outcome(StrEnum):
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    time: float = 0.0
+    """When it was noted, in seconds since 1970; 0 in journals of older agents."""
+
 
 class Started(_Record):
     """The run of the task sequence with this digest began."""

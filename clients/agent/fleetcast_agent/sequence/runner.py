@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import shutil
 import time
@@ -140,8 +141,10 @@ class SequenceRunner:
             await asyncio.to_thread(self._around.disks.clean_up, self._directory)
 
     async def _note(self, journal: Journal, state: RunState, record: Record) -> None:
+        record = record.model_copy(update={"time": time.time()})
         await asyncio.to_thread(journal.append, record)
         state.apply(record)
+        self._around.noted(record)
 
     def _evaluate(self, command: Evaluate, state: RunState) -> Evaluated:
         try:
@@ -290,7 +293,7 @@ class SequenceRunner:
         if request.carry_state_to is not None and isinstance(step, Step):
             try:
                 context = self._context(Run(request.node, step, 1), journal, state)
-                await carrying.carry(context, request.carry_state_to)
+                await carrying.carry(context, request.carry_state_to, self._around.identity)
             except (FleetcastError, OSError) as error:
                 message = f"the progress could not be carried over: {error}"
                 await self._note(
@@ -300,7 +303,10 @@ class SequenceRunner:
                 )
                 return None
         self._log(f"restarts to {'the boot environment' if target == 'boot' else 'the installed system'}")
-        return SequenceOutcome(None, restart=target)
+        after = copy.deepcopy(state)
+        after.apply(Restarted())
+        final = isinstance(self._engine.next(after), Finish)
+        return SequenceOutcome(None, restart=target, step=step.name, final=final)
 
     def _outcome(self, command: Finish, state: RunState) -> SequenceOutcome:
         name = self._engine.nodes[command.node].name if command.node in self._engine.nodes else ""

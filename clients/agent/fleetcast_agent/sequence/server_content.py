@@ -152,9 +152,10 @@ class _Observer:
             self._stop.set()
 
     def noticed(self, sentence: str) -> None:
-        logger.info("%s", sentence)
         if self._observer is not None:
             self._observer.noticed(sentence)
+        else:
+            logger.info("%s", sentence)
 
 
 async def _requests(

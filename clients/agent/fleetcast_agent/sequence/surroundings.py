@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fleetcast_agent.sequence.content import ContentSource
 from fleetcast_agent.sequence.context import StepFunction
 from fleetcast_agent.sequence.disks import Disks
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.records import Outcome, Record
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class SequenceOutcome:
     """Name of the step or group that failed."""
     message: str = ""
     """Why it failed."""
+    final: bool = False
+    """Nothing is left to do after the restart."""
     output_tail: str = ""
     """End of that step's output, secrets hidden."""
 
@@ -59,3 +62,7 @@ class Surroundings:
     """Reads the inventory: what conditions see as `machine`."""
     report: Callable[[SequenceProgress], None] = lambda progress: None
     """Receives progress; must not block."""
+    noted: Callable[[Record], None] = lambda record: None
+    """Receives each record once it is in the journal; must not block."""
+    identity: Path | None = None
+    """Directory with this machine's identity, for the agent of the system to which a restart carries the run."""
