@@ -20,7 +20,7 @@ from fleetcast_sequence.expression import (
     is_template,
     templates_in,
 )
-from fleetcast_sequence.model import TaskSequence
+from fleetcast_sequence.model import NAME_PATTERN, VARIABLE_PATTERN, TaskSequence
 from fleetcast_sequence.references import is_reference
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.steps.control import holds_command_line
@@ -145,17 +145,28 @@ class _Check:
                 place = self._document.nearest(location)
                 if path and is_template(_at(self._document.data, place)):
                     continue
-                text, at_key = _message(detail["type"], detail["msg"], location)
+                text, at_key = _message(detail["type"], detail["msg"], detail.get("ctx", {}), location)
                 yield self._document.problem(location, text, at_key=at_key)
 
 
-def _message(kind: str, text: str, location: Path) -> tuple[str, bool]:
+_FORMS = {
+    NAME_PATTERN: "lower-case letters, digits and hyphens, at most 63, the first one no hyphen",
+    VARIABLE_PATTERN: "lower-case letters, digits and underscores, at most 50, the first one a letter",
+}
+
+
+def _message(kind: str, text: str, about: Mapping[str, Any], location: Path) -> tuple[str, bool]:
     """Returns the message for people, and whether it is about the key rather than the value."""
     last = location[-1] if location else ""
     if kind == "missing":
         return f"{last!r} is missing", False
     if kind == "extra_forbidden":
         return f"{last!r} is not known here", True
+    if kind == "string_pattern_mismatch":
+        pattern = str(about.get("pattern"))
+        text = f"a name is made of {_FORMS[pattern]}" if pattern in _FORMS else f"does not fit the pattern {pattern}"
+    if kind in ("too_short", "string_too_short") and about.get("min_length") == 1:
+        text = "must not be empty"
     text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind in ("model_type", "model_attributes_type"):
         text = "a mapping of keys and values is wanted here"

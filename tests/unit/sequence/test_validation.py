@@ -82,9 +82,11 @@ steps:
         (14, 38),
         (17, 35),
     ]
+    assert found[0][2].startswith("a name is made of lower-case letters, digits and hyphens")
     assert "did you mean 'partition-disk'?" in found[1][2]
     assert found[2][2] == "'retries' is not known here"
     assert "90s, 15m" in found[3][2]
+    assert found[4][2] == "must not be empty"
     assert found[6][2] == "'name' is missing"
     assert "there is no variable 'cuont'" in found[9][2]
 
