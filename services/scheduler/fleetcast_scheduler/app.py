@@ -16,6 +16,7 @@ from fleetcast_kit.trust import TrustBundle
 
 from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.audit_servicer import audit_service
+from fleetcast_scheduler.awaited import Awaited
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.collection_servicer import collection_service
 from fleetcast_scheduler.collections import Collections
@@ -41,7 +42,14 @@ class SchedulerApp:
     """The scheduler: its services, and the loops behind them."""
 
     def __init__(
-        self, database: Database, pump: Pump, catalog: Catalog, holds: Holds, services: Sequence[Service]
+        self,
+        database: Database,
+        *,
+        pump: Pump,
+        catalog: Catalog,
+        holds: Holds,
+        awaited: Awaited,
+        services: Sequence[Service],
     ) -> None:
         self.services = list(services)
         """What a server serves. They answer once the server listens, and decide from `start` on."""
@@ -49,6 +57,7 @@ class SchedulerApp:
         self._database = database
         self._catalog = catalog
         self._holds = holds
+        self._awaited = awaited
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, catalog_address: str, credentials: Credentials) -> None:
@@ -60,6 +69,7 @@ class SchedulerApp:
         self._tasks = [
             asyncio.create_task(self.pump.run(), name="scheduler pump"),
             asyncio.create_task(self._holds.run(self.pump), name="scheduler holds"),
+            asyncio.create_task(self._awaited.run(), name="scheduler awaited"),
         ]
 
     async def stop(self) -> None:
@@ -110,12 +120,16 @@ async def open_scheduler(
         raise
     catalog = Catalog()
     holds = Holds(catalog)
-    pump = Pump(dispatcher, store, session_ended=holds.session_ended, clock=clock)
+    pump = Pump(dispatcher, store, session_opened=holds.session_opened, session_ended=holds.session_ended, clock=clock)
     audit = Audit(pump, store)
     machine_store = MachineStore(database)
     machines = Machines(machine_store, audit, clock)
     await machines.start()
-    sessions = Sessions(pump, store, catalog, holds, audit, check_admission=machines.check_admission)
+    collections = Collections(machine_store, audit, clock)
+    awaited = Awaited(pump, collections)
+    sessions = Sessions(
+        pump, store, catalog, holds, audit, check_admission=machines.check_admission, members=awaited.members
+    )
     services = [
         session_service(sessions, pump),
         participation_service(sessions, pump),
@@ -123,7 +137,7 @@ async def open_scheduler(
         sender_service(pump, audit),
         audit_service(store),
         machine_service(machines),
-        collection_service(Collections(machine_store, audit, clock)),
+        collection_service(collections),
         enrolment_service(enrolment),
     ]
-    return SchedulerApp(database, pump, catalog, holds, services)
+    return SchedulerApp(database, pump=pump, catalog=catalog, holds=holds, awaited=awaited, services=services)

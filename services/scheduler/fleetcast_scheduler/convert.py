@@ -14,8 +14,10 @@ from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.participant import Participant, ReceptionTotals
 from fleetcast_scheduler.domain.session import Session
 from fleetcast_scheduler.domain.transmission import Transmission
+from fleetcast_scheduler.machine_convert import collection_name
 
 MAX_SITE_LENGTH = 255
+MAX_MISSING = 100
 TOTALS = tuple(ReceptionTotals.__dataclass_fields__)
 _IMAGE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
 _SESSION = re.compile(r"sessions/[A-Za-z0-9-]{1,63}")
@@ -49,6 +51,15 @@ def session_name(name: str, field: str = "name") -> str:
     return name
 
 
+def awaited_of(collection: str) -> str:
+    """Returns the collection that is awaited; empty for none.
+
+    Raises:
+        InvalidArgumentError: it cannot be the name of one.
+    """
+    return collection and collection_name(collection, "collection")
+
+
 # Sessions
 
 
@@ -77,6 +88,11 @@ def edit_of(session: Session, message: session_pb2.Session, paths: Iterable[str]
         priority=policy_convert.priority_of(present.priority) if "priority" in chosen else None,
         slow_policy=policy_convert.slow_policy_of(present.slow_policy) if "slow_policy" in chosen else None,
         site=present.site[:MAX_SITE_LENGTH] if "site" in chosen else None,
+        collection=awaited_of(present.collection) if "collection" in chosen else None,
+        recurrence=present.recurrence if "recurrence" in chosen else None,
+        time_zone=policy_convert.time_zone_of(present.recurrence_time_zone, "recurrence_time_zone")
+        if "recurrence_time_zone" in chosen
+        else None,
         etag=message.etag,
     )
 
@@ -97,6 +113,7 @@ def participant_name(name: str) -> tuple[str, str]:
 
 def session_message(session: Session, transmission: Transmission | None) -> session_pb2.Session:
     """Returns a session as the API shows it, with its latest transmission."""
+    series = session.series
     return session_pb2.Session(
         name=session.name,
         image=session.image,
@@ -127,6 +144,14 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         slow_policy=policy_convert.slow_policy_message(session.slow_policy),
         closed=session.closed,
         site=session.site,
+        deployment=session.deployment,
+        collection=session.collection,
+        expected_count=len(session.expected),
+        missing_machines=[] if session.state.final else session.missing[:MAX_MISSING],
+        recurrence="" if series is None else series.recurrence.rule,
+        recurrence_time_zone="" if series is None else series.recurrence.time_zone,
+        occurrence=0 if series is None else series.occurrence,
+        next_time=None if series is None else policy_convert.timestamp(series.next_time),
     )
 
 
@@ -145,6 +170,7 @@ def participant_message(participant: Participant) -> session_pb2.Participant:
         contact_time=policy_convert.timestamp(participant.contact_time),
         end_time=policy_convert.timestamp(participant.end_time),
         revision=participant.revision,
+        unicast=participant.unicast_only or participant.apart,
     )
 
 
@@ -170,7 +196,17 @@ def _transmission_message(transmission: Transmission) -> session_pb2.Transmissio
     return message
 
 
-_EDITABLE = ("start_rules", "rate", "admission", "priority", "slow_policy", "site")
+_EDITABLE = (
+    "start_rules",
+    "rate",
+    "admission",
+    "priority",
+    "slow_policy",
+    "site",
+    "collection",
+    "recurrence",
+    "recurrence_time_zone",
+)
 
 
 def _subfields(top: str) -> list[str]:

@@ -13,7 +13,8 @@ from functools import partial
 from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, NotFoundError
 
 from fleetcast_scheduler.catalog import Catalog
-from fleetcast_scheduler.domain.events import SessionEnded
+from fleetcast_scheduler.domain.events import SessionEnded, SessionOpened
+from fleetcast_scheduler.domain.session import Session
 from fleetcast_scheduler.pump import Pump
 
 _logger = logging.getLogger(__name__)
@@ -32,9 +33,16 @@ class Holds:
         self._catalog = catalog
         self._ended: dict[str, str] = {}
         """Image by session, to be released."""
+        self._opened: set[str] = set()
+        """Sessions that came by themselves: their images are to be held."""
         self._news = asyncio.Event()
         self.opening: set[str] = set()
         """Sessions that hold their image and are not known to the dispatcher yet."""
+
+    def session_opened(self, event: SessionOpened) -> None:
+        """Has the image of a session held that came by itself."""
+        self._opened.add(event.session)
+        self._news.set()
 
     def session_ended(self, event: SessionEnded) -> None:
         """Has the image of an ended session released."""
@@ -53,6 +61,11 @@ class Holds:
 
     async def _release(self, pump: Pump) -> None:
         self._news.clear()
+        for name in list(self._opened):  # before the releases: the session before held the same image until now
+            session = pump.dispatcher.ledger.sessions.get(name)
+            if session is not None and not session.state.final:
+                await _persist(f"hold {session.image} for {name}", partial(self._hold, pump, session))
+            self._opened.discard(name)
         for name, image in list(self._ended.items()):
             await _persist(f"release {image} of {name}", partial(self._catalog.release, image, name))
             del self._ended[name]
@@ -67,15 +80,18 @@ class Holds:
             if session.state.final and not session.hold_released:
                 self.session_ended(SessionEnded(session.name, session.image))
             elif not session.state.final and session.name not in held:
-                try:
-                    await self._catalog.hold(session.image, session.name)
-                except (NotFoundError, FailedPreconditionError) as error:
-                    pump.dispatcher.fail(session.name, f"its image is gone: {error.message}", pump.clock())
-                    pump.wake()
+                await self._hold(pump, session)
         for image, holder in holds:
             if holder not in sessions and holder not in self.opening:
                 _logger.info("releasing %s, held by %s, which does not exist", image, holder)
                 await self._catalog.release(image, holder)
+
+    async def _hold(self, pump: Pump, session: Session) -> None:
+        try:
+            await self._catalog.hold(session.image, session.name)
+        except (NotFoundError, FailedPreconditionError) as error:
+            pump.dispatcher.fail(session.name, f"its image is gone: {error.message}", pump.clock())
+            pump.wake()
 
 
 async def _persist(what: str, act: Callable[[], Awaitable[None]]) -> None:

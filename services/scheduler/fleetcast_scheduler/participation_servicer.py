@@ -40,7 +40,7 @@ class ParticipationServicer(ParticipationServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "join":
             raise InvalidArgumentError("the first message of the stream must be a join", field="join")
-        mailbox = await self._join(first.join)
+        mailbox = await self._join(first.join, context.peer())
         mailbox.received_sequence = first.sequence
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
@@ -53,8 +53,8 @@ class ParticipationServicer(ParticipationServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _join(self, join: messages.Join) -> Mailbox:
-        joiner = stream_convert.joiner_of(current_identity().name, join)
+    async def _join(self, join: messages.Join, peer: str) -> Mailbox:
+        joiner = stream_convert.joiner_of(current_identity().name, join, peer)
         match join.WhichOneof("target"):
             case "session":
                 return await self._sessions.join_session(convert.session_name(join.session, "join.session"), joiner)

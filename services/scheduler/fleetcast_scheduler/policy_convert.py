@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from fleetcast_scheduler.domain.local_time import time_zone
 from fleetcast_scheduler.domain.policies import (
     AdmissionRules,
     DailyCeiling,
@@ -83,6 +82,17 @@ def admission_of(message: session_pb2.AdmissionRules) -> AdmissionRules:
         end_policy=EndPolicy.FINISH if end == "UNSPECIFIED" else EndPolicy(end),
         max_participants=message.max_participants,
     )
+
+
+def time_zone_of(name: str, field: str) -> str:
+    """Returns `name` if it is that of a time zone, or is empty.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    if name:
+        time_zone(name, field)
+    return name
 
 
 def priority_of(priority: int) -> int:
@@ -200,10 +210,5 @@ def _daily_ceiling_of(message: session_pb2.DailyCeiling) -> DailyCeiling:
             f"a daily ceiling is {message.ceiling_bits_per_second} bit/s: it must be positive", field=field
         )
     zone = message.time_zone or "UTC"
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidArgumentError(
-            f"{zone!r} is not a time zone: write a name like Europe/Berlin", field=field
-        ) from None
+    time_zone(zone, field)
     return DailyCeiling(message.start_minute, message.end_minute, zone, message.ceiling_bits_per_second)

@@ -19,6 +19,7 @@ from fleetcast_scheduler.domain.events import (
     CommandIssued,
     MachinesNotified,
     SessionEnded,
+    SessionOpened,
     StartTransmission,
 )
 from fleetcast_scheduler.domain.participant import Joiner
@@ -46,6 +47,7 @@ class Pump:
         dispatcher: Dispatcher,
         store: Store,
         *,
+        session_opened: Callable[[SessionOpened], None],
         session_ended: Callable[[SessionEnded], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -53,6 +55,7 @@ class Pump:
         self.pulse = Pulse()
         self.clock = clock
         self._store = store
+        self._session_opened = session_opened
         self._session_ended = session_ended
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
         self._senders: dict[str, SenderStream] = {}
@@ -197,6 +200,9 @@ class Pump:
                             addressee.post(message)
                 case CommandIssued():
                     self._send(event, now)
+                case SessionOpened():
+                    self._begin_trace(event.session)
+                    self._session_opened(event)
                 case SessionEnded():
                     _logger.info("%s has ended", event.session)
                     self._session_ended(event)
@@ -280,6 +286,14 @@ class Pump:
                 with trace.use_span(span, end_on_exit=False):
                     command = replace(command, traceparent=telemetry.current_traceparent())
         stream.post(command, now + self.dispatcher.timing.command, span)
+
+    def _begin_trace(self, name: str) -> None:
+        """Gives a session that came by itself a trace of its own."""
+        session = self.dispatcher.ledger.sessions[name]
+        with _tracer.start_as_current_span("session", attributes={semconv.SESSION: name, semconv.IMAGE: session.image}):
+            session.traceparent = telemetry.current_traceparent()
+        self.dispatcher.ledger.record(session)
+        _logger.info("%s opened for %s, the next of its series", name, session.image)
 
     def _expire_commands(self, now: float) -> None:
         for stream in list(self._senders.values()):

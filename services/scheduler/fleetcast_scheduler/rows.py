@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from fleetcast_scheduler.domain.participant import Participant, ParticipantState, ReceptionTotals
@@ -16,7 +17,9 @@ from fleetcast_scheduler.domain.policies import (
     SlowAction,
     SlowPolicy,
 )
+from fleetcast_scheduler.domain.recurrence import Recurrence
 from fleetcast_scheduler.domain.sender import Registration, Sender
+from fleetcast_scheduler.domain.series import Series
 from fleetcast_scheduler.domain.session import Session, SessionMode, SessionState
 from fleetcast_scheduler.domain.start_rules import Match, StartRules
 from fleetcast_scheduler.domain.transmission import Transmission, TransmissionState, TransmissionTotals
@@ -38,6 +41,7 @@ def session_row(session: Session) -> Row:
         "rate": asdict(session.rate),
         "admission": asdict(session.admission),
         "slow_policy": asdict(session.slow_policy),
+        "series": None if session.series is None else _series_row(session.series),
         "counts": dict(session.counts),
     }
 
@@ -54,9 +58,21 @@ def session_of(row: SessionRow) -> Session:
             "rate": rate_of(row.rate),
             "admission": admission_of(row.admission),
             "slow_policy": slow_policy_of(row.slow_policy),
+            "series": None if row.series is None else _series_of(row.series),
             "counts": Counter({ParticipantState(state): count for state, count in row.counts.items()}),
         }
     )
+
+
+def _series_row(series: Series) -> Row:
+    recurrence = series.recurrence
+    return asdict(series) | {"recurrence": asdict(recurrence) | {"first": recurrence.first.isoformat()}}
+
+
+def _series_of(values: Row) -> Series:
+    recurrence = values["recurrence"]
+    first = datetime.fromisoformat(recurrence["first"])
+    return Series(**values | {"recurrence": Recurrence(**recurrence | {"first": first})})
 
 
 def rules_of(values: Row) -> StartRules:
@@ -110,7 +126,7 @@ def sender_of(row: SenderRow) -> Sender:
     """Returns the sender of a row, without a stream."""
     return Sender(
         name=row.name,
-        registration=Registration(**row.registration),
+        registration=Registration(**row.registration | {"subnets": tuple(row.registration.get("subnets", ()))}),
         register_time=row.register_time,
         contact_time=row.contact_time,
         draining=row.draining,

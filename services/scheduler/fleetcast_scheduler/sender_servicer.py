@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +21,10 @@ from fleetcast_scheduler.pump import Pump
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+WATCH_SECONDS = 0.5
+"""How often a watch looks for changes: senders report once a second, and people wait that long."""
 
 
 class SenderServicer(SenderServiceServicer):
@@ -45,6 +51,22 @@ class SenderServicer(SenderServiceServicer):
         token = encode_page_token([names[size - 1]]) if len(names) > size else ""
         shown = [self._message(self._sender(name)) for name in names[:size]]
         return messages.ListSendersResponse(senders=shown, next_page_token=token)
+
+    async def WatchSenders(  # noqa: N802
+        self, request: messages.WatchSendersRequest, context: _Context
+    ) -> AsyncIterator[messages.WatchSendersResponse]:
+        """Streams every sender, then those that changed."""
+        shown: dict[str, messages.Sender] = {}
+        first = True
+        while True:
+            await self._pump.durable()
+            present = {name: self._message(sender) for name, sender in self._pump.dispatcher.pool.senders.items()}
+            changed = [name for name in sorted(present) if _changed(shown.get(name), present[name])]
+            if changed or first:
+                yield messages.WatchSendersResponse(senders=[present[name] for name in changed])
+                shown |= {name: present[name] for name in changed}
+                first = False
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def DrainSender(  # noqa: N802
         self, request: messages.DrainSenderRequest, context: _Context
@@ -78,7 +100,11 @@ class SenderServicer(SenderServiceServicer):
 
     def _message(self, sender: Sender) -> messages.Sender:
         offer = sender.registration
-        transmissions = self._pump.dispatcher.pool.transmissions.values()
+        running = [
+            one
+            for one in self._pump.dispatcher.pool.transmissions.values()
+            if one.sender == sender.name and one.state.live
+        ]
         return messages.Sender(
             name=sender.name,
             address=offer.address,
@@ -92,15 +118,28 @@ class SenderServicer(SenderServiceServicer):
             site=offer.site,
             connected=sender.connected,
             draining=sender.draining,
-            transmissions=[one.name for one in transmissions if one.sender == sender.name and one.state.live],
+            transmissions=[one.name for one in running],
+            rate_bits_per_second=sum(one.totals.rate_bits_per_second for one in running),
+            receiver_count=sum(one.totals.receiver_count for one in running),
+            subnets=offer.subnets,
             register_time=policy_convert.timestamp(sender.register_time),
             contact_time=policy_convert.timestamp(self._pump.clock() if sender.connected else sender.contact_time),
         )
 
 
+def _changed(shown: messages.Sender | None, present: messages.Sender) -> bool:
+    """Returns whether there is more to tell than that the sender still lives."""
+    if shown is None:
+        return True
+    told = messages.Sender()
+    told.CopyFrom(shown)
+    told.contact_time.CopyFrom(present.contact_time)
+    return told != present
+
+
 def sender_service(pump: Pump, audit: Audit) -> Service:
     """Returns the service, ready to be served."""
-    methods = ("GetSender", "ListSenders", "DrainSender", "ResumeSender")
+    methods = ("GetSender", "ListSenders", "WatchSenders", "DrainSender", "ResumeSender")
     return Service(
         add=add_SenderServiceServicer_to_server,
         servicer=SenderServicer(pump, audit),

@@ -19,6 +19,7 @@ from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import convert, policy_convert
 from fleetcast_scheduler.domain.operations import SessionEdit
+from fleetcast_scheduler.domain.participant import Participant
 from fleetcast_scheduler.domain.session import Session
 from fleetcast_scheduler.positions import decode_position, encode_position
 from fleetcast_scheduler.pump import Pump
@@ -59,6 +60,9 @@ class SessionServicer(SessionServiceServicer):
                 priority=policy_convert.priority_of(request.priority),
                 slow_policy=policy_convert.slow_policy_of(request.slow_policy),
                 site=request.site[: convert.MAX_SITE_LENGTH],
+                collection=convert.awaited_of(request.collection),
+                recurrence=request.recurrence,
+                time_zone=policy_convert.time_zone_of(request.recurrence_time_zone, "recurrence_time_zone"),
             ),
             request.request_id,
         )
@@ -123,7 +127,10 @@ class SessionServicer(SessionServiceServicer):
     ) -> messages.CancelSessionResponse:
         """Ends a session."""
         session = await self._operate(
-            request, "cancel", lambda session: self._operations.cancel(session, self._clock())
+            request,
+            "cancel",
+            lambda session: self._operations.cancel(session, self._clock(), series=request.series),
+            **({"series": True} if request.series else {}),
         )
         return messages.CancelSessionResponse(session=session)
 
@@ -187,15 +194,46 @@ class SessionServicer(SessionServiceServicer):
     ) -> messages.KickParticipantResponse:
         """Takes a machine out."""
         name, machine = convert.participant_name(request.name)
+        reason = request.reason[:255]
+        apart = request.action == messages.KickParticipantRequest.ACTION_UNICAST
+
+        def kick(session: Session) -> None:
+            if apart:
+                self._operations.serve_apart(session, machine)
+            else:
+                self._operations.kick(session, machine, reason, self._clock())
+
         session = await self._sessions.operate(
             name,
             "kick",
             request.request_id,
-            lambda session: self._operations.kick(session, machine, request.reason[:255], self._clock()),
+            kick,
             machine=machine,
-            reason=request.reason[:255],
+            reason=reason,
+            becomes="unicast" if apart else "abort",
         )
         return messages.KickParticipantResponse(participant=convert.participant_message(session.participants[machine]))
+
+    async def RetryParticipants(  # noqa: N802
+        self, request: messages.RetryParticipantsRequest, context: _Context
+    ) -> messages.RetryParticipantsResponse:
+        """Gives machines another chance."""
+        parent = convert.session_name(request.parent, "parent")
+        machines = []
+        for name in request.names:
+            session_name, machine = convert.participant_name(name)
+            if session_name != parent:
+                raise InvalidArgumentError(f"{name} does not take part in {parent}", field="names")
+            machines.append(machine)
+        retried: list[Participant] = []
+
+        def retry(session: Session) -> None:
+            retried.extend(self._operations.retry(session, machines, self._clock()))
+
+        await self._sessions.operate(
+            parent, "retry", request.request_id, retry, machines=" ".join(machines)[:4000] or "all that failed"
+        )
+        return messages.RetryParticipantsResponse(participants=map(convert.participant_message, retried))
 
     async def _operate(
         self, request: _Operation, action: str, act: Callable[[Session], object], **detail: object
@@ -223,6 +261,7 @@ def session_service(sessions: Sessions, pump: Pump) -> Service:
         "DrainSession",
         "StopSession",
         "KickParticipant",
+        "RetryParticipants",
     )
     return Service(
         add=add_SessionServiceServicer_to_server,

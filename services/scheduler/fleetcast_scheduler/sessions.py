@@ -7,7 +7,7 @@ import base64
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from fleetcast_kit.errors import NotFoundError
 
 from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
-from fleetcast_scheduler.domain.operations import SessionEdit
+from fleetcast_scheduler.domain.operations import SessionEdit, begin_series
 from fleetcast_scheduler.domain.participant import Joiner, Participant
 from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy, SlowPolicy
 from fleetcast_scheduler.domain.session import Session, SessionMode
@@ -59,6 +59,7 @@ class Sessions:
         audit: Audit,
         *,
         check_admission: Callable[[str], None],
+        members: Callable[[str], Awaitable[dict[str, str]]],
     ) -> None:
         self._pump = pump
         self._store = store
@@ -66,6 +67,7 @@ class Sessions:
         self._holds = holds
         self._audit = audit
         self._check_admission = check_admission
+        self._members = members
         self._locks = Locks()
 
     # For operators
@@ -74,7 +76,8 @@ class Sessions:
         """Opens a session on an image, or returns the one that the same request opened before.
 
         Raises:
-            NotFoundError: there is no such READY image.
+            NotFoundError: there is no such READY image, or no such collection.
+            InvalidArgumentError: the recurrence cannot be.
         """
         async with self._locks.held(f"request {request_id or secrets.token_hex(8)}"):
             name = await self._store.find_request(request_id) if request_id else None
@@ -189,6 +192,9 @@ class Sessions:
 
     async def _open(self, image: str, mode: SessionMode, edit: SessionEdit, request_id: str) -> Session:
         """Returns a new session, its image held and its trace begun, known to the dispatcher but not yet stored."""
+        rules, admission = edit.rules or StartRules(), edit.admission or AdmissionRules()
+        series = await asyncio.to_thread(begin_series, edit.recurrence or "", edit.time_zone or "", rules, admission)
+        expected = await self._members(edit.collection or "")
         now = self._pump.clock()
         name = _new_name(now)
         with _tracer.start_as_current_span("session", attributes={semconv.SESSION: name}) as span:
@@ -202,12 +208,15 @@ class Sessions:
                     image_size_bytes=pinned.size_bytes,
                     mode=mode,
                     create_time=now,
-                    rules=edit.rules or StartRules(),
+                    rules=rules,
                     rate=edit.rate or RatePolicy(),
-                    admission=edit.admission or AdmissionRules(),
+                    admission=admission,
                     priority=edit.priority or 0,
                     slow_policy=edit.slow_policy or SlowPolicy(),
                     site=edit.site or "",
+                    collection=edit.collection or "",
+                    expected=expected,
+                    series=series,
                     traceparent=telemetry.current_traceparent(),
                     request_id=request_id,
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from urllib.parse import unquote
 
 from fleetcast.scheduler.v1 import participation_service_pb2 as participation
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
@@ -17,11 +18,13 @@ from fleetcast_scheduler.domain.sender import Registration
 from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
 from fleetcast_scheduler.streams import Letter
 
+MAX_SUBNETS = 64
+
 # Machines
 
 
-def joiner_of(machine: str, message: participation.Join) -> Joiner:
-    """Returns who joins.
+def joiner_of(machine: str, message: participation.Join, peer: str = "") -> Joiner:
+    """Returns who joins; `peer` is what gRPC says of where the stream comes from.
 
     Raises:
         InvalidArgumentError: the size is impossible.
@@ -38,7 +41,20 @@ def joiner_of(machine: str, message: participation.Join) -> Joiner:
         no_multicast_reason=message.no_multicast_reason[:255],
         # proto3 cannot tell 0 from absent; no image fits into nothing, so nothing is said by it.
         target_size_bytes=message.target_size_bytes or -1,
+        address=address_of(peer),
     )
+
+
+def address_of(peer: str) -> str:
+    """Returns the IP address in what gRPC says of a peer, `ipv4:192.0.2.1:50000`; empty if there is none."""
+    family, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        address = ip_address(host) if family in ("ipv4", "ipv6") else None
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)  # a machine of IPv4 on a port of IPv6
+    return str(mapped or address or "")
 
 
 def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:
@@ -113,7 +129,19 @@ def registration_of(message: registry.SenderRegistration) -> Registration:
         link_bits_per_second=message.link_bits_per_second,
         max_concurrent=message.max_concurrent,
         site=message.site,
+        subnets=_subnets_of(message),
     )
+
+
+def _subnets_of(message: registry.SenderRegistration) -> tuple[str, ...]:
+    if len(message.subnets) > MAX_SUBNETS:
+        raise InvalidArgumentError(
+            f"a sender is in {len(message.subnets)} subnets: it may name {MAX_SUBNETS}", field="registration.subnets"
+        )
+    try:
+        return tuple(str(ip_network(subnet, strict=False)) for subnet in message.subnets)
+    except ValueError as error:
+        raise InvalidArgumentError(f"a subnet is none: {error}", field="registration.subnets") from error
 
 
 def report_of(message: registry.TransmissionReport) -> TransmissionReport:
@@ -157,6 +185,9 @@ def command_message(command_id: int, command: events.Command) -> registry.ServeS
         case events.DismissParticipants(transmission, machines):
             response.dismiss.transmission = transmission
             response.dismiss.machines.extend(machines)
+        case events.MoveToUnicast(transmission, machines):
+            response.move_to_unicast.transmission = transmission
+            response.move_to_unicast.machines.extend(machines)
         case events.SetTransmissionRate(transmission, rate):
             response.set_rate.transmission = transmission
             response.set_rate.rate.CopyFrom(policy_convert.rate_message(rate))

@@ -64,6 +64,8 @@ class SessionRow(SQLModel, table=True):
     priority: int = _integer()
     site: str = _text()
     deployment: str = _text()
+    collection: str = _text()
+    series: dict[str, Any] | None = _json(nullable=True)
     closed: bool
     run: int = _integer()
     revision: int = _integer()
@@ -83,6 +85,7 @@ class ParticipantRow(SQLModel, table=True):
     display_name: str = _text()
     unicast_only: bool
     no_multicast_reason: str = _text()
+    apart: bool
     join_time: float = _time()
     contact_time: float = _time()
     end_time: float | None = _time(nullable=True)

@@ -14,6 +14,7 @@ from fleetcast_scheduler.domain.events import (
     Dismissal,
     MachinesNotified,
     SessionEnded,
+    SessionOpened,
     StartTransmission,
     StopTransmission,
     Waiting,
@@ -57,6 +58,8 @@ class World:
         self.epochs: dict[str, int] = {}
         self.heard: dict[str, list[Waiting | Assignment | Dismissal]] = {}
         self.ended: list[str] = []
+        self.opened: list[str] = []
+        """Sessions that came by themselves."""
 
     # What happens
 
@@ -101,9 +104,10 @@ class World:
         self.dispatcher.operations.cancel(self.session(name), self.now)
         self.settle()
 
-    def join(self, *machines: str, session: str = "sessions/one", size: int = -1) -> None:
+    def join(self, *machines: str, session: str = "sessions/one", size: int = -1, address: str = "") -> None:
         for machine in machines:
-            self.dispatcher.join(session, Joiner(machine=machine, target_size_bytes=size), self.now)
+            joiner = Joiner(machine=machine, target_size_bytes=size, address=address)
+            self.dispatcher.join(session, joiner, self.now)
         self.settle()
 
     def leave(self, machine: str, session: str = "sessions/one") -> None:
@@ -149,7 +153,7 @@ class World:
         sessions, senders, transmissions = copy.deepcopy(self.disk)
         for session in sessions:
             session.wake_time, session.notice, session.newcomers, session.notice_time = None, ("", 0, 0), {}, 0.0
-            session.queue = {}
+            session.queue, session.expected = {}, {}
         self.epochs.clear()
         self.orders = {name: [] for name in self.orders}
         self.dispatcher = Dispatcher(
@@ -162,7 +166,7 @@ class World:
             sender.epoch = 0
         for transmission in self.dispatcher.pool.transmissions.values():
             transmission.admissions, transmission.dismissals, transmission.admitting = {}, {}, False
-            transmission.rate = None
+            transmission.moves, transmission.rate = {}, None
         self.dispatcher.recover(self.now)
         self.settle()
 
@@ -185,6 +189,8 @@ class World:
                 case CommandIssued(sender, epoch, command):
                     if self.epochs.get(sender, epoch) == epoch:
                         self.orders.setdefault(sender, []).append(command)
+                case SessionOpened(name):
+                    self.opened.append(name)
                 case SessionEnded(name):
                     self.ended.append(name)
                     self.dispatcher.hold_released(name)

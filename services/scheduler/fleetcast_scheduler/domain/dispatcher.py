@@ -92,8 +92,17 @@ class Dispatcher:
         return min(exact, key=lambda session: session.create_time, default=None)
 
     def fail(self, name: str, error: str, now: float) -> None:
-        """A session cannot go on."""
-        self._progression.fail(self.session(name), error, now)
+        """A session cannot go on, nor could a later one of its series."""
+        session = self.session(name)
+        session.series = None
+        self._progression.fail(session, error, now)
+
+    def expect(self, name: str, machines: dict[str, str]) -> None:
+        """Machines are awaited in a session, those that joined included: names for display by machine."""
+        session = self.ledger.sessions.get(name)
+        if session is not None and session.expected != machines:
+            session.expected = machines
+            self.ledger.record(session)
 
     def hold_released(self, name: str) -> None:
         """The catalog no longer holds the image for an ended session."""

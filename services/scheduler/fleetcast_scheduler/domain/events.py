@@ -88,6 +88,14 @@ class DismissParticipants:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveToUnicast:
+    """Serve machines apart from the group."""
+
+    transmission: str
+    machines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SetTransmissionRate:
     """Change the rate."""
 
@@ -102,7 +110,9 @@ class StopTransmission:
     transmission: str
 
 
-Command = StartTransmission | AdmitParticipants | DismissParticipants | SetTransmissionRate | StopTransmission
+Command = (
+    StartTransmission | AdmitParticipants | DismissParticipants | MoveToUnicast | SetTransmissionRate | StopTransmission
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +132,12 @@ class SessionEnded:
     image: str
 
 
-Event = MachinesNotified | CommandIssued | SessionEnded
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A session came by itself, as the next of its series: it has to hold its image."""
+
+    session: str
+    image: str
+
+
+Event = MachinesNotified | CommandIssued | SessionEnded | SessionOpened

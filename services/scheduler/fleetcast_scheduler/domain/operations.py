@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fleetcast_kit.errors import AbortedError, FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import AbortedError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 from fleetcast_scheduler.domain.events import MachinesNotified
 from fleetcast_scheduler.domain.ledger import Ledger
 from fleetcast_scheduler.domain.participant import Participant, ParticipantState
 from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy, SlowPolicy
 from fleetcast_scheduler.domain.progression import Progression, farewell
+from fleetcast_scheduler.domain.series import Series
 from fleetcast_scheduler.domain.session import Session, SessionState
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.domain.start_rules import StartRules, format_time
 from fleetcast_scheduler.domain.transmissions import Transmissions
 
 
@@ -26,6 +28,11 @@ class SessionEdit:
     priority: int | None = None
     slow_policy: SlowPolicy | None = None
     site: str | None = None
+    collection: str | None = None
+    recurrence: str | None = None
+    """A rule of RFC 5545; empty for none."""
+    time_zone: str | None = None
+    """On whose clock it recurs."""
     etag: str = ""
     """If not empty, the edit is made only if nobody made another since."""
 
@@ -49,10 +56,11 @@ class Operations:
             session.start_requested = True
             self._edited(session)
 
-    def cancel(self, session: Session, now: float) -> None:
-        """Ends a session; its machines are dismissed."""
+    def cancel(self, session: Session, now: float, *, series: bool = False) -> None:
+        """Ends a session; its machines are dismissed. With `series` no later occurrence follows."""
         if not session.state.final:
             session.edit_count += 1
+            session.series = None if series else session.series
             self._progression.finish(session, SessionState.CANCELLED, now, dismissal="the session was cancelled")
 
     def stop(self, session: Session, now: float) -> None:
@@ -82,19 +90,45 @@ class Operations:
             NotFoundError: it does not take part.
             FailedPreconditionError: its part has ended.
         """
-        participant = session.participants.get(machine)
-        if participant is None:
-            raise NotFoundError(f"{machine} has not joined {session.name}", reason="PARTICIPANT_NOT_FOUND")
+        participant = _participant(session, machine)
         if participant.state is ParticipantState.DISMISSED:
             return participant
-        if participant.state.final:
-            raise FailedPreconditionError(
-                f"{machine} has ended in {session.name} ({participant.state}): there is nothing to take it out of",
-                reason="PARTICIPANT_ENDED",
-            )
+        _check_taking_part(session, participant)
         session.edit_count += 1
         self._dismiss(session, participant, reason or "an operator took it out", now)
         return participant
+
+    def serve_apart(self, session: Session, machine: str) -> Participant:
+        """Has a machine served by unicast from now on; it goes on taking part.
+
+        Raises:
+            NotFoundError: it does not take part.
+            FailedPreconditionError: its part has ended.
+        """
+        participant = _participant(session, machine)
+        _check_taking_part(session, participant)
+        if not participant.apart:
+            participant.apart = True
+            session.edit_count += 1
+            self._pool.move_to_unicast(session.transmission, machine)
+            self._ledger.record(session, participant)
+        return participant
+
+    def retry(self, session: Session, machines: Sequence[str], now: float) -> list[Participant]:
+        """Lets machines that failed or were taken out come again: those named, or all that failed.
+
+        Raises:
+            NotFoundError: one of them has not joined.
+            FailedPreconditionError: the session has ended.
+        """
+        _check_open(session)
+        chosen = [_participant(session, one) for one in machines or session.machines(ParticipantState.FAILED)]
+        for participant in chosen:
+            if participant.state in (ParticipantState.FAILED, ParticipantState.DISMISSED):
+                session.edit_count += 1
+                session.move(participant, ParticipantState.LOST, now)
+                self._ledger.record(session, participant)
+        return chosen
 
     def extend(self, session: Session, seconds: float) -> None:
         """Moves `until_time`, and while it waits the start time, to later.
@@ -115,6 +149,7 @@ class Operations:
             session.admission = replace(admission, until_time=admission.until_time + seconds)
         if waits and rules.start_time is not None:
             session.rules = replace(rules, start_time=rules.start_time + seconds)
+            session.series = _moved(session)
         self._edited(session)
 
     def edit(self, session: Session, edit: SessionEdit) -> None:
@@ -140,6 +175,10 @@ class Operations:
             )
             if changes and started
         ]
+        if session.series is None and edit.time_zone and not edit.recurrence:
+            raise FailedPreconditionError(
+                f"{session.name} does not recur: a recurrence_time_zone needs a recurrence", reason="NOT_RECURRING"
+            )
         if fixed:
             raise FailedPreconditionError(
                 f"{session.name} has started: {', '.join(fixed)} can change only while it waits",
@@ -151,6 +190,10 @@ class Operations:
         session.priority = session.priority if edit.priority is None else edit.priority
         session.slow_policy = session.slow_policy if edit.slow_policy is None else edit.slow_policy
         session.site = session.site if edit.site is None else edit.site
+        if edit.collection is not None and edit.collection != session.collection:
+            session.collection, session.expected = edit.collection, {}
+        recurs_otherwise = edit.recurrence is not None or edit.time_zone is not None
+        session.series = _series(session, edit) if recurs_otherwise else _moved(session)
         self._edited(session)
 
     def _dismiss(self, session: Session, participant: Participant, reason: str, now: float) -> None:
@@ -163,6 +206,60 @@ class Operations:
     def _edited(self, session: Session) -> None:
         session.edit_count += 1
         self._ledger.record(session)
+
+
+def _participant(session: Session, machine: str) -> Participant:
+    try:
+        return session.participants[machine]
+    except KeyError:
+        raise NotFoundError(f"{machine} has not joined {session.name}", reason="PARTICIPANT_NOT_FOUND") from None
+
+
+def _check_taking_part(session: Session, participant: Participant) -> None:
+    if participant.state.final:
+        raise FailedPreconditionError(
+            f"{participant.machine} has ended in {session.name} ({participant.state}): there is nothing to take it "
+            "out of",
+            reason="PARTICIPANT_ENDED",
+        )
+
+
+def _series(session: Session, edit: SessionEdit) -> Series | None:
+    """Returns how an edited session recurs."""
+    present = session.series
+    rule = present.recurrence.rule if edit.recurrence is None and present is not None else edit.recurrence
+    zone = present.recurrence.time_zone if edit.time_zone is None and present is not None else edit.time_zone
+    occurrence = 1 if present is None else present.occurrence
+    return begin_series(rule or "", zone or "", session.rules, session.admission, occurrence)
+
+
+def _moved(session: Session) -> Series | None:
+    """Returns how a session recurs whose start time may have been moved."""
+    start_time = session.rules.start_time
+    return session.series if session.series is None or start_time is None else session.series.after(start_time)
+
+
+def begin_series(
+    rule: str, time_zone: str, rules: StartRules, admission: AdmissionRules, occurrence: int = 1
+) -> Series | None:
+    """Returns the series of a session with these rules; None without a recurrence rule.
+
+    Raises:
+        InvalidArgumentError: the rule is none, it never recurs, or there is no start time.
+    """
+    if not rule:
+        return None
+    if rules.start_time is None:
+        raise InvalidArgumentError(
+            "a session recurs at its start time and has none: set start_rules.start_time", field="recurrence"
+        )
+    series = Series.begin(rule, time_zone, rules.start_time, admission.until_time, occurrence)
+    if series.next_time is None:
+        raise InvalidArgumentError(
+            f"{rule!r} never recurs after {format_time(rules.start_time)}: give another rule, or none",
+            field="recurrence",
+        )
+    return series
 
 
 def _check_open(session: Session) -> None:

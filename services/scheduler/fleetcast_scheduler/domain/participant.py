@@ -65,6 +65,8 @@ class Joiner:
     no_multicast_reason: str = ""
     target_size_bytes: int = -1
     """-1 if the target grows."""
+    address: str = ""
+    """Where its stream comes from; empty if not known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class Participant:
     display_name: str = ""
     unicast_only: bool = False
     no_multicast_reason: str = ""
+    apart: bool = False
+    """An operator has it served by unicast."""
     end_time: float | None = None
     error: str = ""
     totals: ReceptionTotals = field(default_factory=ReceptionTotals)
@@ -90,6 +94,8 @@ class Participant:
     """Session revision of its last change."""
     rate_bytes_per_second: float = 0.0
     """Content written lately. Not stored."""
+    address: str = ""
+    """Where its stream comes from; empty if not known. Not stored."""
 
     @property
     def name(self) -> str:

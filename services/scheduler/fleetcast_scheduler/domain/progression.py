@@ -11,6 +11,7 @@ from fleetcast_scheduler.domain.events import (
     DismissalReason,
     MachinesNotified,
     SessionEnded,
+    SessionOpened,
 )
 from fleetcast_scheduler.domain.ledger import Ledger, wake
 from fleetcast_scheduler.domain.outcomes import (
@@ -98,10 +99,15 @@ class Progression:
             self._ledger.events.append(MachinesNotified(session.name, tuple(told), message))
         self._ledger.record(session)
         self._ledger.unsettled.discard(session.name)
+        following = session.successor(now)
+        if following is not None:
+            self._ledger.sessions[following.name] = following
+            self._ledger.record(following)
+            self._ledger.events.append(SessionOpened(following.name, following.image))
         self._ledger.events.append(SessionEnded(session.name, session.image))
 
     def fail(self, session: Session, error: str, now: float) -> None:
-        """A session cannot go on."""
+        """A session cannot go on. If it is one of a series, the next occurrence tries again."""
         if not session.state.final:
             session.error = error
             self.finish(session, SessionState.FAILED, now)
@@ -109,6 +115,9 @@ class Progression:
     def _step(self, session: Session, now: float) -> None:
         """Moves one session on as far as it goes at `now`, and sets when to look again."""
         session.wake_time = None
+        self._step_series(session, now)
+        if session.state.final:
+            return
         self._step_until(session, now)
         if session.state is SessionState.WAITING:
             self._step_waiting(session, now)
@@ -116,6 +125,18 @@ class Progression:
             self._step_started(session, now)
         if not session.state.final:
             self._notify_waiting(session, now)
+
+    def _step_series(self, session: Session, now: float) -> None:
+        """Sees to it that no occurrence is in the way of the next: one that waits becomes it, one that idles ends."""
+        if session.series is None or session.series.next_time is None:
+            return
+        if now < session.series.next_time:
+            wake(session, session.series.next_time)
+        elif session.state is SessionState.WAITING and not session.closed:
+            session.miss(now)
+            self._ledger.record(session)
+        elif session.state is SessionState.IDLE:
+            self.finish(session, SessionState.COMPLETED, now)
 
     def _step_until(self, session: Session, now: float) -> None:
         """Closes a session whose time is over."""
@@ -139,7 +160,7 @@ class Progression:
         elif session.start_requested or verdict.met:
             self._begin(session, now)
         else:
-            self._ledger.explain(session, verdict.reason + _missing(session))
+            self._ledger.explain(session, verdict.reason + _absent(session) + _missed(session))
             wake(session, verdict.due_time)
         deserted = not session.present_count and (session.mode is SessionMode.AUTO or session.closed)
         if deserted and session.state is SessionState.WAITING:
@@ -149,7 +170,7 @@ class Progression:
         for machine in session.promotable():
             self._ledger.record(session, session.promote(machine, now))
             if session.transmission:
-                self._pool.admit(session.transmission, machine)
+                self._admit(session, machine)
         receiving_count = session.counts[ParticipantState.RECEIVING]
         lost_until = session.lost_until(self._timing)
         if session.complete:
@@ -281,8 +302,13 @@ class Progression:
         session = self._ledger.sessions.get(name)
         if session is not None and session.transmission:
             for machine in session.machines(ParticipantState.RECEIVING):
-                self._pool.admit(session.transmission, machine)
+                self._admit(session, machine)
             self._ledger.record(session)
+
+    def _admit(self, session: Session, machine: str) -> None:
+        self._pool.admit(session.transmission, machine)
+        if session.participants[machine].apart:
+            self._pool.move_to_unicast(session.transmission, machine)
 
     def _sender_trouble(self, session: Session) -> str:
         sender = self._pool.senders[self._pool.transmissions[session.transmission].sender]
@@ -316,13 +342,24 @@ class Progression:
                 self._ledger.notify(session, [machine], _queued(session, positions[machine]))
 
 
-def _missing(session: Session) -> str:
-    """Returns which machines joined and are gone again, as the end of a sentence; at most three by name."""
+def _absent(session: Session) -> str:
+    """Returns who has not come, and who came and is gone again, as the end of a sentence."""
     lost = [session.participants[machine] for machine in session.machines(ParticipantState.LOST)]
-    if not lost:
-        return ""
-    names = ", ".join(participant.display_name or participant.machine for participant in lost[:3])
-    return f"; gone again: {names}" + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    missing = [session.expected[machine] or machine for machine in session.missing]
+    gone = [participant.display_name or participant.machine for participant in lost]
+    return _enumerated("; missing: ", missing) + _enumerated("; gone again: ", gone)
+
+
+def _enumerated(beginning: str, names: list[str]) -> str:
+    """Returns at most three of the names, and how many more there are; empty without names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return beginning + ", ".join(names[:3]) + more if names else ""
+
+
+def _missed(session: Session) -> str:
+    """Returns how often a session's time came again before it could start, as the end of a sentence."""
+    count = 0 if session.series is None else session.series.missed_count
+    return f"; could not start at its last {count} times" if count > 1 else "; could not start last time" * count
 
 
 def _queued(session: Session, position: int) -> str:

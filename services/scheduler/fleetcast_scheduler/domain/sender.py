@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import islice
+
+SAMPLE_COUNT = 64
+"""Machines of one session are mostly in few subnets, and a decision is to take milliseconds."""
 
 Lease = tuple[str, int]
 """A group address and a UDP port."""
@@ -24,6 +29,8 @@ class Registration:
     link_bits_per_second: int = 0
     max_concurrent: int = 0
     site: str = ""
+    subnets: tuple[str, ...] = ()
+    """Those that its interface is in, such as `192.0.2.0/24`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +52,22 @@ class Sender:
     def connected(self) -> bool:
         """True while its stream lives."""
         return self.epoch > 0
+
+
+class Neighbourhood:
+    """Where machines are, as far as their addresses tell; many are judged by the first `SAMPLE_COUNT` of them."""
+
+    def __init__(self, addresses: Iterable[str]) -> None:
+        known = islice(filter(None, addresses), SAMPLE_COUNT)
+        self._addresses = [ip_address(address) for address in known]
+
+    def count(self, subnets: Iterable[str]) -> int:
+        """Returns how many of them are in one of the subnets."""
+        networks = [_network(subnet) for subnet in subnets] if self._addresses else []
+        return sum(any(address in network for network in networks) for address in self._addresses)
+
+
+_network = lru_cache(maxsize=1024)(ip_network)
 
 
 def choose_lease(registration: Registration, taken: Collection[Lease], seed: str) -> Lease | None:

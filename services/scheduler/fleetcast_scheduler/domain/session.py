@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from fleetcast_scheduler.domain.participant import Joiner, Participant, ParticipantState
 from fleetcast_scheduler.domain.policies import AdmissionRules, LatePolicy, RatePolicy, SlowPolicy
+from fleetcast_scheduler.domain.series import Series
 from fleetcast_scheduler.domain.start_rules import Attendance, StartRules
 
 
@@ -87,6 +88,10 @@ class Session:
     """Senders of this site come first."""
     deployment: str = ""
     """The deployment that it carries the image for, `deployments/{id}`; empty for none."""
+    collection: str = ""
+    """Whose machines are awaited, `collections/{id}`; empty if nobody in particular is."""
+    series: Series | None = None
+    """How it recurs; None for not."""
     closed: bool = False
     """It admits nobody who has not joined before."""
     run: int = 0
@@ -130,6 +135,8 @@ class Session:
     """When the waiting machines were last told. Not stored."""
     notice: tuple[str, int, int] = ("", 0, 0)
     """What they were told: reason, machines, machines that wait. Not stored."""
+    expected: dict[str, str] = field(default_factory=dict)
+    """The machines that are awaited, those that joined included, with the names for display. Not stored."""
     newcomers: dict[str, None] = field(default_factory=dict)
     """Machines that have not been told anything since they joined. Not stored."""
     queue: dict[str, None] = field(default_factory=dict)
@@ -170,8 +177,15 @@ class Session:
         """True when every participant ended and nobody else is awaited."""
         if self.open_count:
             return False
+        if self.collection:
+            return self.closed or (bool(self.expected) and not self.missing)
         expected = self.rules.min_clients if self.mode is SessionMode.SCHEDULED else 0
         return self.closed or (bool(expected) and len(self.participants) >= expected)
+
+    @property
+    def missing(self) -> list[str]:
+        """The awaited machines that have not joined."""
+        return [machine for machine in self.expected if machine not in self.participants]
 
     @property
     def refuses_late(self) -> bool:
@@ -183,6 +197,38 @@ class Session:
         if self.lost_time is None or not self.counts[ParticipantState.LOST]:
             return 0.0
         return self.lost_time + timing.lost
+
+    def successor(self, now: float) -> Session | None:
+        """Returns the session's next occurrence, which waits for its time; None if there is none."""
+        due_time = None if self.series is None else self.series.due(now)
+        if self.series is None or due_time is None:
+            return None
+        number = self.series.occurrence
+        return Session(
+            name=f"{self.name.removesuffix(f'-{number}') if number > 1 else self.name}-{number + 1}",
+            image=self.image,
+            image_size_bytes=self.image_size_bytes,
+            mode=self.mode,
+            create_time=now,
+            rules=replace(self.rules, start_time=due_time),
+            rate=self.rate,
+            admission=replace(self.admission, until_time=self.series.until(due_time)),
+            slow_policy=self.slow_policy,
+            priority=self.priority,
+            site=self.site,
+            deployment=self.deployment,
+            collection=self.collection,
+            expected=dict(self.expected),
+            series=replace(self.series.after(due_time), occurrence=number + 1, missed_count=0),
+        )
+
+    def miss(self, now: float) -> None:
+        """Takes the next occurrence's time and end: this one has not started when the next was due."""
+        due_time = None if self.series is None else self.series.due(now)
+        if self.series is not None and due_time is not None:
+            self.rules = replace(self.rules, start_time=due_time)
+            self.admission = replace(self.admission, until_time=self.series.until(due_time))
+            self.series = replace(self.series.after(due_time), missed_count=self.series.missed_count + 1)
 
     def restore(self, participant: Participant) -> None:
         """Puts a stored participant back."""
@@ -214,6 +260,7 @@ class Session:
         participant.display_name = joiner.display_name
         participant.unicast_only = joiner.unicast_only
         participant.no_multicast_reason = joiner.no_multicast_reason
+        participant.address = joiner.address
         self.newcomers[joiner.machine] = None
         self.move(participant, ParticipantState.WAITING, now)
         if participant.run and participant.run == self.run:

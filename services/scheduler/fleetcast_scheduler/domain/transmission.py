@@ -80,6 +80,8 @@ class Transmission:
     """Machines that the sender is to be told of. Not stored."""
     dismissals: dict[str, None] = field(default_factory=dict)
     """Machines that the sender is to take out. Not stored."""
+    moves: dict[str, None] = field(default_factory=dict)
+    """Machines that the sender is to serve by unicast. Not stored."""
     unreachable: dict[str, float] = field(default_factory=dict)
     """When machines last said that they cannot reach its sender. Not stored."""
     admitting: bool = False

@@ -9,6 +9,7 @@ from fleetcast_scheduler.domain.events import (
     Command,
     CommandIssued,
     DismissParticipants,
+    MoveToUnicast,
     SetTransmissionRate,
     StartTransmission,
     StopTransmission,
@@ -21,7 +22,7 @@ from fleetcast_scheduler.domain.outcomes import (
     TransmissionResumed,
 )
 from fleetcast_scheduler.domain.policies import RatePolicy
-from fleetcast_scheduler.domain.sender import Lease, Registration, Sender, choose_lease
+from fleetcast_scheduler.domain.sender import Lease, Neighbourhood, Registration, Sender, choose_lease
 from fleetcast_scheduler.domain.session import Session, Timing
 from fleetcast_scheduler.domain.transmission import ReportState, Transmission, TransmissionReport, TransmissionState
 
@@ -111,10 +112,11 @@ class Transmissions:
         """True if any sender is there."""
         return any(sender.connected for sender in self.senders.values())
 
-    def choose_sender(self, site: str = "", avoid: str = "") -> Sender | None:
+    def choose_sender(self, site: str = "", avoid: str = "", addresses: Iterable[str] = ()) -> Sender | None:
         """Returns the sender for the next transmission; None if all are full, drained or gone.
 
-        One other than `avoid` comes first, then one of the site, then the least loaded.
+        One other than `avoid` comes first, then one of the site, then the one whose subnets hold the most of the
+        machines' `addresses`, then the least loaded.
         """
         usable = (name for name, sender in self.senders.items() if sender.connected and not sender.draining)
         loads = dict.fromkeys(usable, 0)
@@ -125,9 +127,16 @@ class Transmissions:
         free = [
             name for name, offer in offers.items() if not offer.max_concurrent or loads[name] < offer.max_concurrent
         ]
+        near = Neighbourhood(addresses)
         name = min(
             free,
-            key=lambda name: (name == avoid, bool(site) and offers[name].site != site, loads[name], name),
+            key=lambda name: (
+                name == avoid,
+                bool(site) and offers[name].site != site,
+                -near.count(offers[name].subnets),
+                loads[name],
+                name,
+            ),
             default=None,
         )
         return None if name is None else self.senders[name]
@@ -136,7 +145,9 @@ class Transmissions:
 
     def open(self, session: Session, machines: Iterable[str], now: float) -> Transmission | None:
         """Returns a new transmission for a session, with a lease, on its way to a sender; None if none can take it."""
-        sender = self.choose_sender(session.site, session.avoided_sender)
+        machines = tuple(machines)
+        addresses = [session.participants[machine].address for machine in machines]
+        sender = self.choose_sender(session.site, session.avoided_sender, addresses)
         if sender is None:
             return None
         name = f"{session.name}/transmissions/{session.transmission_count + 1}"
@@ -154,6 +165,7 @@ class Transmissions:
             create_time=now,
             rate=rate,
         )
+        transmission.moves = {machine: None for machine, one in session.participants.items() if one.apart}
         self.transmissions[name] = transmission
         self.changed.add(name)
         command = StartTransmission(
@@ -162,7 +174,7 @@ class Transmissions:
             group=lease[0],
             port=lease[1],
             rate=rate,
-            machines=tuple(machines),
+            machines=machines,
             traceparent=session.traceparent,
             slow_policy=session.slow_policy,
         )
@@ -182,6 +194,7 @@ class Transmissions:
         transmission.state = TransmissionState.STOPPING
         transmission.admissions.clear()
         transmission.dismissals.clear()
+        transmission.moves.clear()
         sender = self.senders[transmission.sender]
         if sender.connected:
             self._issue(sender, StopTransmission(name))
@@ -202,6 +215,13 @@ class Transmissions:
         if transmission is not None and transmission.state.live:
             transmission.admissions.pop(machine, None)
             transmission.dismissals[machine] = None
+            self._unsettled.add(name)
+
+    def move_to_unicast(self, name: str, machine: str) -> None:
+        """Has the sender serve a machine by unicast, with the next batch."""
+        transmission = self.transmissions.get(name)
+        if transmission is not None and transmission.state.live:
+            transmission.moves[machine] = None
             self._unsettled.add(name)
 
     def forget_admission(self, name: str, machine: str) -> None:
@@ -318,6 +338,9 @@ class Transmissions:
             self._issue(sender, AdmitParticipants(transmission.name, tuple(transmission.admissions)))
             transmission.admissions.clear()
             transmission.admitting = True
+        if transmission.moves:
+            self._issue(sender, MoveToUnicast(transmission.name, tuple(transmission.moves)))
+            transmission.moves.clear()
 
     def _fail(self, transmission: Transmission, error: str, now: float) -> TransmissionLost:
         self.close(transmission.name, now)

@@ -42,6 +42,7 @@ class Sender(_message.Message):
     CONTACT_TIME_FIELD_NUMBER: _builtins.int
     RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     RECEIVER_COUNT_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `senders/{id}`."""
     address: _builtins.str
@@ -82,6 +83,10 @@ class Sender(_message.Message):
     def contact_time(self) -> _timestamp_pb2.Timestamp:
         """When its stream last lived."""
 
+    @_builtins.property
+    def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Subnets that its interface is in: machines of these come to it first."""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class Sender(_message.Message):
         contact_time: _timestamp_pb2.Timestamp | None = ...,
         rate_bits_per_second: _builtins.int = ...,
         receiver_count: _builtins.int = ...,
+        subnets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "transmissions", b"transmissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +216,49 @@ class ListSendersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSendersResponse: _TypeAlias = ListSendersResponse  # noqa: Y015
+
+@_typing.final
+class WatchSendersRequest(_message.Message):
+    """Asks for all senders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSendersRequest: _TypeAlias = WatchSendersRequest  # noqa: Y015
+
+@_typing.final
+class WatchSendersResponse(_message.Message):
+    """What changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def senders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sender]:
+        """The senders that changed since the previous message, by name; all of them in the first. `contact_time` alone is no
+        change.
+        """
+
+    def __init__(
+        self,
+        *,
+        senders: _abc.Iterable[Global___Sender] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["senders", b"senders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSendersResponse: _TypeAlias = WatchSendersResponse  # noqa: Y015
 
 @_typing.final
 class DrainSenderRequest(_message.Message):

@@ -45,6 +45,11 @@ class SenderServiceStub:
                 request_serializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersRequest.SerializeToString,
                 response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersResponse.FromString,
                 _registered_method=True)
+        self.WatchSenders = channel.unary_stream(
+                '/fleetcast.scheduler.v1.SenderService/WatchSenders',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersResponse.FromString,
+                _registered_method=True)
         self.DrainSender = channel.unary_unary(
                 '/fleetcast.scheduler.v1.SenderService/DrainSender',
                 request_serializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.DrainSenderRequest.SerializeToString,
@@ -70,6 +75,13 @@ class SenderServiceServicer:
 
     def ListSenders(self, request, context):
         """Lists every sender that ever registered, by name. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSenders(self, request, context):
+        """Streams every sender: all of them first, then those that changed, until the caller ends it. Role: administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +113,11 @@ def add_SenderServiceServicer_to_server(servicer, server):
                     servicer.ListSenders,
                     request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersRequest.FromString,
                     response_serializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersResponse.SerializeToString,
+            ),
+            'WatchSenders': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSenders,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersResponse.SerializeToString,
             ),
             'DrainSender': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainSender,
@@ -168,6 +185,33 @@ class SenderService:
             '/fleetcast.scheduler.v1.SenderService/ListSenders',
             fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersRequest.SerializeToString,
             fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.ListSendersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSenders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SenderService/WatchSenders',
+            fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2.WatchSendersResponse.FromString,
             options,
             channel_credentials,
             insecure,

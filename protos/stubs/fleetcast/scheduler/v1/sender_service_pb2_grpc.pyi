@@ -37,6 +37,8 @@ class SenderServiceStub:
     """Returns one sender. Role: administrator."""
     ListSenders: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.ListSendersRequest, _sender_service_pb2.ListSendersResponse]
     """Lists every sender that ever registered, by name. Role: administrator."""
+    WatchSenders: _grpc.UnaryStreamMultiCallable[_sender_service_pb2.WatchSendersRequest, _sender_service_pb2.WatchSendersResponse]
+    """Streams every sender: all of them first, then those that changed, until the caller ends it. Role: administrator."""
     DrainSender: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.DrainSenderRequest, _sender_service_pb2.DrainSenderResponse]
     """Gives a sender no more sessions; those that it has end there. Role: administrator."""
     ResumeSender: _grpc.UnaryUnaryMultiCallable[_sender_service_pb2.ResumeSenderRequest, _sender_service_pb2.ResumeSenderResponse]
@@ -51,6 +53,8 @@ class SenderServiceAsyncStub(SenderServiceStub):
     """Returns one sender. Role: administrator."""
     ListSenders: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.ListSendersRequest, _sender_service_pb2.ListSendersResponse]  # type: ignore[assignment]
     """Lists every sender that ever registered, by name. Role: administrator."""
+    WatchSenders: _aio.UnaryStreamMultiCallable[_sender_service_pb2.WatchSendersRequest, _sender_service_pb2.WatchSendersResponse]  # type: ignore[assignment]
+    """Streams every sender: all of them first, then those that changed, until the caller ends it. Role: administrator."""
     DrainSender: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.DrainSenderRequest, _sender_service_pb2.DrainSenderResponse]  # type: ignore[assignment]
     """Gives a sender no more sessions; those that it has end there. Role: administrator."""
     ResumeSender: _aio.UnaryUnaryMultiCallable[_sender_service_pb2.ResumeSenderRequest, _sender_service_pb2.ResumeSenderResponse]  # type: ignore[assignment]
@@ -74,6 +78,14 @@ class SenderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sender_service_pb2.ListSendersResponse, _abc.Awaitable[_sender_service_pb2.ListSendersResponse]]:
         """Lists every sender that ever registered, by name. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def WatchSenders(
+        self,
+        request: _sender_service_pb2.WatchSendersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sender_service_pb2.WatchSendersResponse], _abc.AsyncIterator[_sender_service_pb2.WatchSendersResponse]]:
+        """Streams every sender: all of them first, then those that changed, until the caller ends it. Role: administrator."""
 
     @_abc_1.abstractmethod
     def DrainSender(

@@ -42,8 +42,8 @@ class Session(_message.Message):
         STATE_IDLE: Session._State.ValueType  # 3
         """Nobody needs anything; it runs again when a machine joins."""
         STATE_COMPLETED: Session._State.ValueType  # 4
-        """Every participant reached a final state and nobody else is awaited: as many machines as `min_clients` joined, or
-        the session was idle for ten minutes.
+        """Every participant reached a final state and nobody else is awaited: all of its collection joined, or without one
+        as many machines as `min_clients`, or the session was idle for ten minutes.
         """
         STATE_CANCELLED: Session._State.ValueType  # 5
         """An operator cancelled it."""
@@ -62,8 +62,8 @@ class Session(_message.Message):
     STATE_IDLE: Session.State.ValueType  # 3
     """Nobody needs anything; it runs again when a machine joins."""
     STATE_COMPLETED: Session.State.ValueType  # 4
-    """Every participant reached a final state and nobody else is awaited: as many machines as `min_clients` joined, or
-    the session was idle for ten minutes.
+    """Every participant reached a final state and nobody else is awaited: all of its collection joined, or without one
+    as many machines as `min_clients`, or the session was idle for ten minutes.
     """
     STATE_CANCELLED: Session.State.ValueType  # 5
     """An operator cancelled it."""
@@ -122,6 +122,9 @@ class Session(_message.Message):
     MISSING_MACHINES_FIELD_NUMBER: _builtins.int
     RECURRENCE_FIELD_NUMBER: _builtins.int
     RECURRENCE_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    OCCURRENCE_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -162,6 +165,10 @@ class Session(_message.Message):
     """When it opens anew, as in CreateSessionRequest; empty for never."""
     recurrence_time_zone: _builtins.str
     """Time zone of the recurrence."""
+    occurrence: _builtins.int
+    """Which occurrence of its series it is, from 1; 0 if it does not recur."""
+    collection: _builtins.str
+    """Whose machines are awaited, `collections/{id}`; empty if nobody in particular is."""
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -198,6 +205,10 @@ class Session(_message.Message):
     def missing_machines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Awaited machines that have not joined, by name, at most 100."""
 
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next occurrence begins, if there is one."""
+
     def __init__(
         self,
         *,
@@ -230,10 +241,13 @@ class Session(_message.Message):
         missing_machines: _abc.Iterable[_builtins.str] | None = ...,
         recurrence: _builtins.str = ...,
         recurrence_time_zone: _builtins.str = ...,
+        occurrence: _builtins.int = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        collection: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "name", b"name", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "collection", b"collection", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "name", b"name", "next_time", b"next_time", "occurrence", b"occurrence", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +649,7 @@ class Participant(_message.Message):
     CONTACT_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    UNICAST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{session}/participants/{machine}`."""
     machine: _builtins.str
@@ -651,6 +666,8 @@ class Participant(_message.Message):
     """Why it failed; empty otherwise."""
     revision: _builtins.int
     """Session revision of its last change."""
+    unicast: _builtins.bool
+    """It gets what it lacks by unicast, apart from the group: it takes no multicast, or an operator wants it so."""
     @_builtins.property
     def totals(self) -> Global___ReceptionTotals:
         """The last totals it reported."""
@@ -682,10 +699,11 @@ class Participant(_message.Message):
         contact_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        unicast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "end_time", b"end_time", "join_time", b"join_time", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals", "unicast", b"unicast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,8 +48,14 @@ class CreateSessionRequest(_message.Message):
     site: _builtins.str
     """Where its machines stand: senders of this site come first. Empty for no preference."""
     recurrence: _builtins.str
-    """Opens the session anew at each recurrence of `start_rules.start_time`: a recurrence rule of iCalendar (RFC 5545), such
-    as `FREQ=DAILY`. The next one opens when the one before has ended. Empty for once.
+    """Opens the session anew at each recurrence of `start_rules.start_time`, which must be set: a recurrence rule of
+    iCalendar (RFC 5545), such as `FREQ=DAILY`; daily at most. Empty for once.
+
+    Each occurrence is a session of its own with the same pinned image; the second is named `sessions/{id}-2`. The next
+    one is there as soon as the one before has ended, and waits for its time. `until_time` recurs with the start. One
+    that runs when the next is due delays it; of several that it delayed the last one opens. One that has not started by
+    then becomes the next, with its machines. What an operator changes in one holds for the later ones, but for times:
+    these follow the rule.
     """
     recurrence_time_zone: _builtins.str
     """Name in the IANA time zone database on whose clock it recurs; empty means UTC."""
@@ -394,19 +400,25 @@ class CancelSessionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`sessions/{id}`."""
     request_id: _builtins.str
     """Makes a retry recognisable. A UUID."""
+    series: _builtins.bool
+    """Ends the whole series: no later occurrence opens. To let the present one finish and have none after it, clear its
+    `recurrence` by UpdateSession.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        series: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "series", b"series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,7 +465,10 @@ class UpdateSessionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, `site`, and of their fields, to take from it."""
+        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, `site`, `collection`, `recurrence`,
+        `recurrence_time_zone`, and of their fields, to take from it. A new recurrence takes the session's present
+        `start_time` and `until_time` as its pattern; an empty one ends the series with this session.
+        """
 
     def __init__(
         self,
@@ -780,3 +795,59 @@ class KickParticipantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KickParticipantResponse: _TypeAlias = KickParticipantResponse  # noqa: Y015
+
+@_typing.final
+class RetryParticipantsRequest(_message.Message):
+    """Names the machines to try again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`sessions/{id}`."""
+    request_id: _builtins.str
+    """Makes a retry recognisable. A UUID."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`sessions/{session}/participants/{machine}` each; none means all that FAILED."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParticipantsRequest: _TypeAlias = RetryParticipantsRequest  # noqa: Y015
+
+@_typing.final
+class RetryParticipantsResponse(_message.Message):
+    """The machines that may come again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Participant]:
+        """Those named, or all that had failed."""
+
+    def __init__(
+        self,
+        *,
+        participants: _abc.Iterable[_session_pb2.Participant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participants", b"participants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParticipantsResponse: _TypeAlias = RetryParticipantsResponse  # noqa: Y015

@@ -100,6 +100,11 @@ class SessionServiceStub:
                 request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.SerializeToString,
                 response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.FromString,
                 _registered_method=True)
+        self.RetryParticipants = channel.unary_unary(
+                '/fleetcast.scheduler.v1.SessionService/RetryParticipants',
+                request_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsRequest.SerializeToString,
+                response_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -150,7 +155,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelSession(self, request, context):
-        """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator.
+        """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. One that recurs opens
+        again at its next time, unless `series` is set. Role: administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +200,14 @@ class SessionServiceServicer:
 
     def KickParticipant(self, request, context):
         """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryParticipants(self, request, context):
+        """Gives machines that failed or were taken out another chance in a session that has not ended: they are LOST until
+        they join again, and awaited like all that are lost. Those in other states stay as they are. Role: administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,6 +280,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.KickParticipant,
                     request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.FromString,
                     response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.SerializeToString,
+            ),
+            'RetryParticipants': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryParticipants,
+                    request_deserializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsRequest.FromString,
+                    response_serializer=fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -620,6 +639,33 @@ class SessionService:
             '/fleetcast.scheduler.v1.SessionService/KickParticipant',
             fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantRequest.SerializeToString,
             fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.KickParticipantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryParticipants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetcast.scheduler.v1.SessionService/RetryParticipants',
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsRequest.SerializeToString,
+            fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2.RetryParticipantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,7 +48,9 @@ class SessionServiceStub:
     StartSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StartSessionRequest, _session_service_pb2.StartSessionResponse]
     """Starts a waiting session now. Starting a running one succeeds. Role: administrator."""
     CancelSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CancelSessionRequest, _session_service_pb2.CancelSessionResponse]
-    """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+    """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. One that recurs opens
+    again at its next time, unless `series` is set. Role: administrator.
+    """
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
     """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
     it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
@@ -63,6 +65,10 @@ class SessionServiceStub:
     """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
     KickParticipant: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]
     """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
+    RetryParticipants: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RetryParticipantsRequest, _session_service_pb2.RetryParticipantsResponse]
+    """Gives machines that failed or were taken out another chance in a session that has not ended: they are LOST until
+    they join again, and awaited like all that are lost. Those in other states stay as they are. Role: administrator.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -84,7 +90,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     StartSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StartSessionRequest, _session_service_pb2.StartSessionResponse]  # type: ignore[assignment]
     """Starts a waiting session now. Starting a running one succeeds. Role: administrator."""
     CancelSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CancelSessionRequest, _session_service_pb2.CancelSessionResponse]  # type: ignore[assignment]
-    """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+    """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. One that recurs opens
+    again at its next time, unless `series` is set. Role: administrator.
+    """
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
     """Changes a session: everything while it waits; rate, priority, `until_time`, end policy and `max_participants` until
     it ends. FAILED_PRECONDITION for what can no longer change. Role: administrator.
@@ -99,6 +107,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Completes a session at once: machines that have not ended are dismissed. Role: administrator."""
     KickParticipant: _aio.UnaryUnaryMultiCallable[_session_service_pb2.KickParticipantRequest, _session_service_pb2.KickParticipantResponse]  # type: ignore[assignment]
     """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
+    RetryParticipants: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RetryParticipantsRequest, _session_service_pb2.RetryParticipantsResponse]  # type: ignore[assignment]
+    """Gives machines that failed or were taken out another chance in a session that has not ended: they are LOST until
+    they join again, and awaited like all that are lost. Those in other states stay as they are. Role: administrator.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an operator does with sessions."""
@@ -159,7 +171,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CancelSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CancelSessionResponse, _abc.Awaitable[_session_service_pb2.CancelSessionResponse]]:
-        """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. Role: administrator."""
+        """Ends a session: its machines are told, its sender stops. Cancelling an ended one succeeds. One that recurs opens
+        again at its next time, unless `series` is set. Role: administrator.
+        """
 
     @_abc_1.abstractmethod
     def UpdateSession(
@@ -210,5 +224,15 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.KickParticipantResponse, _abc.Awaitable[_session_service_pb2.KickParticipantResponse]]:
         """Takes one machine out of the group: it cannot join this session again, or gets the rest by unicast. Role: administrator."""
+
+    @_abc_1.abstractmethod
+    def RetryParticipants(
+        self,
+        request: _session_service_pb2.RetryParticipantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.RetryParticipantsResponse, _abc.Awaitable[_session_service_pb2.RetryParticipantsResponse]]:
+        """Gives machines that failed or were taken out another chance in a session that has not ended: they are LOST until
+        they join again, and awaited like all that are lost. Those in other states stay as they are. Role: administrator.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
