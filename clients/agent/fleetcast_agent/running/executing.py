@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -95,6 +96,9 @@ class Execution:
                 reports.cancel()
             if restart is not None:
                 return restart
+        else:
+            with contextlib.suppress(FleetcastError):  # what is wrong with it is how the run ended
+                self._step_teller(self.kept.order.assignment())
         await self._tell_end()
         return None
 
@@ -169,8 +173,9 @@ class Execution:
 
         journal = Journal(self.kept.directory / "journal")
         journal.close()
-        for record in journal.records:
-            tell(record)
+        known = [step for step in map(history.take, journal.records) if step is not None]
+        for step in {(step.node, step.attempt): step for step in known}.values():
+            self._attendance.tell(partial(convert.step_message, step))
         return tell
 
     def _report(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,6 +43,7 @@ def simulate(
     values: Set = [],  # noqa: B006 - typer wants the default itself
     disk: DiskOption = None,
     machine: Annotated[Path | None, typer.Option(help="Inventory as JSON, in place of this machine's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
 ) -> None:
     """Prints what a task sequence would do, with its conditions evaluated for this machine. Touches nothing."""
     try:
@@ -50,8 +52,14 @@ def simulate(
         context = {"machine": about, "deployment": {}, "environment": "boot", "last": {}}
         given = {Scope.DEPLOYMENT: settings(values)}
         variables = Variables(sequence.variables, given, context=context, functions=FUNCTIONS)
-        typer.echo(plan_text(plan(sequence, variables)))
-        if missing := variables.missing():
+        planned = plan(sequence, variables)
+        missing = variables.missing()
+        if as_json:
+            nodes = [asdict(node) for node in planned]
+            typer.echo(json.dumps({"nodes": nodes, "missing_variables": missing}, ensure_ascii=False, default=str))
+            return
+        typer.echo(plan_text(planned))
+        if missing:
             typer.echo(f"These variables need a value: {', '.join(missing)}", err=True)
     except (FleetcastError, OSError, ValueError) as error:
         typer.echo(str(error), err=True)

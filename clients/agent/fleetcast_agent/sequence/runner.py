@@ -306,7 +306,7 @@ class SequenceRunner:
         after = copy.deepcopy(state)
         after.apply(Restarted())
         final = isinstance(self._engine.next(after), Finish)
-        return SequenceOutcome(None, restart=target, step=step.name, final=final)
+        return SequenceOutcome(None, restart=target, final=final)
 
     def _outcome(self, command: Finish, state: RunState) -> SequenceOutcome:
         name = self._engine.nodes[command.node].name if command.node in self._engine.nodes else ""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fleetcast_agent.running.hardware import open_hardware
+from fleetcast_agent.running.registering import describe
+from fleetcast_agent.running.restarting import Rehearsal, _environment_of
+from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.errors import StepError
+from fleetcast_kit.errors import InvalidArgumentError
+
+
+def disk(path: Path, size_bytes: int = 8192) -> Path:
+    path.write_bytes(bytes(size_bytes))
+    return path
+
+
+def test_machines_on_disk_files_differ_by_their_state_directories_and_stay_the_same(tmp_path: Path) -> None:
+    file = disk(tmp_path / "disk")
+    one, other = (open_hardware([file], None, tmp_path / name).gather() for name in ("one", "other"))
+    again = open_hardware([file], None, tmp_path / "one").gather()
+    for key in ("uuid", "serial", "mac_addresses"):
+        assert one[key] != other[key]
+        assert one[key] == again[key]
+    described = describe(one, "pc1")
+    assert described.mac_addresses[0].startswith("02:")
+    assert [(each.device, each.size_bytes) for each in described.disks] == [(str(file), 8192)]
+
+
+def test_an_inventory_file_wins_over_what_was_found(tmp_path: Path) -> None:
+    file = tmp_path / "inventory.json"
+    stated = {"serial": "S1", "uuid": "u", "mac_addresses": ["AA:BB:CC:00:00:01", "none"], "architecture": "x86_64"}
+    file.write_text(json.dumps(stated))
+    described = describe(open_hardware([], file, tmp_path).gather(), "pc1")
+    assert (described.serial_number, described.smbios_uuid) == ("S1", "u")
+    assert described.mac_addresses == ("aa:bb:cc:00:00:01",)
+    assert described.architecture == "x64"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[]", "no JSON object"),
+        ("{", "cannot be read"),
+        ('{"serail": "x"}', "an inventory has: adapters, architecture"),
+        ('{"memory_bytes": "8G"}', "must be of the type int"),
+    ],
+)
+def test_an_inventory_file_that_is_not_correct_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "inventory.json"
+    file.write_text(content)
+    with pytest.raises(InvalidArgumentError, match=reason):
+        open_hardware([], file, tmp_path)
+
+
+def test_a_disk_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="--disk: there is no disk"):
+        open_hardware([tmp_path / "none"], None, tmp_path)
+
+
+def test_a_machine_on_named_disks_reaches_no_others(tmp_path: Path) -> None:
+    mine, second, other = (disk(tmp_path / name) for name in ("mine", "second", "other"))
+    disks = Disks(named=[mine, second])
+    assert [each.path for each in disks.all()] == [mine, second]
+    assert disks.find("system").path == mine
+    assert disks.erasable(str(second)).path == second
+    with pytest.raises(StepError, match="none of the disks that the agent was told to use"):
+        disks.find(str(other))
+    with pytest.raises(StepError, match="is protected"):
+        disks.erasable(str(second), protect=[str(second)])
+
+
+def test_a_rehearsed_machine_remembers_what_it_has_started(tmp_path: Path) -> None:
+    first = Rehearsal(tmp_path / "state", None)
+    assert first.environment == "boot"
+    same = Rehearsal(tmp_path / "state", "installed")
+    assert (same.environment, same.boot_id) == ("boot", first.boot_id)
+
+
+async def test_a_rehearsed_machine_that_restarts_has_started_anew(tmp_path: Path) -> None:
+    machine = Rehearsal(tmp_path, "boot")
+    before = machine.boot_id
+    assert await machine.restart("installed")
+    assert machine.boot_id != before
+    assert Rehearsal(tmp_path, None).environment == "installed"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "environment"),
+    [
+        ("proc /proc proc rw 0 0\n/dev/sda2 / ext4 rw 0 0\n", "installed"),
+        ("rootfs / rootfs rw 0 0\n", "boot"),
+        ("none / tmpfs rw 0 0\n", "boot"),
+    ],
+)
+def test_a_boot_environment_runs_from_memory(mounts: str, environment: str) -> None:
+    assert _environment_of(mounts) == environment
