@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 
 from fleetcast_kit.errors import FailedPreconditionError
+from fleetcast_scheduler.domain.operations import begin_series
 from fleetcast_scheduler.domain.participant import ParticipantState
 from fleetcast_scheduler.domain.policies import AdmissionRules, EndPolicy, LatePolicy
 from fleetcast_scheduler.domain.session import SessionMode, SessionState, Timing
@@ -51,15 +53,20 @@ class AnyStory(RuleBasedStateMachine):
             max_participants=st.integers(0, 2),
         ),
         priority=st.integers(-1, 1),
+        count=st.integers(1, 3),
     )
-    def open_session(self, mode: SessionMode, rules: StartRules, admission: AdmissionRules, priority: int) -> None:
+    def open_session(
+        self, mode: SessionMode, rules: StartRules, admission: AdmissionRules, priority: int, count: int
+    ) -> None:
         if self.count < 6:
             self.count += 1
             name = f"sessions/{self.count}"
             if mode is SessionMode.AUTO:
                 self.world.open_session(name=name, mode=mode)
             else:
-                self.world.open_session(rules, name=name, admission=admission, priority=priority)
+                rules = replace(rules, start_time=self.world.now + 5 if count > 1 else None)
+                series = begin_series(f"FREQ=DAILY;COUNT={count}" if count > 1 else "", "", rules, admission)
+                self.world.open_session(rules, name=name, admission=admission, priority=priority, series=series)
 
     @rule(machine=machine_names, data=st.data())
     def join(self, machine: str, data: st.DataObject) -> None:
@@ -115,6 +122,21 @@ class AnyStory(RuleBasedStateMachine):
                 self.world.dispatcher.operations.kick(self.world.session(name), machine, "", self.world.now)
             self.world.settle()
 
+    @rule(machine=machine_names, data=st.data())
+    def serve_apart(self, machine: str, data: st.DataObject) -> None:
+        name = self.any_session(data)
+        if name and machine in self.world.session(name).participants:
+            with suppress(FailedPreconditionError):
+                self.world.dispatcher.operations.serve_apart(self.world.session(name), machine)
+            self.world.settle()
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        if name := self.any_session(data):
+            with suppress(FailedPreconditionError):
+                self.world.dispatcher.operations.retry(self.world.session(name), [], self.world.now)
+            self.world.settle()
+
     @rule(sender=sender_names, limit=st.integers(0, 2))
     def connect_sender(self, sender: str, limit: int) -> None:
         self.world.connect_sender(sender, max_concurrent=limit, **RANGE)
@@ -129,7 +151,7 @@ class AnyStory(RuleBasedStateMachine):
         if self.world.orders.get(sender):
             self.world.answer(sender, error)
 
-    @rule(seconds=st.sampled_from([0.5, 4, 30, 90, 700]))
+    @rule(seconds=st.sampled_from([0.5, 4, 30, 90, 700, 90_000]))
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
 
@@ -180,16 +202,21 @@ class AnyStory(RuleBasedStateMachine):
         world.crash()
         for sender in SENDERS:
             world.connect_sender(sender, **RANGE)
-        for name, session in list(world.dispatcher.ledger.sessions.items()):
-            if not session.state.final:
-                world.start(name)
         for _ in range(20):
+            for name, session in list(world.dispatcher.ledger.sessions.items()):
+                if not session.state.final:
+                    world.start(name)
             world.answer_all()
             world.advance(60)
             for name, session in list(world.dispatcher.ledger.sessions.items()):
                 for machine, participant in session.participants.items():
                     if participant.state.present and session.transmission and world.assigned(machine):
                         world.finish(machine, session=name)
+        for _ in range(3):  # the later ones of a series
+            world.advance(3600)
+            for name, session in list(world.dispatcher.ledger.sessions.items()):
+                if not session.state.final:
+                    world.start(name)
         world.advance(3600)
         world.answer_all()
         assert all(session.state.final for session in world.dispatcher.ledger.sessions.values())
