@@ -69,6 +69,7 @@ class _Search:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._followed = 0
+        self._inside: dict[str, list[Reference]] = {}
         self.images: dict[str, Image] = {}
         """By the name in the reference."""
         self.children: dict[str, StoredSequence] = {}
@@ -107,7 +108,8 @@ class _Search:
             )
         if reference.name not in self.children:
             self.children[reference.name] = await self._lookup.task_sequence(name)
-        for inner in references(self.children[reference.name].sequence):
+            self._inside[reference.name] = references(self.children[reference.name].sequence)
+        for inner in self._inside[reference.name]:
             if (broken := await self._follow(inner, inside)) is not None:
                 problem = f"in {name.task_sequence}, step {inner.step!r}: {broken.problem}"
                 return BrokenReference(reference, problem)
