@@ -17,7 +17,10 @@ _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Machines: who they are, what they are made of, whether they may take part.",
         ("machine", "machine_import"),
     ),
-    "session": ("Sessions: one image to the machines that join.", ("session", "session_watch")),
+    "collection": ("Collections: sets of machines, by name and by a rule over their hardware.", ("collection",)),
+    "session": ("Sessions: one image to the machines that join.", ("session", "session_operations", "session_watch")),
+    "sender": ("Senders: where they are, what they send, whether they get sessions.", ("sender",)),
+    "audit": ("The record of who did what, when, with which values.", ("audit",)),
     "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_token",)),
 }
 """Help and modules of each group. The first module has the group, the others add commands to it."""

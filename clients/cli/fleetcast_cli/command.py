@@ -27,8 +27,10 @@ class Flags:
     """
 
 
-def command(group: typer.Typer, name: str, *, span: str) -> Callable[[Callable[P, Coroutine[None, None, None]]], None]:
-    """Returns a decorator that adds a coroutine function to `group` as the command `name`.
+def command(
+    group: typer.Typer, name: str, *, span: str, epilog: str | None = None
+) -> Callable[[Callable[P, Coroutine[None, None, None]]], None]:
+    """Returns a decorator that adds a coroutine function to `group` as the command `name`; `epilog` ends its help.
 
     The command runs in a span of its own, the root of the trace; everything recorded is exported before it returns.
     """
@@ -48,7 +50,7 @@ def command(group: typer.Typer, name: str, *, span: str) -> Callable[[Callable[P
 
         run.__signature__ = signature  # type: ignore[attr-defined]  # what inspect looks at first
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
-        group.command(name)(run)
+        group.command(name, epilog=epilog)(run)
 
     return register
 

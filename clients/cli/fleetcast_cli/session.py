@@ -9,15 +9,17 @@ import typer
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
-from fleetcast_kit.durations import parse_duration
-from fleetcast_kit.rates import parse_rate
 
 from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.image_lookup import find_image
+from fleetcast_cli.instants import Clock
 from fleetcast_cli.plain import short_name, to_plain, write_json
+from fleetcast_cli.recurrences import recurrence
 from fleetcast_cli.references import identifier, image_reference, resource, short_image
-from fleetcast_cli.session_view import machine_table, session_fields, start_rules
+from fleetcast_cli.session_flags import SESSION_HELP, Repeat, RepeatZone, SessionFlags, recurrence_zone
+from fleetcast_cli.session_policies import format_start_rules
+from fleetcast_cli.session_view import machine_table, rule_fields, session_fields
 from fleetcast_cli.text import fields, output, table
 
 if TYPE_CHECKING:
@@ -28,41 +30,34 @@ group = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="SESSION", help="The session's name.", show_default=False)]
 
 
-@command(group, "create", span="fleetcast session create")
+@command(group, "create", span="fleetcast session create", epilog=SESSION_HELP)
 async def create(
     context: typer.Context,
     *,
     image: Annotated[
         str, typer.Option("--image", metavar="NAME[@DIGEST]", help="The image; pinned to its newest version.")
     ],
-    min_clients: Annotated[
-        int, typer.Option("--min-clients", min=0, max=100_000, metavar="N", help="Start when N machines joined.")
-    ] = 0,
-    start_delay: Annotated[
-        str,
-        typer.Option("--start-delay", metavar="DURATION", help="Start so long after the first machine, at the latest."),
-    ] = "0s",
-    rate: Annotated[
-        str, typer.Option("--rate", metavar="auto|BITS_PER_SECOND", help="How fast to send, such as 500M.")
-    ] = "auto",
+    collection: Annotated[
+        str, typer.Option("--collection", metavar="NAME", help="The machines that are awaited.", show_default=False)
+    ] = "",
+    flags: SessionFlags,
+    repeat: Repeat = "",
+    repeat_zone: RepeatZone = "",
     as_json: Json = False,
 ) -> None:
     """Open a session on an image. Without start rules it starts with the first machine."""
     reference = image_reference(image)
-    delay = parse_duration(start_delay, field="start_delay")
-    rules = session_pb2.StartRules(min_clients=min_clients)
-    if delay:
-        rules.start_delay.FromTimedelta(delay)
-    fixed_bits_per_second = 0 if rate == "auto" else parse_rate(rate, field="rate")
+    request = session_service_pb2.CreateSessionRequest(
+        collection=resource("collections", collection) if collection else "",
+        recurrence=recurrence(repeat),
+        recurrence_time_zone=recurrence_zone(repeat, repeat_zone),
+        request_id=str(uuid.uuid4()),
+    )
+    flags.apply(request, Clock())
     async with connection(context).dial() as channel:
-        request = session_service_pb2.CreateSessionRequest(
-            image=await find_image(CatalogServiceStub(channel), reference),
-            start_rules=rules,
-            rate=session_pb2.RatePolicy(fixed_bits_per_second=fixed_bits_per_second),
-            request_id=str(uuid.uuid4()),
-        )
+        request.image = await find_image(CatalogServiceStub(channel), reference)
         session = (await SessionServiceStub(channel).CreateSession(request, timeout=UNARY_SECONDS)).session
-    _print_change(session, as_json=as_json)
+    print_change(session, as_json=as_json, rules=True)
 
 
 @command(group, "list", span="fleetcast session list")
@@ -88,7 +83,7 @@ async def list_sessions(context: typer.Context, as_json: Json = False) -> None:
             short_name(session, "state"),
             f"{session.succeeded_count} of {session.participant_count}",
             str(session.failed_count),
-            start_rules(session),
+            format_start_rules(session.start_rules),
         )
     output().print(rows)
 
@@ -101,7 +96,7 @@ async def show(context: typer.Context, session: Name, as_json: Json = False) -> 
         sessions = SessionServiceStub(channel)
         request = session_service_pb2.GetSessionRequest(name=name)
         found = (await sessions.GetSession(request, timeout=UNARY_SECONDS)).session
-        participants = await _participants(sessions, name)
+        participants = await list_participants(sessions, name)
     if as_json:
         write_json(to_plain(found) | {"participants": [to_plain(participant) for participant in participants]})
         return
@@ -117,19 +112,28 @@ async def start(context: typer.Context, session: Name, as_json: Json = False) ->
     request = session_service_pb2.StartSessionRequest(name=resource("sessions", session), request_id=str(uuid.uuid4()))
     async with connection(context).dial() as channel:
         answer = await SessionServiceStub(channel).StartSession(request, timeout=UNARY_SECONDS)
-    _print_change(answer.session, as_json=as_json)
+    print_change(answer.session, as_json=as_json)
 
 
 @command(group, "cancel", span="fleetcast session cancel")
-async def cancel(context: typer.Context, session: Name, as_json: Json = False) -> None:
+async def cancel(
+    context: typer.Context,
+    *,
+    session: Name,
+    series: Annotated[bool, typer.Option("--series", help="If it repeats: none follows.")] = False,
+    as_json: Json = False,
+) -> None:
     """End a session: its machines are told, its sender stops."""
-    request = session_service_pb2.CancelSessionRequest(name=resource("sessions", session), request_id=str(uuid.uuid4()))
+    request = session_service_pb2.CancelSessionRequest(
+        name=resource("sessions", session), series=series, request_id=str(uuid.uuid4())
+    )
     async with connection(context).dial() as channel:
         answer = await SessionServiceStub(channel).CancelSession(request, timeout=UNARY_SECONDS)
-    _print_change(answer.session, as_json=as_json)
+    print_change(answer.session, as_json=as_json)
 
 
-async def _participants(sessions: SessionServiceAsyncStub, name: str) -> list[session_pb2.Participant]:
+async def list_participants(sessions: SessionServiceAsyncStub, name: str) -> list[session_pb2.Participant]:
+    """Returns every participant of a session."""
     found: list[session_pb2.Participant] = []
     request = session_service_pb2.ListParticipantsRequest(parent=name)
     async for answer in every_page(sessions.ListParticipants, request):
@@ -137,7 +141,8 @@ async def _participants(sessions: SessionServiceAsyncStub, name: str) -> list[se
     return found
 
 
-def _print_change(session: session_pb2.Session, *, as_json: bool) -> None:
+def print_change(session: session_pb2.Session, *, as_json: bool, rules: bool = False) -> None:
+    """Prints what a command did to a session; with `rules` also those that it goes by, times in full."""
     if as_json:
         write_json(to_plain(session))
         return
@@ -147,3 +152,5 @@ def _print_change(session: session_pb2.Session, *, as_json: bool) -> None:
         f"{short_name(session, 'state')}{waiting}",
         soft_wrap=True,
     )
+    if rules:
+        output().print(fields(rule_fields(session)))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.scheduler.v1.session_pb2 import Participant, Session, StartRules
-from fleetcast_kit.durations import format_duration
+from fleetcast.scheduler.v1.session_pb2 import Participant, Session
 from fleetcast_kit.rates import format_rate
 from rich.console import Group
 from rich.table import Table
@@ -14,6 +13,13 @@ from rich.text import Text
 
 from fleetcast_cli.plain import short_name
 from fleetcast_cli.references import identifier, short_image
+from fleetcast_cli.session_policies import (
+    format_end,
+    format_late_policy,
+    format_rate_policy,
+    format_slow_policy,
+    format_start_rules,
+)
 from fleetcast_cli.text import (
     ABSENT,
     fields,
@@ -49,38 +55,40 @@ _STEP_PERCENT = 10
 """A change line for every so many percent of a machine."""
 
 
-def start_rules(session: Session) -> str:
-    """Returns when the session starts, in a few words."""
-    rules = session.start_rules
-    parts = [f"{rules.min_clients} machines"] if rules.min_clients else []
-    if rules.HasField("start_delay"):
-        parts.append(f"{format_duration(rules.start_delay.ToTimedelta())} after the first")
-    if rules.HasField("quiet_time"):
-        parts.append(f"{format_duration(rules.quiet_time.ToTimedelta())} after the last")
-    if rules.HasField("start_time"):
-        parts.append(f"at {format_time(rules.start_time)}")
-    if rules.manual:
-        parts.append("by hand")
-    return (" and " if rules.match == StartRules.MATCH_ALL else " or ").join(parts) or "first machine"
-
-
 def session_fields(session: Session) -> list[tuple[str, str]]:
     """Returns names and values of what a session says about itself."""
     sent = session.transmission
-    rate = session.rate
     return [
         ("session", identifier(session.name)),
         ("image", f"{short_image(session.image)}, {format_bytes(session.image_size_bytes)}"),
         ("state", state_line(session)),
         ("mode", short_name(session, "mode")),
-        ("starts with", start_rules(session)),
-        ("rate", format_rate(rate.fixed_bits_per_second) if rate.fixed_bits_per_second else "auto"),
+        ("deployment", identifier(session.deployment)),
+        ("missing", _missing(session)),
+        *rule_fields(session),
         ("sender", identifier(session.sender)),
         ("group", f"{sent.group}:{sent.port}" if sent.group else ""),
         ("sent", _sent(sent) if sent.name else ""),
         ("created", format_time(session.create_time)),
         ("started", format_time(session.start_time)),
         ("ended", format_time(session.end_time)),
+    ]
+
+
+def rule_fields(session: Session) -> list[tuple[str, str]]:
+    """Returns names and values of what an operator set for a session."""
+    admission = session.admission
+    return [
+        ("starts with", format_start_rules(session.start_rules)),
+        ("admits", "no more machines" if session.closed else ""),
+        ("admits until", format_end(admission)),
+        ("late machines", format_late_policy(admission)),
+        ("at once", f"{plural(admission.max_participants, 'machine')} at most" if admission.max_participants else ""),
+        ("rate", format_rate_policy(session.rate)),
+        ("slow machines", format_slow_policy(session.slow_policy)),
+        ("priority", f"{session.priority:+}" if session.priority else ""),
+        ("site", session.site),
+        ("repeats", f"{session.recurrence}, {session.recurrence_time_zone or 'UTC'}" if session.recurrence else ""),
     ]
 
 
@@ -205,6 +213,14 @@ def _remark(participant: Participant) -> str:
     if participant.state == Participant.STATE_LOST:
         return f"no contact since {format_time(participant.contact_time)}"
     return participant.error
+
+
+def _missing(session: Session) -> str:
+    if not session.missing_machines:
+        return ""
+    more = session.expected_count - session.participant_count - len(session.missing_machines)
+    names = ", ".join(map(identifier, session.missing_machines))
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def _sent(sent: session_pb2.Transmission) -> str:

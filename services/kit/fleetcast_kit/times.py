@@ -13,12 +13,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from fleetcast_kit.durations import parse_duration
 from fleetcast_kit.errors import InvalidArgumentError
 
-TIME_HELP = "such as '2026-12-01 02:00', 'tomorrow 2:00', 'friday 18:00 Europe/Berlin', 02:00, +90m or now"
-"""What a help text says of a time."""
+TIME_HELP = (
+    "TIME is like '2026-12-01 02:00', 'tomorrow 2:00', 'friday 18:00', 02:00 (the next one), +90m or now, in the local "
+    "zone or the one that follows, as in '2026-12-01T02:00Z' or '02:00 Europe/Berlin'."
+)
+"""What the help of a command says of its times."""
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _NEAR_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
-_RELATIVE = re.compile(r"(?:(?P<sign>[+-])|in\s+)(?P<ahead>.+)|(?P<behind>.+?)\s+ago", re.IGNORECASE)
+_RELATIVE = re.compile(r"(?:(?P<sign>[+-])|in\s+)(?P<ahead>\d.*)|(?P<behind>\d.*?)\s+ago", re.IGNORECASE)
 _CALENDAR = re.compile(
     r"(?:(?P<date>\d{4}-\d{1,2}-\d{1,2})(?:\s+|t)|(?P<word>[a-z]+)\s+)?(?:at\s+)?"
     r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?"
@@ -52,7 +55,10 @@ def parse_time(
         return (now + (-length if match["behind"] or match["sign"] == "-" else length)).astimezone(zone)
     match = _CALENDAR.fullmatch(compact)
     if match is None:
-        raise InvalidArgumentError(f"{text!r} is not a time: write it {TIME_HELP}", field=field)
+        raise InvalidArgumentError(
+            f"{text!r} is not a time: write it like '2026-12-01 02:00', 'tomorrow 2:00', 'friday 18:00', 02:00 or +90m",
+            field=field,
+        )
     if match["zone"]:
         if machine_clock:
             raise InvalidArgumentError(

@@ -2,7 +2,7 @@ import json
 
 import pytest
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import machine_service_pb2, session_pb2
 from fleetcast_cli.plain import short_name, to_plain, write_json
 
 
@@ -49,6 +49,12 @@ def test_nested_messages_and_bytes_are_plain_too(capsys: pytest.CaptureFixture[s
     assert to_plain(catalog_service_pb2.ImportImageRequest(data=b"\x01\xff"))["data"] == "01ff"
     write_json(plain, lines=True)
     assert json.loads(capsys.readouterr().out) == plain
+
+
+def test_maps_are_objects() -> None:
+    machine = machine_service_pb2.Machine(variables={"room": "5", "edition": "pro"})
+    assert to_plain(machine)["variables"] == {"edition": "pro", "room": "5"}
+    assert to_plain(machine_service_pb2.Machine())["variables"] == {}
 
 
 def test_only_an_enumeration_has_a_short_name() -> None:

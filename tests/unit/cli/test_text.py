@@ -1,5 +1,16 @@
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
 import pytest
-from fleetcast_cli.text import format_bytes, format_percent, format_seconds, format_time, plural
+from fleetcast_cli.text import (
+    format_bytes,
+    format_distance,
+    format_instant,
+    format_percent,
+    format_seconds,
+    format_time,
+    plural,
+)
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -32,3 +43,34 @@ def test_no_time_is_a_dash() -> None:
 
 def test_plurals() -> None:
     assert (plural(1, "machine"), plural(2, "machine"), plural(3, "pass")) == ("1 machine", "2 machines", "3 passes")
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        ("Europe/Berlin", "Tue 2026-12-01 00:30 +01:00 Europe/Berlin = 2026-11-30 23:30 UTC, in 6 h 12 min"),
+        ("America/New_York", "Mon 2026-11-30 18:30 -05:00 America/New_York = 2026-11-30 23:30 UTC, in 6 h 12 min"),
+        ("UTC", "Mon 2026-11-30 23:30 UTC, in 6 h 12 min"),
+    ],
+)
+def test_an_instant_to_act_on_is_shown_in_every_way_that_matters(zone: str, text: str) -> None:
+    instant = Timestamp(seconds=int(datetime(2026, 11, 30, 23, 30, tzinfo=UTC).timestamp()))
+    now = datetime(2026, 11, 30, 17, 18, tzinfo=UTC)
+    assert format_instant(instant, now=now, zone=ZoneInfo(zone)) == text
+    assert format_instant(Timestamp()) == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "now"),
+        (40, "in 40 s"),
+        (-40, "40 s ago"),
+        (3600, "in 1 h"),
+        (86400 + 7300, "in 1 day 2 h"),
+        (-3 * 86400, "3 days ago"),
+        (90061, "in 1 day 1 h"),
+    ],
+)
+def test_distances_have_two_units_at_most(seconds: float, text: str) -> None:
+    assert format_distance(timedelta(seconds=seconds)) == text

@@ -89,7 +89,9 @@ def test_in_the_past_the_last_such_time_is_meant(text: str, instant: str) -> Non
         ("1066-10-14 09:00", "is not between 1970 and 2999"),
         ("1:00 Mars/Base", "'Mars/Base' is not a time zone"),
         ("1:00 +99:00", "a day or more"),
-        ("+soon", "is not a duration"),
+        ("+soon", "'+soon' is not a time"),
+        ("long ago", "'long ago' is not a time"),
+        ("+5x", "'5x' is not a duration"),
     ],
 )
 def test_what_is_no_time_is_refused_with_its_value(text: str, complaint: str) -> None:
