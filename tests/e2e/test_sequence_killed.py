@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from fleetcast_agent.sequence import volumes
 from fleetcast_agent.sequence.disks import loops_of
+from fleetcast_sequence import step_types
 
 from tests.e2e.test_sequence_steps import make_tree, make_wim
 from tests.support.sequences import Rehearsal, needs_disks, tool
@@ -105,3 +111,114 @@ def test_the_programs_of_a_killed_agent_die_with_it(tmp_path: Path) -> None:
     while time.monotonic() < until and os.path.exists(f"/proc/{pid}"):
         time.sleep(0.01)
     assert not os.path.exists(f"/proc/{pid}")
+
+
+WINDOWS = """
+name: killed
+variables: {tools: "", words: ""}
+steps:
+  - {name: Ready, type: check-readiness, with: {min_memory: 64MiB}}
+  - {name: Inventory, type: gather-inventory}
+  - {name: Words, type: set-variables, with: {variables: {words: "said {{ machine.name }}"}}}
+  - name: Partition
+    type: partition-disk
+    with: {partitions: [{name: data, type: windows, size: 70MiB, filesystem: ntfs, label: Data},
+                        {name: root, filesystem: ext4}]}
+  - {name: Apply, type: apply-operating-system, with: {image: win, volume: data, index: 2}}
+  - {name: Package, type: download-package, with: {package: tools, path_variable: tools}}
+  - {name: Copy, type: copy-files, with: {volume: data, destination: Tools, source: "{{ tools }}", template: true}}
+  - {name: Command, type: run-command, on_interruption: rerun, with: {command: [test, -d, "{{ tools }}"]}}
+  - {name: Script, type: run-script, on_interruption: rerun, with: {script: "sleep 0.1; echo {{ words }}"}}
+  - {name: Keep, type: capture-user-state, with: {volume: data, paths: ["Users/*"], store: kept}}
+  - {name: Erase, type: format-volume, with: {volume: data, keep: [kept]}}
+  - {name: Apply again, type: apply-operating-system, with: {image: win, volume: data, index: 1}}
+  - {name: Restore, type: restore-user-state, with: {volume: data, store: kept, delete_store: true}}
+  - {name: Settings, type: apply-windows-settings, with: {volume: data, computer_name: PC-1}}
+  - name: Network
+    type: apply-network-settings
+    with: {volume: data, adapters: [{mac: "52:54:00:12:34:56", dhcp: true}]}
+  - {name: Drivers, type: apply-driver-package, with: {volume: data, packages: [{package: drivers}]}}
+  - {name: Capture, type: capture-image, with: {image: mine, volume: data}}
+"""
+LINUX = """
+name: killed
+steps:
+  - {name: Partition, type: partition-disk, with: {layout: bios}}
+  - {name: Data, type: apply-data-image, with: {image: data, volume: root}}
+  - {name: Kernel, type: copy-files, with: {volume: root, destination: boot/vmlinuz-6.1, content: kernel}}
+  - name: Settings
+    type: apply-linux-settings
+    with: {volume: root, host_name: pc1.example.org, time_zone: Europe/Berlin}
+  - name: Network
+    type: apply-network-settings
+    with: {volume: root, adapters: [{mac: "52:54:00:12:34:56", dhcp: true}]}
+  - {name: Child, type: run-task-sequence, with: {sequence: child}}
+  - {name: Boot, type: configure-boot, with: {volume: root, bootloader: BOOTLOADER}}
+  - {name: Restart, type: restart, with: {target: installed, carry_state_to: root}}
+"""
+"""Each step type stands in one of the two."""
+
+
+def prepare(machine: Rehearsal, wim: Path, text: str) -> Path:
+    """Makes the images that the sequences use, and returns the file of the sequence."""
+    shutil.copy(wim, machine.content / "win")
+    for name, member in (("tools", "bin/a.txt"), ("drivers", "net/net.inf")):
+        file = machine.directory / name
+        file.write_text("for {{ machine.name }}")
+        with tarfile.open(machine.content / name, "w") as tar:
+            tar.add(file, member)
+    root = machine.directory / "root"
+    for name in ("proc", "sys", "dev"):
+        (root / name).mkdir(parents=True)
+    for path, content in (("etc/hostname", "image\n"), ("usr/share/zoneinfo/Europe/Berlin", "TZif")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    tool("mkfs.ext4", "-q", "-d", root, machine.content / "data", "40M")
+    child = (
+        "name: child\nsteps: [{name: In it, type: copy-files, with: {volume: root, destination: in, content: it}}]\n"
+    )
+    (machine.directory / "child.yaml").write_text(child)
+    file = machine.directory / "sequence.yaml"
+    file.write_text(text.replace("BOOTLOADER", "grub" if os.path.isdir("/usr/lib/grub/i386-pc") else "none"))
+    return file
+
+
+async def contents(machine: Rehearsal, volume: str) -> dict[str, bytes]:
+    """Returns the files of a volume, what is random in them left out."""
+    context = machine.context()
+    found = {}
+    async with volumes.mounted(context, await volumes.find(context, volume), read_only=True) as root:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.name not in ("machine-id", "journal", "log.txt"):
+                content = re.sub(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", b"UUID", path.read_bytes())
+                found[str(path.relative_to(root))] = content
+    return found
+
+
+def test_every_step_type_is_killed_somewhere() -> None:
+    text = WINDOWS + LINUX
+    assert [name for name in step_types() if f"type: {name}" not in text] == []
+
+
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.05])
+@pytest.mark.parametrize(("text", "volume"), [(WINDOWS, "data"), (LINUX, "root")], ids=["windows", "linux"])
+async def test_an_agent_killed_in_every_step_leaves_what_an_undisturbed_one_does(
+    tmp_path: Path, text: str, volume: str, pause_seconds: float
+) -> None:
+    wim = tmp_path / "win.wim"
+    make_wim(make_tree(tmp_path / "tree"), wim)
+    ends = []
+    for name in ("undisturbed", "killed"):
+        machine = Rehearsal(tmp_path / name, 160 * MIB)
+        file = prepare(machine, wim, text)
+        names = re.findall(r"- {?name: ([A-Z][\w ]*)", file.read_text()) if name == "killed" else []
+        for step in ["In it" if step == "Child" else step for step in names]:
+            await asyncio.to_thread(kill_when, machine, start(machine, file), f"begins '{step}'", pause_seconds)
+        process = start(machine, file)
+        output, _ = await asyncio.to_thread(process.communicate)
+        assert process.returncode == (0 if text is WINDOWS else 3), output + machine.log
+        assert not loops_of(machine.disk)
+        assert str(machine.state) not in await asyncio.to_thread(Path("/proc/mounts").read_text)
+        ends.append(await contents(machine, volume))
+    assert ends[0].keys() == ends[1].keys()
+    assert [path for path in ends[0] if ends[0][path] != ends[1][path]] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,25 @@ async def test_a_sequence_cannot_erase_what_it_saved(tmp_path: Path, erase: str)
     outcome = await machine.steps("capture-user-state: {volume: 'label:Windows', paths: [Users], store: kept}", erase)
     assert "holds what is to be kept" in outcome.message
     assert await users_files(machine) == before
+
+
+async def test_links_of_windows_stay_links_of_windows(tmp_path: Path) -> None:
+    machine = await used_machine(tmp_path)
+    name = "system.ntfs_reparse_data"
+
+    def reparse_data(tag: int, target: str) -> bytes:
+        """Returns what [MS-FSCC] 2.1.2.5 describes, a mount point without a name for display."""
+        text = target.encode("utf-16-le")
+        paths = struct.pack("<4H", 0, len(text), len(text) + 2, 0) + text + bytes(4)
+        return struct.pack("<IHH", tag, len(paths), 0) + paths
+
+    wanted = reparse_data(0xA0000003, r"\??\C:\Users\Public")
+    context = machine.context()
+    async with volumes.mounted(context, await volumes.find(context, "label:Windows")) as root:
+        (root / "Users/Jürgen/Eigene Dateien").mkdir()
+        os.setxattr(root / "Users/Jürgen/Eigene Dateien", name, wanted)
+    outcome = await machine.run(REFRESH, administrator_password="x" * 12)
+    assert outcome.restart == "installed", outcome
+    context = machine.context()
+    async with volumes.mounted(context, await volumes.find(context, "label:Windows"), read_only=True) as root:
+        assert os.getxattr(root / "Users/Jürgen/Eigene Dateien", name, follow_symlinks=False) == wanted

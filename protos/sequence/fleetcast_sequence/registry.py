@@ -48,7 +48,7 @@ def _built_in() -> dict[str, StepType]:
         StepType("set-variables", control.SetVariables, rerun),
         StepType("restart", control.Restart, rerun),
         StepType("capture-user-state", content.CaptureUserState, rerun),
-        StepType("restore-user-state", content.RestoreUserState, rerun),
+        StepType("restore-user-state", content.RestoreUserState, resume),
         StepType("capture-image", content.CaptureImage, rerun),
         StepType("run-task-sequence", control.RunTaskSequence, rerun),
     )

@@ -22,6 +22,9 @@ from fleetcast_agent.sequence.tables import Existing
 
 _KERNEL_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "vfat")
 
+_PROBE = ".fleetcast-writable"
+"""Made and removed in each volume that is mounted for writing; one that a killed agent left goes the next time."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -210,8 +213,10 @@ def kernel_has(filesystem: str) -> bool:
 
 
 def _is_read_only(point: Path) -> bool:
+    probe = point / _PROBE
     try:
-        with tempfile.TemporaryFile(dir=point):
-            return False
+        probe.touch()
+        probe.unlink()
     except OSError:
         return True
+    return False

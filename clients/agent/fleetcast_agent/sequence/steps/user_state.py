@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
@@ -20,6 +19,7 @@ from fleetcast_agent.sequence.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.files import inside
+from fleetcast_agent.sequence.volumes import Volume
 
 ARCHIVE = "state.tar"
 DIGEST = "state.sha256"
@@ -27,6 +27,11 @@ ATTRIBUTES = "fleetcast-ntfs-attributes.json"
 """Member of the archive: what NTFS knows of a file and tar does not."""
 _NTFS_ATTRIBUTES = ("system.ntfs_acl", "system.ntfs_attrib", "system.ntfs_times")
 """ntfs-3g shows them as extended attributes: security descriptor, attributes, times of creation and so on."""
+_REPARSE = "system.ntfs_reparse_data"
+"""What makes a link of Windows out of a file or directory. Every profile has some; to tar they look like our own."""
+_DIRECTORY_ATTRIBUTE = 0x10
+_JUNCTION = b"\x03\x00\x00\xa0"
+"""How the reparse data of a junction begins, which is always a directory."""
 _FORMAT = ("--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
 _EXTRACT = ("--numeric-owner", "--same-owner", "--same-permissions", "--xattrs", "--xattrs-include=*", "--acls")
 
@@ -88,24 +93,44 @@ async def restore_user_state(arguments: RestoreUserState, context: StepContext) 
     if arguments.image is not None:
         await context.content.fetch(arguments.image, fetched, delivery="unicast", progress=context.progress)
     async with volumes.mounted(context, volume) as root:
+        if (context.checkpoint or {}).get("restored"):  # the copy may be gone by now
+            await _drop_store(arguments, context, volume, root)
+            return
         store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
         archive = store / ARCHIVE
         if arguments.store is not None:
             await asyncio.to_thread(_verify, store)
-        skip = f"--exclude={ATTRIBUTES}"
         context.progress(0.3)
-        await context.tools.run(["tar", "--extract", *_EXTRACT, "--file", archive, "--directory", root, skip])
-        if kind == "ntfs":
-            member: list[str | Path] = ["tar", "--extract", "--to-stdout", "--file", archive, ATTRIBUTES]
-            noted = await context.tools.run(member, success_codes=(0, 2), quiet=True)
-            if noted.exit_code == 0:
-                await asyncio.to_thread(_write_attributes, root, json.loads(noted.output))
+        noted = await _noted(context, archive) if kind == "ntfs" else {}
+        links = {name: values for name, values in noted.items() if _REPARSE in values}
+        left_out = context.step_directory / "left-out"
+        left_out.write_text("".join(f"{name}\n" for name in (ATTRIBUTES, *links)))
+        skip = ["--anchored", "--no-wildcards", f"--exclude-from={left_out}"]
+        await context.tools.run(["tar", "--extract", *skip, *_EXTRACT, "--file", archive, "--directory", root])
+        await asyncio.to_thread(_make_links, root, links)
+        await asyncio.to_thread(_write_attributes, root, noted)
         context.progress(0.7)
-        await context.tools.run(["tar", "--compare", "--file", archive, "--directory", root, "--numeric-owner", skip])
-        if arguments.store is not None and arguments.delete_store:
-            await asyncio.to_thread(delete_content, store)
-            gone = str(arguments.store).strip("/").split("/")[0]
-            volumes.keep(context, arguments.volume, volume, [name for name in volume.keep if name != gone])
+        await context.tools.run(["tar", "--compare", *skip, "--file", archive, "--directory", root, "--numeric-owner"])
+        await asyncio.to_thread(_compare_links, root, links)
+        await context.save({"restored": True})
+        await _drop_store(arguments, context, volume, root)
+
+
+async def _noted(context: StepContext, archive: Path) -> dict[str, dict[str, str]]:
+    """Returns the NTFS attributes in an archive."""
+    member: list[str | Path] = ["tar", "--extract", "--to-stdout", "--file", archive, ATTRIBUTES]
+    found = await context.tools.run(member, success_codes=(0, 2), quiet=True)
+    noted: dict[str, dict[str, str]] = json.loads(found.output) if found.exit_code == 0 else {}
+    return noted
+
+
+async def _drop_store(arguments: RestoreUserState, context: StepContext, volume: Volume, root: Path) -> None:
+    """Deletes the copy, if that is wanted, and lets later steps erase what was kept for it."""
+    if arguments.store is None or not arguments.delete_store:
+        return
+    await asyncio.to_thread(delete_content, inside(root, arguments.store))
+    gone = str(arguments.store).strip("/").split("/")[0]
+    volumes.keep(context, arguments.volume, volume, [name for name in volume.keep if name != gone])
 
 
 def _chosen(root: Path, patterns: list[str], exclude: list[str], store: str | None) -> Iterator[str]:
@@ -141,7 +166,7 @@ def _read_attributes(root: Path, names: list[str]) -> dict[str, dict[str, str]]:
     found = {}
     for name in names:
         values = {}
-        for attribute in _NTFS_ATTRIBUTES:
+        for attribute in (*_NTFS_ATTRIBUTES, *([_REPARSE] if (root / name).is_symlink() else [])):
             try:
                 values[attribute] = os.getxattr(root / name, attribute, follow_symlinks=False).hex()
             except OSError:
@@ -150,11 +175,37 @@ def _read_attributes(root: Path, names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _write_attributes(root: Path, noted: dict[str, Any]) -> None:
+def _write_attributes(root: Path, noted: dict[str, dict[str, str]]) -> None:
     # Children first: writing to a directory changes its times.
     for name, values in sorted(noted.items(), reverse=True):
-        for attribute, value in values.items():
-            os.setxattr(root / name, attribute, bytes.fromhex(value), follow_symlinks=False)
+        for attribute in _NTFS_ATTRIBUTES:
+            value = bytes.fromhex(values.get(attribute, ""))
+            if value and not (attribute == "system.ntfs_attrib" and (root / name).is_symlink()):
+                os.setxattr(root / name, attribute, value, follow_symlinks=False)
+
+
+def _make_links(root: Path, links: dict[str, dict[str, str]]) -> None:
+    """Makes links of Windows what they were; also those that lead where this system cannot follow."""
+    for name, values in links.items():
+        path, data = root / name, bytes.fromhex(values[_REPARSE])
+        attributes = int.from_bytes(bytes.fromhex(values.get("system.ntfs_attrib", "")), "little")
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+        if data.startswith(_JUNCTION) or attributes & _DIRECTORY_ATTRIBUTE:
+            path.mkdir()
+        else:
+            path.touch()
+        os.setxattr(path, _REPARSE, data, follow_symlinks=False)
+        with contextlib.suppress(OSError):  # the kernel refuses once what has become a link under its eyes
+            path.lstat()
+
+
+def _compare_links(root: Path, links: dict[str, dict[str, str]]) -> None:
+    for name, values in links.items():
+        if os.getxattr(root / name, _REPARSE, follow_symlinks=False).hex() != values[_REPARSE]:
+            raise StepError(f"the link {name} is not what it was")
 
 
 def _digest(path: Path) -> str:
