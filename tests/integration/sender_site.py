@@ -16,7 +16,7 @@ from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.download import Download
 from fleetcast_agent.journal import Journal
 from fleetcast_agent.memory import MemoryPlan
-from fleetcast_agent.messages import Assignment
+from fleetcast_agent.messages import Assignment, Totals
 from fleetcast_agent.network import Network
 from fleetcast_agent.target import Target
 from fleetcast_agent.transmission import TransmissionStream, fetch_chunk_table
@@ -160,6 +160,8 @@ class Site:
     transmission: str = "sessions/1/transmissions/1"
     interface: str = "lo"
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    totals_of: dict[str, Totals] = field(default_factory=dict)
+    """What each machine received, once it ended."""
 
     @property
     def image_name(self) -> str:
@@ -172,6 +174,7 @@ class Site:
         port: int = PORT,
         transmission: str = "",
         fixed_bits_per_second: int = 0,
+        slow_policy: session_pb2.SlowPolicy | None = None,
     ) -> str:
         """Have a transmission started; return the error."""
         return await self.scheduler.command(
@@ -183,6 +186,7 @@ class Site:
                     port=port,
                     rate=session_pb2.RatePolicy(fixed_bits_per_second=fixed_bits_per_second),
                     machines=[f"machines/{machine}" for machine in machines],
+                    slow_policy=slow_policy,
                 )
             )
         )
@@ -201,8 +205,19 @@ class Site:
         self.channels.append(channel)
         return channel
 
+    async def move_to_unicast(self, *machines: str) -> str:
+        names = [f"machines/{machine}" for machine in machines]
+        move = registry_pb.MoveToUnicast(transmission=self.transmission, machines=names)
+        return await self.scheduler.command(registry_pb.ServeSenderResponse(move_to_unicast=move))
+
     async def receive(
-        self, machine: str, *, transmission: str = "", unicast: bool = False, memory_mib: int = 200
+        self,
+        machine: str,
+        *,
+        transmission: str = "",
+        unicast: bool = False,
+        memory_mib: int = 200,
+        disk: type[Target] | None = None,
     ) -> bytes:
         """Receive the image as an agent does; return its content."""
         channel = self.dial(machine)
@@ -214,7 +229,7 @@ class Site:
         network = Network(self.interface)
         if unicast:
             network.no_multicast_reason = "the test wants unicast"
-        target = Target(path)
+        target = (disk or Target)(path)
         journal = Journal(self.directory / f"{machine}-journal", path)
         download = await Download.open(self.image_name, table, target, journal)
         try:
@@ -228,7 +243,7 @@ class Site:
             ).run()
             await download.finish()
         finally:
-            self.totals = download.totals()
+            self.totals = self.totals_of[machine] = download.totals()
             await download.close(keep=True)
             target.close()
         return path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import grpc
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
@@ -89,6 +90,7 @@ class SenderApp:
             last_port=settings.last_port,
             max_concurrent=settings.max_concurrent,
             site=settings.site,
+            subnets=self._interface.subnets,
         )
         self._control = Control(
             control_channel, registration, self._transmissions, start=self._open, release=self._unicast.forget
@@ -128,7 +130,7 @@ class SenderApp:
             command.transmission,
             table=table,
             source=self._source(command.image, table),
-            outlet=self._outlet,
+            outlet=replace(self._outlet, slow=convert.slow_policy_of(command.slow_policy, self._outlet.slow)),
             group=group,
             port=command.port,
             rate=rate,

@@ -117,6 +117,8 @@ class Control:
                 work = self._admit(command.admit)
             case "dismiss":
                 work = self._dismiss(command.dismiss)
+            case "move_to_unicast":
+                work = self._move_to_unicast(command.move_to_unicast)
             case "set_rate":
                 work = self._set_rate(command.set_rate)
             case _:
@@ -176,6 +178,9 @@ class Control:
     async def _dismiss(self, command: pb.DismissParticipants) -> None:
         transmission = await self._found(command.transmission)
         transmission.dismiss(list(command.machines), "this machine was taken out of the session")
+
+    async def _move_to_unicast(self, command: pb.MoveToUnicast) -> None:
+        (await self._found(command.transmission)).move_to_unicast(list(command.machines))
 
     async def _set_rate(self, command: pb.SetTransmissionRate) -> None:
         rate = convert.rate_policy_of(command.rate)

@@ -1,6 +1,7 @@
 """Protobuf to what the sender works with, and back. Checks every field that a peer fills in."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
@@ -27,10 +28,18 @@ from .messages import (
     Told,
     Welcomed,
 )
+from .policy import SlowAction, SlowPolicy
 from .rate import RatePolicy
 from .source import ChunkTable
 
 TABLE_RUN_ROWS = 16384
+
+_SLOW_ACTIONS = {
+    session_pb2.SlowPolicy.ACTION_KEEP: SlowAction.KEEP,
+    session_pb2.SlowPolicy.ACTION_UNICAST: SlowAction.UNICAST,
+    session_pb2.SlowPolicy.ACTION_SEPARATE: SlowAction.SEPARATE,
+    session_pb2.SlowPolicy.ACTION_DISCONNECT: SlowAction.DISCONNECT,
+}
 
 
 def members_of(message: chunk_set_pb2.ChunkSet, chunk_count: int, field: str) -> ChunkMembers:
@@ -158,6 +167,21 @@ def rate_policy_of(message: session_pb2.RatePolicy) -> RatePolicy:
         if getattr(message, field) < 0:
             raise InvalidArgumentError(f"{field} is {getattr(message, field)}: it cannot be negative", field=field)
     return RatePolicy(message.fixed_bits_per_second, message.ceiling_bits_per_second)
+
+
+def slow_policy_of(message: session_pb2.SlowPolicy, default: SlowPolicy) -> SlowPolicy:
+    """Return what becomes of slow receivers of a session; what it leaves open is as in `default`.
+
+    Raises:
+        InvalidArgumentError: the threshold is negative.
+    """
+    if message.threshold_bits_per_second < 0:
+        raise InvalidArgumentError(
+            f"threshold_bits_per_second is {message.threshold_bits_per_second}: it cannot be negative",
+            field="threshold_bits_per_second",
+        )
+    action = _SLOW_ACTIONS.get(message.action, default.action)
+    return replace(default, action=action, bits_per_second=message.threshold_bits_per_second)
 
 
 def chunk_table_of(

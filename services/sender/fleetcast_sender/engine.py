@@ -153,6 +153,7 @@ class Engine:
             if self.phase is Phase.ENDING and not self._needs.counted(seat):
                 self._awaited -= 1
             self._needs.count(seat)
+        if fresh:
             participant.asked_at = None
         self._offer_alone(participant)
 
@@ -189,7 +190,12 @@ class Engine:
             self._needs_changed = True
             self._needs.uncount(seat)
             self._sort_in(participant)
-            self._offer_alone(participant)
+            if self.phase is Phase.SENDING and participant.ready and participant.asked_at is None:
+                # The pass is over for it. What it got of it, it says, and is offered the rest.
+                participant.asked_at = self._heard_at
+                self._tell(seat, PassEnded(self._pass_number))
+            else:
+                self._offer_alone(participant)
 
     # Outputs
 
@@ -376,6 +382,7 @@ class Engine:
                 # What it lacks is not known: it is offered all that it lacked before.
                 participant.asked_at = None
                 self.move_to_unicast(participant.seat)
+                self._offer_alone(participant)
         for machine in [name for name, until in self._expected.items() if until < now]:
             del self._expected[machine]
 

@@ -13,7 +13,7 @@ from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # linux/sockios.h and linux/if.h
-_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFMTU = 0x8913, 0x8915, 0x8921
+_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFMTU = 0x8913, 0x8915, 0x891B, 0x8921
 _IFF_UP, _IFF_LOOPBACK, _IFF_MULTICAST = 0x1, 0x8, 0x1000
 
 
@@ -32,6 +32,8 @@ class Interface:
     """True for the loopback interface too: it takes multicast although it does not say so."""
     link_bits_per_second: int
     """0 if not known."""
+    subnets: tuple[str, ...] = ()
+    """Those that its addresses are in, link-local ones left out, such as `192.0.2.0/24`."""
 
     def address(self, version: int) -> IPAddress | None:
         """Return the interface's address of IP version 4 or 6."""
@@ -72,21 +74,25 @@ def read_interface(name: str) -> Interface:
             mtu = struct.unpack_from("i", _ioctl(probe, _SIOCGIFMTU, name))[0]
         except OSError as error:
             raise FailedPreconditionError(f"interface {name} is not there: {error.strerror}") from error
-        ipv4 = None
+        ipv4, subnets = None, []
         with contextlib.suppress(OSError):
             ipv4 = ipaddress.IPv4Address(_ioctl(probe, _SIOCGIFADDR, name)[4:8])
+            netmask = ipaddress.IPv4Address(_ioctl(probe, _SIOCGIFNETMASK, name)[4:8])
+            subnets.append(str(ipaddress.ip_network(f"{ipv4}/{netmask}", strict=False)))
     if not flags & _IFF_UP:
         raise FailedPreconditionError(f"interface {name} is down: bring it up, or choose another one")
+    ipv6 = _ipv6_addresses(name)
     loopback = bool(flags & _IFF_LOOPBACK)
     return Interface(
         name,
         socket.if_nametoindex(name),
         mtu,
         ipv4,
-        _ipv6_address(name),
+        min((entry.ip for entry in ipv6), key=lambda address: address.is_link_local, default=None),
         loopback,
         loopback or bool(flags & _IFF_MULTICAST),
         _link_bits_per_second(name),
+        (*subnets, *(str(entry.network) for entry in ipv6 if not entry.is_link_local)),
     )
 
 
@@ -95,14 +101,14 @@ def _ioctl(probe: socket.socket, request: int, name: str) -> bytes:
     return fcntl.ioctl(probe, request, struct.pack("16s24x", name.encode()))[16:]
 
 
-def _ipv6_address(name: str) -> ipaddress.IPv6Address | None:
+def _ipv6_addresses(name: str) -> list[ipaddress.IPv6Interface]:
     addresses = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/net/if_inet6").read_text().splitlines():
             fields = line.split()
             if fields[5] == name:
-                addresses.append(ipaddress.IPv6Address(bytes.fromhex(fields[0])))
-    return min(addresses, key=lambda address: address.is_link_local, default=None)
+                addresses.append(ipaddress.IPv6Interface((bytes.fromhex(fields[0]), int(fields[2], 16))))
+    return addresses
 
 
 def _default_route() -> str:

@@ -56,5 +56,7 @@ class SlowPolicy:
     action: SlowAction = SlowAction.UNICAST
     threshold: float = 0.5
     """Share of the group's median rate."""
+    bits_per_second: int = 0
+    """Rate below which a receiver is slow, whatever the others take; 0 leaves it to the share."""
     seconds: float = 3.0
     """How long a receiver must be below it."""

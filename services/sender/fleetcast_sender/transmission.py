@@ -86,6 +86,8 @@ class Transmission:
         self._lane: Lane | None = None
         self._slow_lane: Lane | None = None
         self._slow_machines: set[str] = set()
+        self._apart: set[str] = set()
+        """Machines that are to get everything by unicast."""
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._span = telemetry.tracer(__name__).start_span(
@@ -119,6 +121,13 @@ class Transmission:
         self._admitted.difference_update(machines)
         for machine in machines:
             self.dismiss_streams(machine, reason)
+
+    def move_to_unicast(self, machines: Sequence[str]) -> None:
+        """Serve machines apart from the group from now on: they join again and say what they hold."""
+        for machine in machines:
+            if machine not in self._apart:
+                self._apart.add(machine)
+                self.dismiss_streams(machine, "this machine is served by unicast from now on: join again")
 
     def separate(self, machine: str) -> None:
         """Send a slow machine away; when it joins again it gets into the lane of the slow."""
@@ -166,6 +175,8 @@ class Transmission:
         self._raise_if_failed()
         if join.machine in self._slow_machines:
             lane = self._slow_lane = self._slow_lane or self._make_slow_lane([join])
+        if join.machine in self._apart:
+            join = replace(join, unicast_only=True)
         seat = Seat(next(self._numbers), join, lane)
         self._seats[seat.number] = seat
         lane.pump.put(lambda now: lane.pump.engine.join(seat.number, join, now))

@@ -1,0 +1,115 @@
+"""Machines that cannot keep up, or are served apart because somebody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast_agent.errors import SenderLostError
+from fleetcast_agent.target import Target
+
+from tests.integration.sender_site import Site, running_site
+
+SENDING = 1
+IMAGE_BYTES = 60_000_000
+BITS_PER_SECOND = 40_000_000
+"""Six seconds for the half of the image that has to be sent: a machine must be slow for three to count as such."""
+
+
+class SlowDisk(Target):
+    """A file that takes a tenth of what is sent, until it is `repaired`."""
+
+    repaired: threading.Event
+    _turn: threading.Lock
+
+    def write(self, offset: int, content: bytes | bytearray | memoryview) -> None:
+        with self._turn:
+            self.repaired.wait(len(content) * 8 / (BITS_PER_SECOND / 10))
+        super().write(offset, content)
+
+
+@pytest.fixture
+async def slow_disk() -> type[SlowDisk]:
+    """Returns the class of a disk of this test alone, which is slow for so long that it is found to be."""
+    repaired = threading.Event()
+    asyncio.get_running_loop().call_later(5.5, repaired.set)
+    return type("TestsSlowDisk", (SlowDisk,), {"repaired": repaired, "_turn": threading.Lock()})
+
+
+async def start(site: Site, action: session_pb2.SlowPolicy.Action.ValueType) -> None:
+    policy = session_pb2.SlowPolicy(action=action)
+    error = await site.start("a", "b", "c", "d", fixed_bits_per_second=BITS_PER_SECOND, slow_policy=policy)
+    assert error == ""
+
+
+async def test_a_machine_is_moved_to_unicast_by_command_and_stays(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=20_000_000) as site:
+        await site.start("a", "b", fixed_bits_per_second=20_000_000)
+        moved, other = asyncio.create_task(site.receive("a")), asyncio.create_task(site.receive("b"))
+        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
+        await asyncio.sleep(1)
+        assert await site.move_to_unicast("a") == ""
+        with pytest.raises(SenderLostError, match="served by unicast"):
+            await moved
+        assert await site.move_to_unicast("a") == "", "a repetition disturbs nobody"
+        assert await site.receive("a") == site.image.content
+        assert site.totals_of["a"].held_bytes > 0, "what came in the group counts"
+        assert site.totals_of["a"].multicast_bytes == 0
+        assert await other == site.image.content
+        assert site.totals_of["b"].unicast_bytes == 0
+
+
+async def test_a_machine_moved_before_it_comes_gets_nothing_by_multicast(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        await site.start("a", "b")
+        assert await site.move_to_unicast("a") == ""
+        contents = await asyncio.gather(site.receive("a"), site.receive("b"))
+        assert set(contents) == {site.image.content}
+        assert site.totals_of["a"].multicast_bytes == 0
+
+
+async def test_moving_machines_of_something_unknown_is_an_error_in_one_sentence(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert "no transmission" in await site.move_to_unicast("a")
+
+
+async def test_a_slow_machine_gets_the_rest_by_unicast_if_the_session_wants_it(
+    tmp_path: Path, slow_disk: type[SlowDisk]
+) -> None:
+    async with running_site(tmp_path, size_bytes=IMAGE_BYTES, slow_policy="disconnect") as site:
+        await start(site, session_pb2.SlowPolicy.ACTION_UNICAST)
+        others = asyncio.gather(*(site.receive(each) for each in "abc"))
+        slow = asyncio.create_task(site.receive("d", memory_mib=110, disk=slow_disk))
+        assert set(await others) == {site.image.content}
+        assert await slow == site.image.content
+        assert site.totals_of["d"].unicast_bytes > 0
+
+
+async def test_a_slow_machine_is_taken_out_if_the_session_wants_it(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    async with running_site(tmp_path, size_bytes=IMAGE_BYTES) as site:
+        await start(site, session_pb2.SlowPolicy.ACTION_DISCONNECT)
+        others = asyncio.gather(*(site.receive(each) for each in "abc"))
+        with pytest.raises(SenderLostError, match="too slow"):
+            await site.receive("d", memory_mib=110, disk=slow_disk)
+        assert set(await others) == {site.image.content}
+
+
+async def test_a_slow_machine_goes_on_in_a_slower_group_if_the_session_wants_it(
+    tmp_path: Path, slow_disk: type[SlowDisk]
+) -> None:
+    async with running_site(tmp_path, size_bytes=IMAGE_BYTES) as site:
+        await start(site, session_pb2.SlowPolicy.ACTION_SEPARATE)
+        others = asyncio.gather(*(site.receive(each) for each in "abc"))
+        with pytest.raises(SenderLostError, match="slower group"):
+            await site.receive("d", memory_mib=110, disk=slow_disk)
+        assert await site.receive("d") == site.image.content
+        assert site.totals_of["d"].multicast_bytes > 0
+        assert set(await others) == {site.image.content}
+
+
+async def test_a_sender_says_in_which_subnets_it_is(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        assert "127.0.0.0/8" in site.scheduler.registrations[0].subnets
