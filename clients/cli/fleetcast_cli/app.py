@@ -15,9 +15,14 @@ _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "task-sequence": ("Task sequences: what becomes of a machine.", ("task_sequence", "task_sequence_file")),
     "machine": (
         "Machines: who they are, what they are made of, whether they may take part.",
-        ("machine", "machine_import"),
+        ("machine", "machine_import", "machine_history"),
     ),
     "collection": ("Collections: sets of machines, by name and by a rule over their hardware.", ("collection",)),
+    "deploy": ("Deploy an image or a task sequence to the machines of a collection.", ("deploy",)),
+    "deployment": (
+        "Deployments: where each machine is, and what to do about it.",
+        ("deployment", "deployment_watch"),
+    ),
     "session": ("Sessions: one image to the machines that join.", ("session", "session_operations", "session_watch")),
     "sender": ("Senders: where they are, what they send, whether they get sessions.", ("sender",)),
     "audit": ("The record of who did what, when, with which values.", ("audit",)),
@@ -38,7 +43,8 @@ class _Group(TyperGroup):
         modules = [importlib.import_module(f"fleetcast_cli.{module}") for module in self._modules]
         group = typer.main.get_group(modules[0].group)
         group.help = self.help
-        return group.make_context(*args, **kwargs)
+        found = group.commands.get(str(self.name), group)  # a group with a command of its own name is that command
+        return found.make_context(*args, **kwargs)
 
 
 class _Groups(TyperGroup):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1.deployment_pb2 import SessionTemplate
 from fleetcast.scheduler.v1.session_pb2 import Participant, Session
 from fleetcast_kit.rates import format_rate
 from rich.console import Group
@@ -24,6 +25,7 @@ from fleetcast_cli.text import (
     ABSENT,
     fields,
     format_bytes,
+    format_instant,
     format_percent,
     format_seconds,
     format_time,
@@ -77,19 +79,31 @@ def session_fields(session: Session) -> list[tuple[str, str]]:
 
 def rule_fields(session: Session) -> list[tuple[str, str]]:
     """Returns names and values of what an operator set for a session."""
-    admission = session.admission
+    repeats = f"{session.recurrence}, {session.recurrence_time_zone or 'UTC'}" if session.recurrence else ""
     return [
         ("starts with", format_start_rules(session.start_rules)),
         ("admits", "no more machines" if session.closed else ""),
+        *template_fields(session),
+        ("rate", format_rate_policy(session.rate)),
+        ("repeats", repeats + (f"; next {format_instant(session.next_time)}" if session.HasField("next_time") else "")),
+    ]
+
+
+def template_fields(message: Session | SessionTemplate) -> list[tuple[str, str]]:
+    """Returns names and values of what was set for a session, or for those of a deployment, besides the usual."""
+    admission, rules, rate = message.admission, message.start_rules, message.rate
+    rows = [
         ("admits until", format_end(admission)),
         ("late machines", format_late_policy(admission)),
         ("at once", f"{plural(admission.max_participants, 'machine')} at most" if admission.max_participants else ""),
-        ("rate", format_rate_policy(session.rate)),
-        ("slow machines", format_slow_policy(session.slow_policy)),
-        ("priority", f"{session.priority:+}" if session.priority else ""),
-        ("site", session.site),
-        ("repeats", f"{session.recurrence}, {session.recurrence_time_zone or 'UTC'}" if session.recurrence else ""),
+        ("slow machines", format_slow_policy(message.slow_policy)),
+        ("priority", f"{message.priority:+}" if message.priority else ""),
+        ("site", message.site),
     ]
+    if isinstance(message, SessionTemplate):
+        rows.insert(0, ("starts with", format_start_rules(rules) if rules.ByteSize() else ""))
+        rows.append(("rate", format_rate_policy(rate) if rate.ByteSize() else ""))
+    return rows
 
 
 def state_line(session: Session) -> str:
