@@ -24,7 +24,7 @@ _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("deployment", "deployment_watch"),
     ),
     "session": ("Sessions: one image to the machines that join.", ("session", "session_operations", "session_watch")),
-    "sender": ("Senders: where they are, what they send, whether they get sessions.", ("sender",)),
+    "sender": ("Senders: where they are, what they send, whether they get sessions.", ("sender", "sender_watch")),
     "audit": ("The record of who did what, when, with which values.", ("audit",)),
     "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_token",)),
 }

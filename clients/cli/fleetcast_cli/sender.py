@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fleetcast.scheduler.v1 import sender_service_pb2
 from fleetcast.scheduler.v1.sender_service_pb2 import Sender
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
 from fleetcast_kit.rates import format_rate
+from rich.table import Table
 
 from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
@@ -37,19 +39,7 @@ async def list_senders(context: typer.Context, as_json: Json = False) -> None:
     if not senders:
         output().print("no senders; start one with: fleetcast-sender run --scheduler HOST:PORT")
         return
-    numbers = ("sends", "machines", "rate")
-    rows = table("sender", "state", "address", "site", *numbers, right=numbers)
-    for sender in senders:
-        rows.add_row(
-            identifier(sender.name),
-            sender_state(sender, datetime.now(UTC)),
-            sender.address,
-            sender.site or ABSENT,
-            _load(sender),
-            str(sender.receiver_count),
-            format_rate(sender.rate_bits_per_second) if sender.rate_bits_per_second else ABSENT,
-        )
-    output().print(rows)
+    output().print(sender_table(senders))
 
 
 @command(group, "show", span="fleetcast sender show")
@@ -80,6 +70,31 @@ async def resume(context: typer.Context, sender: Name, as_json: Json = False) ->
     async with connection(context).dial() as channel:
         resumed = (await SenderServiceStub(channel).ResumeSender(request, timeout=UNARY_SECONDS)).sender
     _print_change(resumed, as_json=as_json)
+
+
+def sender_table(senders: Iterable[Sender]) -> Table:
+    """Returns a table with one row for each sender, in the given order."""
+    numbers = ("sends", "machines", "rate")
+    rows = table("sender", "state", "address", "site", *numbers, right=numbers)
+    for sender in senders:
+        rows.add_row(
+            identifier(sender.name),
+            sender_state(sender, datetime.now(UTC)),
+            sender.address,
+            sender.site or ABSENT,
+            _load(sender),
+            str(sender.receiver_count),
+            format_rate(sender.rate_bits_per_second) if sender.rate_bits_per_second else ABSENT,
+        )
+    return rows
+
+
+def sender_line(sender: Sender) -> str:
+    """Returns what a sender does, in a line: `a: ready, sends 2 of 4 to 31 machines, 880 Mbit/s`."""
+    state = ("draining" if sender.draining else "ready") if sender.connected else "lost"
+    rate = f", {format_rate(sender.rate_bits_per_second)}" if sender.rate_bits_per_second else ""
+    machines = plural(sender.receiver_count, "machine")
+    return f"{identifier(sender.name)}: {state}, sends {_load(sender)} to {machines}{rate}"
 
 
 def sender_state(sender: Sender, now: datetime) -> str:
