@@ -213,12 +213,11 @@ def _renamed(label: str, source: str, name: str) -> str:
 
 def _validated_here(source: str) -> messages.ValidateTaskSequenceResponse:
     """Returns what this program alone can say about a file."""
-    from fleetcast_sequence import SequenceFileError, Step, digest, parse, references  # noqa: PLC0415 - see above
-    from fleetcast_sequence.document import read  # noqa: PLC0415 - see above
+    from fleetcast_sequence import SequenceFileError, Step, digest, parse_located, references  # noqa: PLC0415 - see above
     from fleetcast_sequence.model import walk  # noqa: PLC0415 - see above
 
     try:
-        sequence, document = parse(source), read(source)
+        sequence, document = parse_located(source)
     except SequenceFileError as error:
         found = [_problem_message(each.line, each.column, each.path, each.message) for each in error.problems]
         return messages.ValidateTaskSequenceResponse(problems=found)

@@ -15,7 +15,7 @@ from fleetcast_sequence.references import Reference, expand, pin, references
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.schema import schema
 from fleetcast_sequence.uploads import uploads
-from fleetcast_sequence.validation import parse
+from fleetcast_sequence.validation import parse, parse_located
 from fleetcast_sequence.variables import Redactor, Scope, Variables
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "expand",
     "from_canonical",
     "parse",
+    "parse_located",
     "pin",
     "references",
     "renamed",

@@ -34,11 +34,20 @@ def parse(source: str, types: Mapping[str, StepType] | None = None) -> TaskSeque
     Raises:
         SequenceFileError: with every problem that can be found without running it.
     """
+    return parse_located(source, types)[0]
+
+
+def parse_located(source: str, types: Mapping[str, StepType] | None = None) -> tuple[TaskSequence, Document]:
+    """Returns the task sequence as `parse` does, and where everything stands in the text.
+
+    Raises:
+        SequenceFileError: with every problem that can be found without running it.
+    """
     found = document.read(source)
     problems = [*found.problems, *_Check(found, types if types is not None else step_types()).problems()]
     if problems:
         raise SequenceFileError(problems)
-    return TaskSequence.model_validate(found.data)
+    return TaskSequence.model_validate(found.data), found
 
 
 class _Check:

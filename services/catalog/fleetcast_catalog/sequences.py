@@ -7,8 +7,17 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fleetcast_sequence import Problem, SequenceFileError, Step, TaskSequence, canonical, digest, parse, references
-from fleetcast_sequence.document import Document, read
+from fleetcast_sequence import (
+    Problem,
+    SequenceFileError,
+    Step,
+    TaskSequence,
+    canonical,
+    digest,
+    parse_located,
+    references,
+)
+from fleetcast_sequence.document import Document
 from fleetcast_sequence.model import walk
 
 from fleetcast_catalog.domain import Hold
@@ -48,7 +57,7 @@ class TaskSequences:
         Raises:
             SequenceFileError: the file has errors.
         """
-        sequence, document = await asyncio.to_thread(_parsed, source)
+        sequence, document = await asyncio.to_thread(parse_located, source)
         new = NewSequence(_version(sequence, source_file), source, canonical(sequence))
         version, is_new = await self._store.add(new, datetime.now(UTC))
         if is_new:
@@ -58,7 +67,7 @@ class TaskSequences:
     async def validate(self, source: str) -> CheckedSequence | tuple[Problem, ...]:
         """Returns the version that a file would be, or everything that is wrong with it. Stores nothing."""
         try:
-            sequence, document = await asyncio.to_thread(_parsed, source)
+            sequence, document = await asyncio.to_thread(parse_located, source)
         except SequenceFileError as error:
             return error.problems
         return await self._checked(StoredSequence(_version(sequence, ""), sequence), document)
@@ -126,11 +135,6 @@ class TaskSequences:
             async with self._store.looking() as lookup:
                 broken = await broken_references(stored.sequence, lookup)
         return CheckedSequence(stored.version, stored.sequence, tuple(broken), document)
-
-
-def _parsed(source: str) -> tuple[TaskSequence, Document]:
-    """Returns what a file says, and where. Blocks: a large file takes seconds."""
-    return parse(source), read(source)
 
 
 def _version(sequence: TaskSequence, source_file: str) -> TaskSequenceVersion:
