@@ -18,9 +18,13 @@ from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.audit_servicer import audit_service
 from fleetcast_scheduler.awaited import Awaited
 from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.census_keeper import CensusKeeper
 from fleetcast_scheduler.collection_servicer import collection_service
 from fleetcast_scheduler.collections import Collections
+from fleetcast_scheduler.deployment_part import DeploymentOptions, DeploymentPart, open_deployments
+from fleetcast_scheduler.domain.census import Census
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.domain.local_time import time_zone
 from fleetcast_scheduler.domain.session import Timing
 from fleetcast_scheduler.enrolment import Enrolment
 from fleetcast_scheduler.enrolment_servicer import enrolment_service
@@ -49,11 +53,13 @@ class SchedulerApp:
         catalog: Catalog,
         holds: Holds,
         awaited: Awaited,
+        deployments: DeploymentPart,
         services: Sequence[Service],
     ) -> None:
         self.services = list(services)
         """What a server serves. They answer once the server listens, and decide from `start` on."""
         self.pump = pump
+        self.deployments = deployments
         self._database = database
         self._catalog = catalog
         self._holds = holds
@@ -70,6 +76,7 @@ class SchedulerApp:
             asyncio.create_task(self.pump.run(), name="scheduler pump"),
             asyncio.create_task(self._holds.run(self.pump), name="scheduler holds"),
             asyncio.create_task(self._awaited.run(), name="scheduler awaited"),
+            *self.deployments.start(),
         ]
 
     async def stop(self) -> None:
@@ -77,6 +84,7 @@ class SchedulerApp:
         if self._tasks:
             with suppress(UnavailableError):
                 await self.pump.durable()
+                await self.deployments.pump.durable()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,6 +98,7 @@ async def open_scheduler(
     authority: CertificateAuthority,
     trust: TrustBundle,
     timing: Timing | None = None,
+    deployment_options: DeploymentOptions | None = None,
     clock: Callable[[], float] = time.time,
 ) -> SchedulerApp:
     """Returns the scheduler with what its database holds; nothing is decided before `start`.
@@ -101,6 +110,8 @@ async def open_scheduler(
         FailedPreconditionError: a newer version of the program has used the database.
         UnavailableError: the database cannot be opened.
     """
+    options = deployment_options or DeploymentOptions()
+    census_zone = time_zone(options.time_zone)
     database = open_database(database_url)
     try:
         await database.upgrade(MIGRATIONS)
@@ -115,29 +126,53 @@ async def open_scheduler(
         dispatcher.recover(now)
         enrolment = Enrolment(EnrolmentStore(database), authority, trust)
         await enrolment.start()
+        machine_store = MachineStore(database)
+        census = CensusKeeper(Census(census_zone), machine_store)
+        await census.start()
+        catalog = Catalog()
+        holds = Holds(catalog)
+        pump = Pump(
+            dispatcher, store, session_opened=holds.session_opened, session_ended=holds.session_ended, clock=clock
+        )
+        audit = Audit(pump, store)
+        machines = Machines(machine_store, audit, census, clock)
+        await machines.start()
+        deployments = await open_deployments(
+            database,
+            options,
+            authority=authority,
+            catalog=catalog,
+            audit=audit,
+            census=census,
+            machines=machines,
+            clock=clock,
+        )
     except BaseException:
         await database.close()
         raise
-    catalog = Catalog()
-    holds = Holds(catalog)
-    pump = Pump(dispatcher, store, session_opened=holds.session_opened, session_ended=holds.session_ended, clock=clock)
-    audit = Audit(pump, store)
-    machine_store = MachineStore(database)
-    machines = Machines(machine_store, audit, clock)
-    await machines.start()
-    collections = Collections(machine_store, audit, clock)
+    collections = Collections(machine_store, audit, census, clock)
     awaited = Awaited(pump, collections)
     sessions = Sessions(
         pump, store, catalog, holds, audit, check_admission=machines.check_admission, members=awaited.members
     )
+    presence = deployments.pump.presence.of
     services = [
         session_service(sessions, pump),
         participation_service(sessions, pump),
         sender_registry_service(pump),
         sender_service(pump, audit),
         audit_service(store),
-        machine_service(machines),
-        collection_service(collections),
+        machine_service(machines, presence),
+        collection_service(collections, presence),
         enrolment_service(enrolment),
+        *deployments.services,
     ]
-    return SchedulerApp(database, pump=pump, catalog=catalog, holds=holds, awaited=awaited, services=services)
+    return SchedulerApp(
+        database,
+        pump=pump,
+        catalog=catalog,
+        holds=holds,
+        awaited=awaited,
+        deployments=deployments,
+        services=services,
+    )

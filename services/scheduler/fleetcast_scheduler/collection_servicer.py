@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,6 +17,7 @@ from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import machine_convert as convert
 from fleetcast_scheduler.collections import Collections
+from fleetcast_scheduler.domain.presence import MachinePresence
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,8 +26,9 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class CollectionServicer(CollectionServiceServicer):
     """Converts, calls, converts back."""
 
-    def __init__(self, collections: Collections) -> None:
+    def __init__(self, collections: Collections, presence: Callable[[str], MachinePresence]) -> None:
         self._collections = collections
+        self._presence = presence
 
     async def CreateCollection(  # noqa: N802
         self, request: messages.CreateCollectionRequest, context: _Context
@@ -101,12 +104,12 @@ class CollectionServicer(CollectionServiceServicer):
         after = str(position[0]) if position else ""
         found = await self._collections.list_members(convert.collection_name(request.name), after, size + 1)
         return messages.ListMembersResponse(
-            machines=map(convert.machine_message, found[:size]),
+            machines=[convert.machine_message(one, self._presence(one.name)) for one in found[:size]],
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
         )
 
 
-def collection_service(collections: Collections) -> Service:
+def collection_service(collections: Collections, presence: Callable[[str], MachinePresence]) -> Service:
     """Returns the service, ready to be served."""
     methods = (
         "CreateCollection",
@@ -120,7 +123,7 @@ def collection_service(collections: Collections) -> Service:
     )
     return Service(
         add=add_CollectionServiceServicer_to_server,
-        servicer=CollectionServicer(collections),
+        servicer=CollectionServicer(collections, presence),
         full_name="fleetcast.scheduler.v1.CollectionService",
         roles=dict.fromkeys(methods, frozenset({Role.ADMINISTRATOR})),
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit import Audit
+from fleetcast_scheduler.census_keeper import CensusKeeper
 from fleetcast_scheduler.domain.collection import Collection, Rule
 from fleetcast_scheduler.domain.machine import Machine
 from fleetcast_scheduler.edits import edited
@@ -17,9 +18,10 @@ from fleetcast_scheduler.machine_store import MachineStore
 class Collections:
     """Collections and who is in them."""
 
-    def __init__(self, store: MachineStore, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(self, store: MachineStore, audit: Audit, census: CensusKeeper, clock: Callable[[], float]) -> None:
         self._store = store
         self._audit = audit
+        self._census = census
         self._clock = clock
 
     async def create(self, collection: Collection, request_id: str) -> Collection:
@@ -40,6 +42,7 @@ class Collections:
                 )
             await tables.put_collection(collection)
             await self._audit.record_in(tables, "collection.create", collection.name, request_id, rule=collection.rule)
+        await self._census.collection_changed(collection.name)
         return collection
 
     async def get(self, name: str) -> tuple[Collection, int]:
@@ -72,7 +75,9 @@ class Collections:
                 collection = edited(collection, edit(collection), etag)
                 await tables.put_collection(collection)
                 await self._audit.record_in(tables, "collection.update", name, request_id, rule=collection.rule)
-            return collection, await tables.member_count(name)
+            count = await tables.member_count(name)
+        await self._census.collection_changed(name)
+        return collection, count
 
     async def delete(self, name: str, request_id: str) -> None:
         """Deletes a collection.
@@ -88,6 +93,7 @@ class Collections:
                 )
             if await tables.remove_collection(name):
                 await self._audit.record_in(tables, "collection.delete", name, request_id)
+        await self._census.collection_changed(name)
 
     async def change_members(
         self, name: str, machines: Sequence[str], request_id: str, *, add: bool
@@ -107,7 +113,9 @@ class Collections:
                 await tables.remove_members(name, machines)
             action = "collection.add" if add else "collection.remove"
             await self._audit.record_in(tables, action, name, request_id, machines=" ".join(machines)[:4000])
-            return collection, await tables.member_count(name)
+            count = await tables.member_count(name)
+        await self._census.collection_changed(name)
+        return collection, count
 
     async def list_members(self, name: str, after: str, limit: int) -> list[Machine]:
         """Returns who is in a collection, by name and by rule, in the order of names, after one.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from fleetcast_kit.database import Database
-from sqlalchemy import tuple_
+from sqlalchemy import tuple_, update
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -75,6 +75,12 @@ class DeploymentStore:
             statement = select(DeploymentRow.name).where(col(DeploymentRow.request_id) == request_id)
             return (await session.exec(statement)).first()
 
+    async def content(self, name: str) -> str:
+        """Returns what a deployment deploys; empty if there is none of that name."""
+        async with self._database.session(reads_only=True) as session:
+            statement = select(DeploymentRow.content).where(col(DeploymentRow.name) == name)
+            return (await session.exec(statement)).first() or ""
+
     async def list_deployments(self, after: tuple[float, str] | None, limit: int) -> list[Deployment]:
         """Returns deployments without runs, newest first, after a creation time and name in that order."""
         key = (col(DeploymentRow.create_time), col(DeploymentRow.name))
@@ -117,14 +123,27 @@ class DeploymentStore:
 
     # Logs
 
-    async def put_log(self, run: str, pieces: Iterable[bytes]) -> None:
-        """Stores the log of a run, instead of what was stored before."""
+    async def put_log_piece(self, upload: str, number: int, data: bytes) -> None:
+        """Stores a piece of a log that is being uploaded."""
+        async with self._database.session() as session:
+            session.add(RunLogRow(run=upload, number=number, data=data))
+
+    async def finish_log(self, upload: str, run: str) -> None:
+        """Makes an upload the log of a run, instead of what was its log before."""
         async with self._database.session() as session:
             await session.exec(delete(RunLogRow).where(col(RunLogRow.run) == run))
-            for number, data in enumerate(pieces):
-                session.add(RunLogRow(run=run, number=number, data=data))
-                await session.flush()
-                session.expunge_all()
+            await session.exec(update(RunLogRow).where(col(RunLogRow.run) == upload).values(run=run))
+            await session.exec(update(RunRow).where(col(RunRow.name) == run).values(has_log=True))
+
+    async def forget_log(self, upload: str) -> None:
+        """Drops what was uploaded of a log."""
+        async with self._database.session() as session:
+            await session.exec(delete(RunLogRow).where(col(RunLogRow.run) == upload))
+
+    async def forget_unfinished_logs(self) -> None:
+        """Drops what uploads left that ended in the middle. Call it before any begins."""
+        async with self._database.session() as session:
+            await session.exec(delete(RunLogRow).where(col(RunLogRow.run).contains("#")))
 
     async def read_log(self, run: str) -> AsyncIterator[bytes]:
         """Yields the log of a run, piece by piece, as it was when each was read."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from fleetcast.scheduler.v1 import collection_service_pb2 as collections
 from fleetcast.scheduler.v1 import machine_service_pb2 as machines
@@ -12,6 +13,7 @@ from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler import policy_convert
 from fleetcast_scheduler.domain.collection import Collection, Rule
+from fleetcast_scheduler.domain.local_time import time_zone
 from fleetcast_scheduler.domain.machine import (
     Disk,
     Inventory,
@@ -21,6 +23,8 @@ from fleetcast_scheduler.domain.machine import (
     check_variables,
     mac_address,
 )
+from fleetcast_scheduler.domain.maintenance import MAX_WINDOW_COUNT, MaintenanceWindow
+from fleetcast_scheduler.domain.presence import MachinePresence
 
 MAX_TEXT_LENGTH = 255
 _MACHINE = re.compile(r"machines/[A-Za-z0-9-]{1,63}")
@@ -70,9 +74,18 @@ def inventory_of(message: machines.Inventory) -> Inventory:
     )
 
 
-def machine_message(machine: Machine) -> machines.Machine:
+def time_zone_said(name: str) -> str:
+    """Returns the time zone that a machine says it is in; empty if nobody here knows it."""
+    try:
+        return time_zone(name).key if name else ""
+    except InvalidArgumentError:
+        return ""
+
+
+def machine_message(machine: Machine, presence: MachinePresence | None = None) -> machines.Machine:
     """Returns a machine as the API shows it."""
     inventory = machine.inventory
+    presence = presence or MachinePresence()
     return machines.Machine(
         name=machine.name,
         display_name=machine.display_name,
@@ -93,9 +106,13 @@ def machine_message(machine: Machine) -> machines.Machine:
         ),
         variables=machine.variables,
         protected=machine.protected,
+        time_zone=machine.time_zone,
         create_time=policy_convert.timestamp(machine.create_time),
         register_time=policy_convert.timestamp(machine.register_time),
         etag=str(machine.edit_count),
+        connected=presence.connected,
+        contact_time=policy_convert.timestamp(presence.contact_time),
+        current_run=presence.current_run,
     )
 
 
@@ -151,6 +168,7 @@ def collection_of(message: collections.Collection) -> Collection:
         rule=message.rule,
         variables=check_variables(dict(message.variables)),
         protected=message.protected,
+        maintenance_windows=_windows_of(message.maintenance_windows),
     )
 
 
@@ -160,7 +178,7 @@ def collection_edit(message: collections.Collection, paths: Iterable[str]) -> Ca
     Raises:
         InvalidArgumentError: a path names what cannot change, or a value is wrong.
     """
-    chosen = _check_paths(paths, ("description", "rule", "variables", "protected"))
+    chosen = _check_paths(paths, ("description", "rule", "variables", "protected", "maintenance_windows"))
     edited = collection_of(message)
     changes = {path: getattr(edited, path) for path in chosen}
     return lambda collection: replace(collection, **changes)
@@ -175,9 +193,55 @@ def collection_message(collection: Collection, named_member_count: int) -> colle
         variables=collection.variables,
         protected=collection.protected,
         named_member_count=named_member_count,
+        maintenance_windows=[
+            collections.MaintenanceWindow(
+                start=window.start.isoformat(timespec="minutes"),
+                duration=policy_convert.duration(window.duration_seconds),
+                recurrence=window.recurrence,
+                time_zone=window.time_zone,
+            )
+            for window in collection.maintenance_windows
+        ],
         create_time=policy_convert.timestamp(collection.create_time),
         etag=str(collection.edit_count),
     )
+
+
+def _windows_of(messages: Sequence[collections.MaintenanceWindow]) -> tuple[MaintenanceWindow, ...]:
+    field = "collection.maintenance_windows"
+    if len(messages) > MAX_WINDOW_COUNT:
+        raise InvalidArgumentError(
+            f"a collection has {len(messages)} maintenance windows: {MAX_WINDOW_COUNT} are the most", field=field
+        )
+    windows = tuple(
+        MaintenanceWindow(
+            start=local_time_of(message.start, field),
+            duration_seconds=message.duration.ToMicroseconds() / 1e6,
+            recurrence=message.recurrence,
+            time_zone=message.time_zone,
+        )
+        for message in messages
+    )
+    for window in windows:
+        window.check()
+    return windows
+
+
+def local_time_of(text: str, field: str) -> datetime:
+    """Returns a time on some clock, such as `2026-12-01T22:00`.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is not None or "T" not in text:
+        raise InvalidArgumentError(
+            f"{text!r} is not a time on a clock: write it like 2026-12-01T22:00, without a time zone", field=field
+        )
+    return time
 
 
 def _check_paths(paths: Iterable[str], editable: tuple[str, ...]) -> list[str]:

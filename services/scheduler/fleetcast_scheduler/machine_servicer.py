@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,7 +16,8 @@ from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import machine_convert as convert
-from fleetcast_scheduler.domain.machine import read_csv
+from fleetcast_scheduler.domain.machine import Machine, read_csv
+from fleetcast_scheduler.domain.presence import MachinePresence
 from fleetcast_scheduler.machines import Machines
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
@@ -25,8 +27,9 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class MachineServicer(MachineServiceServicer):
     """Converts, calls, converts back."""
 
-    def __init__(self, machines: Machines) -> None:
+    def __init__(self, machines: Machines, presence: Callable[[str], MachinePresence]) -> None:
         self._machines = machines
+        self._presence = presence
 
     async def RegisterMachine(  # noqa: N802
         self, request: messages.RegisterMachineRequest, context: _Context
@@ -36,15 +39,16 @@ class MachineServicer(MachineServiceServicer):
             current_identity().name,
             request.display_name[: convert.MAX_TEXT_LENGTH],
             convert.inventory_of(request.inventory),
+            convert.time_zone_said(request.time_zone),
         )
-        return messages.RegisterMachineResponse(machine=convert.machine_message(machine))
+        return messages.RegisterMachineResponse(machine=self._message(machine))
 
     async def GetMachine(  # noqa: N802
         self, request: messages.GetMachineRequest, context: _Context
     ) -> messages.GetMachineResponse:
         """Returns one machine."""
         machine = await self._machines.get(convert.machine_name(request.name))
-        return messages.GetMachineResponse(machine=convert.machine_message(machine))
+        return messages.GetMachineResponse(machine=self._message(machine))
 
     async def ListMachines(  # noqa: N802
         self, request: messages.ListMachinesRequest, context: _Context
@@ -54,7 +58,7 @@ class MachineServicer(MachineServiceServicer):
         position = decode_page_token(request.page_token, str)
         found = await self._machines.list_machines(str(position[0]) if position else "", size + 1, request.filter)
         return messages.ListMachinesResponse(
-            machines=map(convert.machine_message, found[:size]),
+            machines=map(self._message, found[:size]),
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
         )
 
@@ -68,14 +72,14 @@ class MachineServicer(MachineServiceServicer):
             request.machine.etag,
             request.request_id,
         )
-        return messages.UpdateMachineResponse(machine=convert.machine_message(machine))
+        return messages.UpdateMachineResponse(machine=self._message(machine))
 
     async def ImportMachines(  # noqa: N802
         self, request: messages.ImportMachinesRequest, context: _Context
     ) -> messages.ImportMachinesResponse:
         """Makes known machines."""
         made = await self._machines.import_rows(read_csv(request.csv), request.request_id)
-        return messages.ImportMachinesResponse(machines=map(convert.machine_message, made))
+        return messages.ImportMachinesResponse(machines=map(self._message, made))
 
     async def ApproveMachine(  # noqa: N802
         self, request: messages.ApproveMachineRequest, context: _Context
@@ -83,7 +87,7 @@ class MachineServicer(MachineServiceServicer):
         """Approves a machine."""
         as_machine = convert.machine_name(request.as_machine, "as_machine") if request.as_machine else ""
         machine = await self._machines.approve(convert.machine_name(request.name), as_machine, request.request_id)
-        return messages.ApproveMachineResponse(machine=convert.machine_message(machine))
+        return messages.ApproveMachineResponse(machine=self._message(machine))
 
     async def RemoveMachine(  # noqa: N802
         self, request: messages.RemoveMachineRequest, context: _Context
@@ -106,8 +110,11 @@ class MachineServicer(MachineServiceServicer):
         policy = await self._machines.set_policy(convert.policy_of(request.policy), request.request_id)
         return messages.SetRegistrationPolicyResponse(policy=convert.policy_message(policy))
 
+    def _message(self, machine: Machine) -> messages.Machine:
+        return convert.machine_message(machine, self._presence(machine.name))
 
-def machine_service(machines: Machines) -> Service:
+
+def machine_service(machines: Machines, presence: Callable[[str], MachinePresence]) -> Service:
     """Returns the service, ready to be served."""
     administrators = (
         "GetMachine",
@@ -122,7 +129,7 @@ def machine_service(machines: Machines) -> Service:
     roles = dict.fromkeys(administrators, frozenset({Role.ADMINISTRATOR}))
     return Service(
         add=add_MachineServiceServicer_to_server,
-        servicer=MachineServicer(machines),
+        servicer=MachineServicer(machines, presence),
         full_name="fleetcast.scheduler.v1.MachineService",
         roles=roles | {"RegisterMachine": frozenset({Role.MACHINE})},
     )

@@ -197,6 +197,18 @@ class MachineTables:
         statement = select(MembershipRow.machine).where(col(MembershipRow.collection) == collection)
         return set(await self._session.exec(statement))
 
+    async def memberships(self) -> dict[str, set[str]]:
+        """Returns the collections of which each machine is a member by name."""
+        found: dict[str, set[str]] = {}
+        for row in await self._session.exec(select(MembershipRow)):
+            found.setdefault(row.machine, set()).add(row.collection)
+        return found
+
+    async def memberships_of(self, machine: str) -> set[str]:
+        """Returns the collections of which a machine is a member by name."""
+        statement = select(MembershipRow.collection).where(col(MembershipRow.machine) == machine)
+        return set(await self._session.exec(statement))
+
     async def member_count(self, collection: str) -> int:
         """Returns how many members by name there are."""
         statement = select(func.count()).select_from(MembershipRow).where(col(MembershipRow.collection) == collection)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit import Audit
+from fleetcast_scheduler.census_keeper import CensusKeeper
 from fleetcast_scheduler.domain.collection import Rule
 from fleetcast_scheduler.domain.machine import (
     ImportRow,
@@ -28,10 +29,13 @@ from fleetcast_scheduler.machine_store import MachineStore
 class Machines:
     """Machines, around their rules."""
 
-    def __init__(self, store: MachineStore, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(self, store: MachineStore, audit: Audit, census: CensusKeeper, clock: Callable[[], float]) -> None:
         self._store = store
         self._audit = audit
+        self._census = census
         self._clock = clock
+        self.registered: Callable[[str, str], None] = lambda _machine, _replaced: None
+        """Called with a machine that has registered, and the imported record whose place it took, if any."""
         self._held: set[str] = set()
 
     async def start(self) -> None:
@@ -52,7 +56,7 @@ class Machines:
 
     # Machines
 
-    async def register(self, name: str, display_name: str, inventory: Inventory) -> Machine:
+    async def register(self, name: str, display_name: str, inventory: Inventory, time_zone: str) -> Machine:
         """Returns the record of a machine that registers.
 
         Raises:
@@ -64,6 +68,7 @@ class Machines:
             present = replace(
                 known or Machine(name=name, create_time=now, display_name=display_name),
                 inventory=inventory,
+                time_zone=time_zone,
                 register_time=now,
             )
             others = [] if known else await tables.resembling(present)
@@ -87,6 +92,9 @@ class Machines:
                 )
         if registered.machine.state is MachineState.HELD:
             self._held.add(name)
+        await self._census.machines_changed(name)
+        self.registered(name, registered.replaces)
+        await self._census.machines_changed(registered.replaces)
         return registered.machine
 
     async def get(self, name: str) -> Machine:
@@ -123,7 +131,8 @@ class Machines:
             machine = edited(machine, edit(machine), etag)
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.update", name, request_id)
-            return machine
+        await self._census.machines_changed(name)
+        return machine
 
     async def import_rows(self, rows: Sequence[ImportRow], request_id: str) -> list[Machine]:
         """Returns the machines of an import, in the order of its rows; all of them or, by an error, none.
@@ -160,6 +169,7 @@ class Machines:
                     await tables.add_members(row.collection, [machine.name])
                 made.append(machine)
             await self._audit.record_in(tables, "machine.import", "machines", request_id, count=len(made))
+        await self._census.machines_changed(*names)
         return made
 
     async def approve(self, name: str, as_machine: str, request_id: str) -> Machine:
@@ -191,6 +201,7 @@ class Machines:
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.approve", name, request_id, as_machine=as_machine)
         self._held.discard(name)
+        await self._census.machines_changed(name, as_machine)
         return machine
 
     async def remove(self, name: str, request_id: str) -> None:
@@ -199,6 +210,7 @@ class Machines:
             if await tables.remove_machine(name):
                 await self._audit.record_in(tables, "machine.remove", name, request_id)
         self._held.discard(name)
+        await self._census.machines_changed(name)
 
     async def policy(self) -> RegistrationPolicy:
         """Returns what becomes of unknown machines."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleetcast_scheduler.domain.census import Census
-from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState
+from fleetcast_scheduler.domain.deployment import Deployment
 from fleetcast_scheduler.domain.run import Ending, Run, RunState, StepRun
 from fleetcast_scheduler.domain.run_events import ControlAction, RunControlled, RunEvent, RunOrdered
 

@@ -126,4 +126,7 @@ def next_fit(windows: Collection[MaintenanceWindow], now: float, zone: ZoneInfo,
 @lru_cache(maxsize=256)
 def _rule(recurrence: str, start: datetime) -> rrule:
     """Returns the rule; it remembers the occurrences that it was asked for."""
-    return rrulestr(recurrence.upper(), dtstart=start, cache=True)
+    rule = rrulestr(recurrence.upper(), dtstart=start, cache=True)
+    if not isinstance(rule, rrule):
+        raise ValueError("it is more than one rule")
+    return rule

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger, Stray
 from fleetcast_scheduler.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome, StepRun
 from fleetcast_scheduler.domain.run_events import ControlAction, RunClosed, RunControlled, RunOrdered
 from fleetcast_scheduler.domain.targets import new_run
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePresence:
+    """Whether a machine is there, and what it runs."""
+
+    connected: bool = False
+    contact_time: float | None = None
+    current_run: str = ""
 
 
 class Presence:
@@ -21,6 +30,15 @@ class Presence:
         """Call once after a restart: no machine is there, nothing else is different."""
         for run in list(self._ledger.current.values()):
             self._lose(run)
+
+    def of(self, machine: str) -> MachinePresence:
+        """Returns whether a machine is there, and what it runs."""
+        run = self._ledger.current.get(machine)
+        return MachinePresence(
+            connected=machine in self._ledger.connected,
+            contact_time=self._ledger.contact_times.get(machine),
+            current_run=run.name if run is not None else "",
+        )
 
     def arrive(self, machine: str, run_name: str, now: float) -> None:
         """A machine opened its stream; it has begun `run_name` and not reported its end, unless that is empty."""

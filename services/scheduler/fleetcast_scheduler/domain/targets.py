@@ -31,7 +31,7 @@ def refresh_targets(ledger: DeploymentLedger, deployment: Deployment, now: float
     for resident in found.values():
         if resident.name not in deployment.runs:
             place += 1
-            ledger.put(deployment, _first_run(deployment, resident, place, now))
+            ledger.put(deployment, first_run(deployment, resident, place, now))
 
 
 def replace_target(ledger: DeploymentLedger, former: str, machine: Resident, now: float) -> None:
@@ -39,28 +39,37 @@ def replace_target(ledger: DeploymentLedger, former: str, machine: Resident, now
     for deployment in ledger.open_deployments:
         run = deployment.runs.get(former)
         if run is not None and run.state is RunState.WAITING and machine.name not in deployment.runs:
-            ledger.put(deployment, _first_run(deployment, machine, run.place, now))
+            ledger.put(deployment, first_run(deployment, machine, run.place, now))
 
 
 def new_run(last: Run, now: float) -> Run:
     """Returns a machine's next run of a deployment."""
-    return _run(last.deployment, last.machine, last.display_name, last.number + 1, last.place, now)
-
-
-def _first_run(deployment: Deployment, resident: Resident, place: int, now: float) -> Run:
-    return _run(deployment.name, resident.name, resident.display_name, 1, place, now)
-
-
-def _run(deployment: str, machine: str, display_name: str, number: int, place: int, now: float) -> Run:
     return Run(
-        name=f"{deployment}/runs/{machine.removeprefix('machines/')}-{number}",
-        deployment=deployment,
-        machine=machine,
-        display_name=display_name,
-        number=number,
+        name=_run_name(last.deployment, last.machine, last.number + 1),
+        deployment=last.deployment,
+        machine=last.machine,
+        display_name=last.display_name,
+        number=last.number + 1,
+        place=last.place,
+        create_time=now,
+    )
+
+
+def first_run(deployment: Deployment, resident: Resident, place: int, now: float) -> Run:
+    """Returns a machine's first run of a deployment."""
+    return Run(
+        name=_run_name(deployment.name, resident.name, 1),
+        deployment=deployment.name,
+        machine=resident.name,
+        display_name=resident.display_name,
+        number=1,
         place=place,
         create_time=now,
     )
+
+
+def _run_name(deployment: str, machine: str, number: int) -> str:
+    return f"{deployment}/runs/{machine.removeprefix('machines/')}-{number}"
 
 
 def _why_not(census: Census, deployment: Deployment, run: Run) -> str:

@@ -1,0 +1,103 @@
+"""A loop that decides in memory, stores what it decided, and then, not before, acts on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from fleetcast_kit.errors import UnavailableError
+from sqlalchemy.exc import SQLAlchemyError
+
+_logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0
+"""Progress is stored this often: at most so much of it, and the time of one write, is lost by a kill."""
+_RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
+"""Pauses while the database cannot be written; the last one repeats. Nothing takes effect meanwhile."""
+
+
+class Cycle:
+    """The loop. Who derives from it says what a turn is, and when the next one is due."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self._wake = asyncio.Event()
+        self._next_turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._broken = False
+
+    def wake(self) -> None:
+        """Has a turn begin soon."""
+        self._wake.set()
+
+    async def durable(self) -> None:
+        """Returns when everything decided so far is stored.
+
+        Raises:
+            UnavailableError: the scheduler met an error of its own and decides nothing any more.
+        """
+        if self._broken:
+            raise _broken()
+        self._wake.set()
+        await asyncio.shield(self._next_turn)
+
+    async def run(self) -> None:
+        """Takes turns until cancelled."""
+        try:
+            while True:
+                await self._sleep()
+                await self.turn()
+        except Exception:
+            self._broken = True
+            _logger.exception("the scheduler met an error of its own and stops deciding: restart it")
+            self._next_turn.set_exception(_broken())
+            self._next_turn.exception()  # seen, even if nobody waits
+
+    async def turn(self) -> None:
+        """Decides, stores, acts: once."""
+        self._wake.clear()
+        finished, self._next_turn = self._next_turn, asyncio.get_running_loop().create_future()
+        try:
+            await self.decide_and_act(self.clock())
+        except BaseException:
+            if not finished.done():
+                finished.set_exception(_broken())
+                finished.exception()
+            raise
+        finished.set_result(None)
+
+    async def decide_and_act(self, now: float) -> None:
+        """What a turn does."""
+        raise NotImplementedError
+
+    def due_time(self) -> float | None:
+        """Returns when there is something to decide, if nothing happens before."""
+        raise NotImplementedError
+
+    async def persist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Stores, however long that takes: what is decided and not stored must not take effect."""
+        attempt = 0
+        while True:
+            try:
+                return await write()
+            except SQLAlchemyError as error:
+                pause_seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+                attempt += 1
+                _logger.error("the database cannot be written, trying again in %g s: %s", pause_seconds, error)
+                await asyncio.sleep(pause_seconds)
+
+    async def _sleep(self) -> None:
+        due_time = self.due_time()
+        # Reports wake nobody, so the loop looks by itself once an interval.
+        seconds = REPORT_SECONDS if due_time is None else min(REPORT_SECONDS, due_time - self.clock())
+        if seconds > 0 and not self._wake.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+
+def _broken() -> UnavailableError:
+    return UnavailableError("the scheduler met an error of its own: its log says more; restart it", reason="BROKEN")

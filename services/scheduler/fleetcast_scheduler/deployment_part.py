@@ -1,0 +1,103 @@
+"""Builds the scheduler's part that deploys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.database import Database
+from fleetcast_kit.server import Service
+
+from fleetcast_scheduler.audit import Audit
+from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.census_keeper import CensusKeeper
+from fleetcast_scheduler.contents import Contents
+from fleetcast_scheduler.deployment_servicer import deployment_service
+from fleetcast_scheduler.deployment_store import DeploymentStore
+from fleetcast_scheduler.deployments import Deployments
+from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger, RunTiming
+from fleetcast_scheduler.domain.targets import replace_target
+from fleetcast_scheduler.machine_watch import MachineWatch
+from fleetcast_scheduler.machines import Machines
+from fleetcast_scheduler.orders import OrderWriter
+from fleetcast_scheduler.run_logs import RunLogs
+from fleetcast_scheduler.run_pump import RunPump
+from fleetcast_scheduler.run_servicer import run_service
+
+DEFAULT_CONFIRMATION_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOptions:
+    """What an administrator may set for deployments."""
+
+    confirmation_limit: int = DEFAULT_CONFIRMATION_LIMIT
+    """Deployments to more machines need their number confirmed."""
+    time_zone: str = "UTC"
+    """Of machines that do not say theirs."""
+    timing: RunTiming = field(default_factory=RunTiming)
+
+
+class DeploymentPart:
+    """The services of deployments, and the loops behind them."""
+
+    def __init__(self, pump: RunPump, contents: Contents, services: list[Service]) -> None:
+        self.pump = pump
+        self.services = services
+        self._contents = contents
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Returns the loops, which decide from now on; the catalog must have been dialled."""
+        return [
+            asyncio.create_task(self.pump.run(), name="scheduler deployments"),
+            asyncio.create_task(self._contents.run(self.pump), name="scheduler contents"),
+        ]
+
+
+async def open_deployments(
+    database: Database,
+    options: DeploymentOptions,
+    *,
+    authority: CertificateAuthority,
+    catalog: Catalog,
+    audit: Audit,
+    census: CensusKeeper,
+    machines: Machines,
+    clock: Callable[[], float],
+) -> DeploymentPart:
+    """Returns the part with what the database holds; nothing is decided before `start`."""
+    store = DeploymentStore(database)
+    await store.forget_unfinished_logs()
+    ledger = DeploymentLedger(census.census, await store.load_open(), options.timing)
+    contents = Contents(catalog)
+    pump = RunPump(
+        ledger,
+        store,
+        write_order=OrderWriter(ledger, authority).write,
+        wake_machines=lambda _mac_addresses: None,
+        deployment_ended=contents.deployment_ended,
+        clock=clock,
+    )
+    pump.recover(await store.contact_times())
+    census.changed = pump.wake
+
+    def registered(machine: str, replaced: str) -> None:
+        resident = census.census.machine(machine)
+        if replaced and resident is not None:
+            replace_target(ledger, replaced, resident, clock())
+        pump.presence.register(machine, clock())
+        pump.wake()
+
+    machines.registered = registered
+    deployments = Deployments(pump, store, contents, audit, confirmation_limit=options.confirmation_limit)
+    logs = RunLogs(pump, store)
+    return DeploymentPart(
+        pump,
+        contents,
+        [
+            deployment_service(deployments, pump, logs, MachineWatch(machines, deployments, pump)),
+            run_service(pump, logs, machines.check_admission),
+        ],
+    )

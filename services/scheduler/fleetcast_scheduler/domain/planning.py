@@ -1,0 +1,115 @@
+"""What a deployment would do to which machine, and whether it may be made at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetcast_kit.errors import FailedPreconditionError
+
+from fleetcast_scheduler.domain.assignment import Judge
+from fleetcast_scheduler.domain.census import Census, Resident
+from fleetcast_scheduler.domain.deployment import Deployment, Purpose
+from fleetcast_scheduler.domain.local_time import describe_instant
+from fleetcast_scheduler.domain.machine import MachineState
+from fleetcast_scheduler.domain.phases import phase_count, phases_of
+from fleetcast_scheduler.domain.start_rules import Match
+from fleetcast_scheduler.domain.targets import first_run
+
+_NAMED_COUNT = 5
+"""Machines named in an error at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """What a deployment means for one machine."""
+
+    machine: str
+    display_name: str
+    targeted: bool
+    reason: str = ""
+    """Why not, or what it waits for before it begins."""
+    phase: int = 0
+    start_time: str = ""
+    """RFC 3339 with the machine's offset; empty if nobody can say."""
+
+
+def plan(census: Census, draft: Deployment, now: float) -> list[PlannedRun]:
+    """Returns what a deployment does to each machine of its collection, in the order of names.
+
+    `draft` has no runs yet and gets those of its targets, but nobody hears of them.
+    """
+    members = census.members(draft.collection)
+    for place, resident in enumerate((one for one in members if not census.exclusion(one)), 1):
+        draft.put(first_run(draft, resident, place, now))
+    phases, judge = phases_of(draft), Judge(census, now)
+    planned = []
+    for resident in members:
+        exclusion = census.exclusion(resident)
+        if exclusion:
+            planned.append(PlannedRun(resident.name, resident.display_name, targeted=False, reason=exclusion))
+        else:
+            planned.append(_planned(judge, draft, resident, phases[resident.name], now))
+    draft.runs.clear()
+    draft.counts.clear()
+    return planned
+
+
+def check_plan(
+    census: Census, draft: Deployment, planned: Sequence[PlannedRun], required_variables: Sequence[str]
+) -> None:
+    """Returns if a deployment may be made.
+
+    Raises:
+        FailedPreconditionError: a variable has no value somewhere, or its sessions would wait for more machines than
+            there are.
+    """
+    targets = [one for one in planned if one.targeted]
+    for variable in required_variables:
+        without = [one for one in targets if not _has_variable(census, draft, one.machine, variable)]
+        if without or (not targets and variable not in draft.variables):
+            names = ", ".join(one.display_name or one.machine for one in without[:_NAMED_COUNT]) or draft.collection
+            raise FailedPreconditionError(
+                f"the task sequence needs a value of the variable {variable}, and {names} has none"
+                + (f" ({len(without)} machines in all)" if len(without) > 1 else "")
+                + ": set it in the deployment, the collection or the machine",
+                reason="VARIABLE_MISSING",
+                metadata={"variable": variable},
+            )
+    rules = draft.session.rules
+    others = any(value is not None for value in (rules.start_delay_seconds, rules.quiet_seconds, rules.start_time))
+    if rules.min_clients > len(targets) and not (rules.match is Match.ANY and others):
+        raise FailedPreconditionError(
+            f"sessions are to start with {rules.min_clients} machines, and {len(targets)} are targeted: they would "
+            "never start; take a smaller number, or combine it with a time",
+            reason="NEVER_STARTS",
+            metadata={"machine_count": str(len(targets))},
+        )
+
+
+def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, now: float) -> PlannedRun:
+    earliest = judge.earliest(draft, resident)
+    start_time = ""
+    if earliest is None:
+        reason = "never begins: no maintenance window has room for it before it expires"
+    elif draft.purpose is Purpose.AVAILABLE:
+        reason = "begins when somebody asks for it"
+        if earliest > now:
+            reason += f", from {describe_instant(earliest, resident.zone)} on"
+    elif phase:
+        reason = f"waits for phase {phase + 1} of {phase_count(draft)}"
+    else:
+        start_time = describe_instant(earliest, resident.zone)
+        reason = "" if earliest > now else "begins at once"
+    if resident.state is MachineState.EXPECTED:
+        reason = f"{reason}; has not registered yet".removeprefix("; ")
+    return PlannedRun(
+        resident.name, resident.display_name, targeted=True, reason=reason, phase=phase, start_time=start_time
+    )
+
+
+def _has_variable(census: Census, draft: Deployment, machine: str, variable: str) -> bool:
+    resident = census.machine(machine)
+    return variable in draft.variables or (
+        resident is not None and (variable in resident.variables or variable in census.collection_variables(resident))
+    )
