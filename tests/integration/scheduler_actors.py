@@ -23,7 +23,7 @@ from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegist
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.channel import open_channel
-from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from fleetcast_kit.identity import Identity, Role
 from fleetcast_kit.server import GrpcServer, Service
 from fleetcast_kit.trust import ServerCredentials, TrustBundle
@@ -41,6 +41,8 @@ class FakeCatalog(CatalogServiceServicer):
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
         self.image = IMAGE
+        self.fails = False
+        """It answers nothing for the moment."""
 
     def _image(self, name: str) -> image_pb2.Image:
         if name not in (self.image, self.image.partition("@")[0]):
@@ -51,11 +53,17 @@ class FakeCatalog(CatalogServiceServicer):
         return catalog_service_pb2.GetImageResponse(image=self._image(request.name))
 
     async def HoldImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check()
         image = self._image(request.name)
         self.held[request.holder] = image.name
         return catalog_service_pb2.HoldImageResponse(image=image)
 
+    def _check(self) -> None:
+        if self.fails:
+            raise UnavailableError("the catalog is not there")
+
     async def ReleaseImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check()
         self.held.pop(request.holder, None)
         return catalog_service_pb2.ReleaseImageResponse()
 
@@ -206,8 +214,8 @@ class FakeSender:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def report(self, transmission: str, sent_source_bytes: int) -> None:
-        message = session_pb2.Transmission(name=transmission, sent_source_bytes=sent_source_bytes)
+    async def report(self, transmission: str, sent_source_bytes: int, **totals: Any) -> None:
+        message = session_pb2.Transmission(name=transmission, sent_source_bytes=sent_source_bytes, **totals)
         report = registry.TransmissionReport(transmission=message, state=registry.TransmissionReport.STATE_SENDING)
         await self._call.write(registry.ServeSenderRequest(report=report))
 
