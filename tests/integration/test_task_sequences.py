@@ -84,9 +84,9 @@ class Sequences:
         request = messages.GetTaskSequenceSourceRequest(name=name)
         return (await told(self.administrator.GetTaskSequenceSource(request))).source
 
-    async def delete(self, name: str, request_id: str = "") -> None:
+    async def delete(self, name: str, request_id: str = "") -> str:
         request = messages.DeleteTaskSequenceRequest(name=name, request_id=request_id)
-        await told(self.administrator.DeleteTaskSequence(request))
+        return (await told(self.administrator.DeleteTaskSequence(request))).name
 
     async def resolve(self, name: str) -> ResolvedTaskSequence:
         request = messages.ResolveTaskSequenceRequest(name=name)
@@ -246,13 +246,13 @@ async def test_what_does_not_exist_is_not_found(sequences: Sequences) -> None:
 
 async def test_a_series_with_several_versions_is_not_deleted_by_its_name_alone(sequences: Sequences) -> None:
     first = await sequences.made(JOIN)
-    await sequences.made(JOIN.replace("tools}}", "t}}"))
+    second = await sequences.made(JOIN.replace("tools}}", "t}}"))
     with pytest.raises(FailedPreconditionError, match="several versions"):
         await sequences.delete("taskSequences/join")
     await sequences.delete(first.name)
     request_id = str(uuid.uuid4())
-    await sequences.delete("taskSequences/join", request_id)
-    await sequences.delete("taskSequences/join", request_id)
+    assert await sequences.delete("taskSequences/join", request_id) == second.name
+    assert await sequences.delete("taskSequences/join", request_id) == ""
     assert await sequences.names() == []
 
 

@@ -116,11 +116,11 @@ async def delete(context: typer.Context, name: Reference, as_json: Json = False)
         service = TaskSequenceServiceStub(channel)
         full_name = await find_task_sequence(service, reference)
         request = messages.DeleteTaskSequenceRequest(name=full_name, request_id=str(uuid.uuid4()))
-        await service.DeleteTaskSequence(request, timeout=UNARY_SECONDS)
+        answer = await service.DeleteTaskSequence(request, timeout=UNARY_SECONDS)
     if as_json:
-        write_json({"name": full_name})
+        write_json(to_plain(answer))
         return
-    output().print(f"deleted {short_sequence(full_name)}")
+    output().print(f"deleted {short_sequence(answer.name)}")
 
 
 def _print(found: task_sequence_pb2.TaskSequence) -> None:

@@ -82,8 +82,9 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         self, request: messages.DeleteTaskSequenceRequest, context: _Context
     ) -> messages.DeleteTaskSequenceResponse:
         """Deletes a version."""
-        await self._sequences.delete(TaskSequenceName.parse(request.name), convert.request_id(request.request_id))
-        return messages.DeleteTaskSequenceResponse()
+        request_id = convert.request_id(request.request_id)
+        name = await self._sequences.delete(TaskSequenceName.parse(request.name), request_id)
+        return messages.DeleteTaskSequenceResponse(name=name)
 
     async def ResolveTaskSequence(  # noqa: N802
         self, request: messages.ResolveTaskSequenceRequest, context: _Context

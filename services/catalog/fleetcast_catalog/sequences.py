@@ -96,16 +96,18 @@ class TaskSequences:
         """
         return await self._store.source(name)
 
-    async def delete(self, name: TaskSequenceName, request_id: str) -> None:
-        """Deletes a version. A retry succeeds.
+    async def delete(self, name: TaskSequenceName, request_id: str) -> str:
+        """Deletes a version, and returns its name; a retry returns nothing.
 
         Raises:
             NotFoundError: there is no such version.
             FailedPreconditionError: somebody needs it, or it is one of several that `name` means.
         """
         version = await self._store.delete(name, request_id, datetime.now(UTC))
-        if version is not None:
-            _logger.info("deleted %s", version.name)
+        if version is None:
+            return ""
+        _logger.info("deleted %s", version.name)
+        return version.name
 
     async def resolve(self, name: TaskSequenceName) -> ResolvedSequence:
         """Returns a version as a machine would run it now.

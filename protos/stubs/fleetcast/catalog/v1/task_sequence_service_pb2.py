@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleetcast.catalog.v1 import task_sequence_pb2 as fleetcast_dot_catalog_dot_v1_dot_task__sequence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0fleetcast/catalog/v1/task_sequence_service.proto\x12\x14\x66leetcast.catalog.v1\x1a(fleetcast/catalog/v1/task_sequence.proto\"T\n\x19\x43reateTaskSequenceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0bsource_file\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"h\n\x1a\x43reateTaskSequenceResponse\x12\x39\n\rtask_sequence\x18\x01 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"-\n\x1bValidateTaskSequenceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x96\x01\n\x1cValidateTaskSequenceResponse\x12;\n\x08problems\x18\x01 \x03(\x0b\x32).fleetcast.catalog.v1.TaskSequenceProblem\x12\x39\n\rtask_sequence\x18\x02 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\"&\n\x16GetTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x17GetTaskSequenceResponse\x12\x39\n\rtask_sequence\x18\x01 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\"m\n\x18ListTaskSequencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rtask_sequence\x18\x03 \x01(\t\x12\x13\n\x0bnewest_only\x18\x04 \x01(\x08\"p\n\x19ListTaskSequencesResponse\x12:\n\x0etask_sequences\x18\x01 \x03(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x1cGetTaskSequenceSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x1dGetTaskSequenceSourceResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"=\n\x19\x44\x65leteTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteTaskSequenceResponse\"*\n\x1aResolveTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x1bResolveTaskSequenceResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.fleetcast.catalog.v1.ResolvedTaskSequence\"7\n\x17HoldTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"X\n\x18HoldTaskSequenceResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.fleetcast.catalog.v1.ResolvedTaskSequence\",\n\x1aReleaseTaskSequenceRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\"\x1d\n\x1bReleaseTaskSequenceResponse\"5\n\x1cListTaskSequenceHoldsRequest\x12\x15\n\rholder_prefix\x18\x01 \x01(\t\"V\n\x1dListTaskSequenceHoldsResponse\x12\x35\n\x05holds\x18\x01 \x03(\x0b\x32&.fleetcast.catalog.v1.TaskSequenceHold\"0\n\x10TaskSequenceHold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t2\xdd\t\n\x13TaskSequenceService\x12w\n\x12\x43reateTaskSequence\x12/.fleetcast.catalog.v1.CreateTaskSequenceRequest\x1a\x30.fleetcast.catalog.v1.CreateTaskSequenceResponse\x12}\n\x14ValidateTaskSequence\x12\x31.fleetcast.catalog.v1.ValidateTaskSequenceRequest\x1a\x32.fleetcast.catalog.v1.ValidateTaskSequenceResponse\x12n\n\x0fGetTaskSequence\x12,.fleetcast.catalog.v1.GetTaskSequenceRequest\x1a-.fleetcast.catalog.v1.GetTaskSequenceResponse\x12t\n\x11ListTaskSequences\x12..fleetcast.catalog.v1.ListTaskSequencesRequest\x1a/.fleetcast.catalog.v1.ListTaskSequencesResponse\x12\x80\x01\n\x15GetTaskSequenceSource\x12\x32.fleetcast.catalog.v1.GetTaskSequenceSourceRequest\x1a\x33.fleetcast.catalog.v1.GetTaskSequenceSourceResponse\x12w\n\x12\x44\x65leteTaskSequence\x12/.fleetcast.catalog.v1.DeleteTaskSequenceRequest\x1a\x30.fleetcast.catalog.v1.DeleteTaskSequenceResponse\x12z\n\x13ResolveTaskSequence\x12\x30.fleetcast.catalog.v1.ResolveTaskSequenceRequest\x1a\x31.fleetcast.catalog.v1.ResolveTaskSequenceResponse\x12q\n\x10HoldTaskSequence\x12-.fleetcast.catalog.v1.HoldTaskSequenceRequest\x1a..fleetcast.catalog.v1.HoldTaskSequenceResponse\x12z\n\x13ReleaseTaskSequence\x12\x30.fleetcast.catalog.v1.ReleaseTaskSequenceRequest\x1a\x31.fleetcast.catalog.v1.ReleaseTaskSequenceResponse\x12\x80\x01\n\x15ListTaskSequenceHolds\x12\x32.fleetcast.catalog.v1.ListTaskSequenceHoldsRequest\x1a\x33.fleetcast.catalog.v1.ListTaskSequenceHoldsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0fleetcast/catalog/v1/task_sequence_service.proto\x12\x14\x66leetcast.catalog.v1\x1a(fleetcast/catalog/v1/task_sequence.proto\"T\n\x19\x43reateTaskSequenceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0bsource_file\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"h\n\x1a\x43reateTaskSequenceResponse\x12\x39\n\rtask_sequence\x18\x01 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"-\n\x1bValidateTaskSequenceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x96\x01\n\x1cValidateTaskSequenceResponse\x12;\n\x08problems\x18\x01 \x03(\x0b\x32).fleetcast.catalog.v1.TaskSequenceProblem\x12\x39\n\rtask_sequence\x18\x02 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\"&\n\x16GetTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x17GetTaskSequenceResponse\x12\x39\n\rtask_sequence\x18\x01 \x01(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\"m\n\x18ListTaskSequencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rtask_sequence\x18\x03 \x01(\t\x12\x13\n\x0bnewest_only\x18\x04 \x01(\x08\"p\n\x19ListTaskSequencesResponse\x12:\n\x0etask_sequences\x18\x01 \x03(\x0b\x32\".fleetcast.catalog.v1.TaskSequence\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x1cGetTaskSequenceSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x1dGetTaskSequenceSourceResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"=\n\x19\x44\x65leteTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"*\n\x1a\x44\x65leteTaskSequenceResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x1aResolveTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x1bResolveTaskSequenceResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.fleetcast.catalog.v1.ResolvedTaskSequence\"7\n\x17HoldTaskSequenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"X\n\x18HoldTaskSequenceResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.fleetcast.catalog.v1.ResolvedTaskSequence\",\n\x1aReleaseTaskSequenceRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\"\x1d\n\x1bReleaseTaskSequenceResponse\"5\n\x1cListTaskSequenceHoldsRequest\x12\x15\n\rholder_prefix\x18\x01 \x01(\t\"V\n\x1dListTaskSequenceHoldsResponse\x12\x35\n\x05holds\x18\x01 \x03(\x0b\x32&.fleetcast.catalog.v1.TaskSequenceHold\"0\n\x10TaskSequenceHold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t2\xdd\t\n\x13TaskSequenceService\x12w\n\x12\x43reateTaskSequence\x12/.fleetcast.catalog.v1.CreateTaskSequenceRequest\x1a\x30.fleetcast.catalog.v1.CreateTaskSequenceResponse\x12}\n\x14ValidateTaskSequence\x12\x31.fleetcast.catalog.v1.ValidateTaskSequenceRequest\x1a\x32.fleetcast.catalog.v1.ValidateTaskSequenceResponse\x12n\n\x0fGetTaskSequence\x12,.fleetcast.catalog.v1.GetTaskSequenceRequest\x1a-.fleetcast.catalog.v1.GetTaskSequenceResponse\x12t\n\x11ListTaskSequences\x12..fleetcast.catalog.v1.ListTaskSequencesRequest\x1a/.fleetcast.catalog.v1.ListTaskSequencesResponse\x12\x80\x01\n\x15GetTaskSequenceSource\x12\x32.fleetcast.catalog.v1.GetTaskSequenceSourceRequest\x1a\x33.fleetcast.catalog.v1.GetTaskSequenceSourceResponse\x12w\n\x12\x44\x65leteTaskSequence\x12/.fleetcast.catalog.v1.DeleteTaskSequenceRequest\x1a\x30.fleetcast.catalog.v1.DeleteTaskSequenceResponse\x12z\n\x13ResolveTaskSequence\x12\x30.fleetcast.catalog.v1.ResolveTaskSequenceRequest\x1a\x31.fleetcast.catalog.v1.ResolveTaskSequenceResponse\x12q\n\x10HoldTaskSequence\x12-.fleetcast.catalog.v1.HoldTaskSequenceRequest\x1a..fleetcast.catalog.v1.HoldTaskSequenceResponse\x12z\n\x13ReleaseTaskSequence\x12\x30.fleetcast.catalog.v1.ReleaseTaskSequenceRequest\x1a\x31.fleetcast.catalog.v1.ReleaseTaskSequenceResponse\x12\x80\x01\n\x15ListTaskSequenceHolds\x12\x32.fleetcast.catalog.v1.ListTaskSequenceHoldsRequest\x1a\x33.fleetcast.catalog.v1.ListTaskSequenceHoldsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,25 +55,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETASKSEQUENCEREQUEST']._serialized_start=968
   _globals['_DELETETASKSEQUENCEREQUEST']._serialized_end=1029
   _globals['_DELETETASKSEQUENCERESPONSE']._serialized_start=1031
-  _globals['_DELETETASKSEQUENCERESPONSE']._serialized_end=1059
-  _globals['_RESOLVETASKSEQUENCEREQUEST']._serialized_start=1061
-  _globals['_RESOLVETASKSEQUENCEREQUEST']._serialized_end=1103
-  _globals['_RESOLVETASKSEQUENCERESPONSE']._serialized_start=1105
-  _globals['_RESOLVETASKSEQUENCERESPONSE']._serialized_end=1196
-  _globals['_HOLDTASKSEQUENCEREQUEST']._serialized_start=1198
-  _globals['_HOLDTASKSEQUENCEREQUEST']._serialized_end=1253
-  _globals['_HOLDTASKSEQUENCERESPONSE']._serialized_start=1255
-  _globals['_HOLDTASKSEQUENCERESPONSE']._serialized_end=1343
-  _globals['_RELEASETASKSEQUENCEREQUEST']._serialized_start=1345
-  _globals['_RELEASETASKSEQUENCEREQUEST']._serialized_end=1389
-  _globals['_RELEASETASKSEQUENCERESPONSE']._serialized_start=1391
-  _globals['_RELEASETASKSEQUENCERESPONSE']._serialized_end=1420
-  _globals['_LISTTASKSEQUENCEHOLDSREQUEST']._serialized_start=1422
-  _globals['_LISTTASKSEQUENCEHOLDSREQUEST']._serialized_end=1475
-  _globals['_LISTTASKSEQUENCEHOLDSRESPONSE']._serialized_start=1477
-  _globals['_LISTTASKSEQUENCEHOLDSRESPONSE']._serialized_end=1563
-  _globals['_TASKSEQUENCEHOLD']._serialized_start=1565
-  _globals['_TASKSEQUENCEHOLD']._serialized_end=1613
-  _globals['_TASKSEQUENCESERVICE']._serialized_start=1616
-  _globals['_TASKSEQUENCESERVICE']._serialized_end=2861
+  _globals['_DELETETASKSEQUENCERESPONSE']._serialized_end=1073
+  _globals['_RESOLVETASKSEQUENCEREQUEST']._serialized_start=1075
+  _globals['_RESOLVETASKSEQUENCEREQUEST']._serialized_end=1117
+  _globals['_RESOLVETASKSEQUENCERESPONSE']._serialized_start=1119
+  _globals['_RESOLVETASKSEQUENCERESPONSE']._serialized_end=1210
+  _globals['_HOLDTASKSEQUENCEREQUEST']._serialized_start=1212
+  _globals['_HOLDTASKSEQUENCEREQUEST']._serialized_end=1267
+  _globals['_HOLDTASKSEQUENCERESPONSE']._serialized_start=1269
+  _globals['_HOLDTASKSEQUENCERESPONSE']._serialized_end=1357
+  _globals['_RELEASETASKSEQUENCEREQUEST']._serialized_start=1359
+  _globals['_RELEASETASKSEQUENCEREQUEST']._serialized_end=1403
+  _globals['_RELEASETASKSEQUENCERESPONSE']._serialized_start=1405
+  _globals['_RELEASETASKSEQUENCERESPONSE']._serialized_end=1434
+  _globals['_LISTTASKSEQUENCEHOLDSREQUEST']._serialized_start=1436
+  _globals['_LISTTASKSEQUENCEHOLDSREQUEST']._serialized_end=1489
+  _globals['_LISTTASKSEQUENCEHOLDSRESPONSE']._serialized_start=1491
+  _globals['_LISTTASKSEQUENCEHOLDSRESPONSE']._serialized_end=1577
+  _globals['_TASKSEQUENCEHOLD']._serialized_start=1579
+  _globals['_TASKSEQUENCEHOLD']._serialized_end=1627
+  _globals['_TASKSEQUENCESERVICE']._serialized_start=1630
+  _globals['_TASKSEQUENCESERVICE']._serialized_end=2875
 # @@protoc_insertion_point(module_scope)

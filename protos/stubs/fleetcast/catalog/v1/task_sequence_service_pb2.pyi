@@ -313,16 +313,21 @@ Global___DeleteTaskSequenceRequest: _TypeAlias = DeleteTaskSequenceRequest  # no
 
 @_typing.final
 class DeleteTaskSequenceResponse(_message.Message):
-    """Nothing to say."""
+    """What was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The version, `taskSequences/{id}@sha256:{hex}`; empty if this request had deleted it before."""
     def __init__(
         self,
+        *,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
