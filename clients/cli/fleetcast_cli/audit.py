@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from typing import Annotated
 
@@ -14,11 +15,12 @@ from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import connection, every_page
 from fleetcast_cli.instants import Clock
 from fleetcast_cli.plain import to_plain, write_json
-from fleetcast_cli.text import format_time, output, progress, table
+from fleetcast_cli.text import DIGEST_DIGITS, format_time, output, progress, table
 
 group = typer.Typer(no_args_is_help=True)
 
 DEFAULT_COUNT = 100
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @command(group, "list", span="fleetcast audit list", epilog=TIME_HELP)
@@ -66,10 +68,15 @@ async def list_entries(
     if not entries:
         output().print("no such entries" if resource or caller or since else "nothing was recorded yet")
         return
-    rows = table("time", "who", "did", "to", "with")
+    rows = table("time", "who", "did", "to, with")
     for entry in entries[:limit]:
-        detail = ", ".join(f"{name} {entry.detail[name]}" for name in sorted(entry.detail))
-        rows.add_row(format_time(entry.time), entry.caller, entry.action, entry.resource, detail)
+        detail = ", ".join(f"{name} {_short(entry.detail[name])}" for name in sorted(entry.detail))
+        rows.add_row(format_time(entry.time), entry.caller, entry.action, f"{entry.resource} {detail}".rstrip())
     output().print(rows)
     if len(entries) > limit:
         progress().print(f"these are the newest {limit}; --limit N or --since TIME shows others")
+
+
+def _short(value: str) -> str:
+    """Returns a value with its digests shortened."""
+    return _DIGEST.sub(lambda digest: digest[0][: len("sha256:") + DIGEST_DIGITS], value)

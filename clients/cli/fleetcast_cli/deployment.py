@@ -96,7 +96,9 @@ async def show(
     output().print(fields(deployment_fields(found)))
     if runs:
         output().print()
-        output().print(run_table(runs))
+        output().print(
+            run_table(sorted(runs, key=lambda run: (run.display_name or identifier(run.machine), run.machine)))
+        )
 
 
 @command(group, "pause", span="fleetcast deployment pause")

@@ -117,22 +117,22 @@ def summary_line(deployment: Deployment) -> str:
 
 
 def plan_table(planned: Iterable[PlannedRun]) -> Table:
-    """Returns what a deployment would do to which machine."""
-    planned = list(planned)
+    """Returns what a deployment would do to which machine, by the names that people know them by."""
+    planned = sorted(planned, key=lambda one: (one.display_name or identifier(one.machine), one.machine))
     phased = any(one.phase for one in planned)
     rows = table("machine", "name", "target", *(["phase"] if phased else []), "begins", "why", right=("phase",))
     for one in planned:
         phase = [str(one.phase + 1) if one.targeted else ABSENT] if phased else []
         target = "yes" if one.targeted else Text("no", style="yellow")
-        begins = one.start_time or ABSENT
+        begins = f"{datetime.fromisoformat(one.start_time):%Y-%m-%d %H:%M %z}" if one.start_time else ABSENT
         rows.add_row(identifier(one.machine), one.display_name or ABSENT, target, *phase, begins, one.reason)
     return rows
 
 
-def run_table(runs: Iterable[Run], *, of_machine: bool = False) -> Table:
+def run_table(runs: Iterable[Run], *, of_machine: bool = False, one_line: bool = False) -> Table:
     """Returns a table with one row for each run: of machines, or of one machine's deployments."""
     first = ("run", "deploys") if of_machine else ("machine", "name")
-    rows = table(*first, "state", "step", "done", "took", "", right=("done", "took"))
+    rows = table(*first, "state", "step", "done", "took", "", right=("done", "took"), one_line=one_line)
     for run in runs:
         rows.add_row(
             run.name.removeprefix("deployments/").replace("/runs/", "/") if of_machine else identifier(run.machine),
@@ -146,9 +146,9 @@ def run_table(runs: Iterable[Run], *, of_machine: bool = False) -> Table:
     return rows
 
 
-def step_table(steps: Iterable[StepRun]) -> Table:
+def step_table(steps: Iterable[StepRun], *, one_line: bool = False) -> Table:
     """Returns every attempt of every step, in the order in which they began."""
-    rows = table("step", "name", "outcome", "began", "took", "", right=("took",))
+    rows = table("step", "name", "outcome", "began", "took", "", right=("took",), one_line=one_line)
     for step in steps:
         failed = step.outcome in (StepRun.OUTCOME_FAILED, StepRun.OUTCOME_INTERRUPTED)
         rows.add_row(
@@ -173,9 +173,9 @@ def screen(deployment: Deployment, runs: Mapping[str, Run], *, rows: int, notice
     if notice:
         parts.append(Text(notice, style="bold yellow"))
     by_attention = sorted(runs.values(), key=_attention)
-    shown = by_attention[: max(1, rows - len(parts) - 5)]
+    shown = by_attention[: max(1, rows - len(parts) - 6)]
     if shown:
-        parts += [Text(""), run_table(shown)]
+        parts += [Text(""), run_table(shown, one_line=True)]
     if len(by_attention) > len(shown):
         parts.append(Text(f"and {plural(len(by_attention) - len(shown), 'more machine')}"))
     return Group(*parts)

@@ -102,9 +102,12 @@ class MachineWatch(Watch[WatchMachineResponse]):
             return Group(*parts, Text("nothing ran yet"))
         steps = [step for (run, _, _), step in self.steps.items() if run == newest[0].name]
         room = max(2, rows - len(parts) - 9)
-        parts += [Text(""), run_table(newest[: max(1, room // 3)], of_machine=True)]
+        parts += [Text(""), run_table(newest[: max(1, room // 3)], of_machine=True, one_line=True)]
         if steps:
-            parts += [Text(f"\n{content(newest[0].content)}", style="bold"), step_table(steps[-(room - room // 3) :])]
+            parts += [
+                Text(f"\n{content(newest[0].content)}", style="bold"),
+                step_table(steps[-(room - room // 3) :], one_line=True),
+            ]
         return Group(*parts)
 
 

@@ -23,9 +23,9 @@ def machine_label(machine: Machine) -> str:
 
 
 def machine_list(machines: Iterable[Machine], *, now: datetime | None = None) -> Table:
-    """Returns a table with one row for each machine, in the given order."""
+    """Returns a table with one row for each machine, by the names that people know them by."""
     rows = table("machine", "name", "state", "heard", "model", "memory", "", right=("memory",))
-    for machine in machines:
+    for machine in sorted(machines, key=_known_as):
         rows.add_row(
             identifier(machine.name),
             machine.display_name or ABSENT,
@@ -59,7 +59,7 @@ def machine_fields(machine: Machine, *, now: datetime | None = None) -> list[tup
         ("runs", machine.current_run.removeprefix("deployments/")),
         ("time zone", machine.time_zone),
         ("created", format_time(machine.create_time)),
-        ("registered", format_time(machine.register_time)),
+        ("registered", format_time(machine.register_time) if machine.HasField("register_time") else ""),
         ("model", " ".join(filter(None, [hardware.manufacturer, hardware.model]))),
         ("SMBIOS UUID", hardware.smbios_uuid),
         ("serial number", hardware.serial_number),
@@ -70,6 +70,10 @@ def machine_fields(machine: Machine, *, now: datetime | None = None) -> list[tup
         ("disks", "\n".join(map(_disk, hardware.disks))),
         ("variables", format_variables(machine.variables)),
     ]
+
+
+def _known_as(machine: Machine) -> tuple[str, str]:
+    return machine.display_name or identifier(machine.name), machine.name
 
 
 def _held(machine: Machine) -> str:

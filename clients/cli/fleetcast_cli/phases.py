@@ -42,7 +42,7 @@ def format_phase(phase: Phase) -> str:
     parts = [f"{phase.percent}%" if phase.WhichOneof("size") == "percent" else str(phase.count)]
     if phase.success_percent:
         parts.append(f"success={phase.success_percent}%")
-    if phase.HasField("delay"):
+    if phase.delay.ByteSize():
         parts.append(f"after={format_duration(phase.delay.ToTimedelta())}")
     return ",".join(parts + (["manual"] if phase.manual else []))
 

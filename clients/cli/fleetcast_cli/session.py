@@ -83,7 +83,7 @@ async def list_sessions(context: typer.Context, as_json: Json = False) -> None:
             short_name(session, "state"),
             f"{session.succeeded_count} of {session.participant_count}",
             str(session.failed_count),
-            format_start_rules(session.start_rules),
+            format_start_rules(session.start_rules, short=True),
         )
     output().print(rows)
 

@@ -12,7 +12,7 @@ from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.rates import format_rate, parse_rate
 from fleetcast_kit.times import local_zone
 
-from fleetcast_cli.text import format_instant
+from fleetcast_cli.text import format_instant, format_time
 
 NONE = "none"
 """What clears a value."""
@@ -123,15 +123,15 @@ def format_rate_policy(rate: RatePolicy) -> str:
     return ", ".join(parts)
 
 
-def format_start_rules(rules: StartRules) -> str:
-    """Returns when a session starts, in a few words."""
+def format_start_rules(rules: StartRules, *, short: bool = False) -> str:
+    """Returns when a session starts, in a few words; `short` with an instant that fits into a table."""
     parts = [f"{rules.min_clients} machines"] if rules.min_clients else []
     if rules.HasField("start_delay"):
         parts.append(f"{format_duration(rules.start_delay.ToTimedelta())} after the first")
     if rules.HasField("quiet_time"):
         parts.append(f"{format_duration(rules.quiet_time.ToTimedelta())} after the last")
     if rules.HasField("start_time"):
-        parts.append(f"at {format_instant(rules.start_time)}")
+        parts.append(f"at {(format_time if short else format_instant)(rules.start_time)}")
     if rules.manual:
         parts.append("by hand")
     return (" and " if rules.match == StartRules.MATCH_ALL else " or ").join(parts) or "first machine"

@@ -91,7 +91,7 @@ def rule_fields(session: Session) -> list[tuple[str, str]]:
 
 def template_fields(message: Session | SessionTemplate) -> list[tuple[str, str]]:
     """Returns names and values of what was set for a session, or for those of a deployment, besides the usual."""
-    admission, rules, rate = message.admission, message.start_rules, message.rate
+    admission = message.admission
     rows = [
         ("admits until", format_end(admission)),
         ("late machines", format_late_policy(admission)),
@@ -101,8 +101,9 @@ def template_fields(message: Session | SessionTemplate) -> list[tuple[str, str]]
         ("site", message.site),
     ]
     if isinstance(message, SessionTemplate):
-        rows.insert(0, ("starts with", format_start_rules(rules) if rules.ByteSize() else ""))
-        rows.append(("rate", format_rate_policy(rate) if rate.ByteSize() else ""))
+        usual = ("first machine", "auto")
+        rows += [("starts with", format_start_rules(message.start_rules)), ("rate", format_rate_policy(message.rate))]
+        rows = [(name, value) for name, value in rows if value not in usual]
     return rows
 
 
@@ -125,10 +126,10 @@ def state_line(session: Session) -> str:
     return "; ".join(filter(None, parts))
 
 
-def machine_table(participants: Iterable[Participant]) -> Table:
+def machine_table(participants: Iterable[Participant], *, one_line: bool = False) -> Table:
     """Returns a table with one row for each machine, in the given order."""
     numbers = ("done", "rate", "loss", "left")
-    rows = table("machine", "name", "state", *numbers, "", right=numbers)
+    rows = table("machine", "name", "state", *numbers, "", right=numbers, one_line=one_line)
     for participant in participants:
         rows.add_row(
             identifier(participant.machine),
@@ -156,7 +157,7 @@ def screen(session: Session, participants: Mapping[str, Participant], *, rows: i
     room = max(1, rows - len(parts) - 5)
     shown = by_attention[:room]
     if shown:
-        parts += [Text(""), machine_table(shown)]
+        parts += [Text(""), machine_table(shown, one_line=True)]
     if len(by_attention) > len(shown):
         parts.append(Text(f"and {plural(len(by_attention) - len(shown), 'more machine')}"))
     return Group(*parts)

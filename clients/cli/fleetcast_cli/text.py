@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
+from typing import Any
 
 from fleetcast_kit.times import local_zone
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -90,15 +92,15 @@ def format_instant(time: Timestamp, *, now: datetime | None = None, zone: tzinfo
 
 def format_distance(distance: timedelta) -> str:
     """Returns how far away an instant is, in its two largest units: `in 6 h 12 min`, `3 days ago`, `now`."""
-    rest = abs(round(distance.total_seconds()))
-    parts: list[str] = []
-    for unit, seconds in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, seconds)
-        if count and len(parts) < 2:
-            parts.append(f"{count} {'day' if unit == 'days' and count == 1 else unit}")
-    if not parts:
-        return "now"
-    return f"in {' '.join(parts)}" if distance > timedelta() else f"{' '.join(parts)} ago"
+    whole = abs(round(distance.total_seconds()))
+    units = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"), (1, ""))
+    for (seconds, unit), (next_seconds, next_unit) in pairwise(units):
+        count, rest = divmod(whole, seconds)
+        if count:
+            text = f"{count} {'day' if unit == 'days' and count == 1 else unit}"
+            text += f" {rest // next_seconds} {next_unit}" if rest >= next_seconds else ""
+            return f"in {text}" if distance > timedelta() else f"{text} ago"
+    return "now"
 
 
 def _clock(time: datetime, day: str) -> str:
@@ -111,12 +113,26 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+class _OneLineTable(Table):
+    """A table whose rows have one line each, so that a screen knows how many fit."""
+
+    def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
+        """Adds a row; what does not fit ends in an ellipsis."""
+        texts = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        for text in texts:
+            if isinstance(text, Text):
+                text.no_wrap, text.overflow = True, "ellipsis"
+        super().add_row(*texts, **settings)
+
+
+def table(*columns: str, right: tuple[str, ...] = (), one_line: bool = False) -> Table:
     """Returns an empty table with the given headings; those in `right` are aligned right.
 
-    On a narrow terminal the first column, which people type again, stays whole and the others wrap.
+    On a narrow terminal the first column, which people type again, stays whole and the others wrap, or with `one_line`
+    are cut.
     """
-    empty = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    kind = _OneLineTable if one_line else Table
+    empty = kind(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for index, column in enumerate(columns):
         empty.add_column(column, justify="right" if column in right else "left", no_wrap=index == 0, overflow="fold")
     return empty

@@ -135,8 +135,8 @@ def test_a_plan_says_what_happens_to_which_machine() -> None:
     ]
     rows = [line.split() for line in render(plan_table(planned)).splitlines()]
     assert rows[0] == ["machine", "name", "target", "phase", "begins", "why"]
-    assert rows[2] == ["a", "pc-a", "yes", "1", "2026-12-01T02:00:00+01:00"]
-    assert rows[3] == ["b", "-", "yes", "2", "-", *["waits", "for", "phase", "2", "of", "2"]]
+    assert rows[3] == ["a", "pc-a", "yes", "1", "2026-12-01", "02:00", "+0100"]
+    assert rows[2] == ["b", "-", "yes", "2", "-", *["waits", "for", "phase", "2", "of", "2"]]
     assert rows[4] == ["c", "pc-c", "no", "-", "-", "is", "protected"]
 
 
