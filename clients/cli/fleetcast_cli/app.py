@@ -88,8 +88,17 @@ def configure(
             help="Directory of the administrator's credential; without it, ~/.config/fleetcast.",
         ),
     ] = None,
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            envvar="FLEETCAST_CATALOG",
+            metavar="HOST:PORT",
+            help="The catalog, if it is apart from the server; without it, the address beside the credential.",
+        ),
+    ] = None,
 ) -> None:
     """Install operating systems on many machines at once."""
     from fleetcast_cli.connection import Connection  # noqa: PLC0415 - gRPC, which the list of commands does not need
 
-    context.obj = Connection(server, credentials)
+    context.obj = Connection(server, credentials, catalog)

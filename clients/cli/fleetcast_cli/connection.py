@@ -42,6 +42,8 @@ class Connection:
     """HOST:PORT, or None for the address beside the credential."""
     credentials: Path | None
     """Directory of the credential, or None for the user's configuration."""
+    catalog: str | None = None
+    """HOST:PORT of the catalog, or None for the address beside the credential; without one, it is the server's."""
 
     def resolve(self) -> tuple[str, Credentials]:
         """Returns the address to dial and the credential to show.
@@ -58,11 +60,28 @@ class Connection:
     async def dial(self) -> AsyncIterator[grpc.aio.Channel]:
         """Gives a channel to the server; whatever a call inside raises leaves as a FleetcastError."""
         address, credentials = self.resolve()
-        async with open_channel(address, credentials) as channel:
-            try:
-                yield channel
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error, address=address) from error
+        async with _dialled(address, credentials) as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def dial_catalog(self) -> AsyncIterator[grpc.aio.Channel]:
+        """Gives a channel to the catalog, which may be on another host than the server."""
+        server, credentials = self.resolve()
+        saved = _saved(self.credentials or configuration_directory())
+        address = self.catalog or (saved.get("catalog_address") if saved.get("address") == server else "")
+        if address:
+            address = join_address(*split_address(address, field="catalog"))
+        async with _dialled(address or server, credentials) as channel:
+            yield channel
+
+
+@asynccontextmanager
+async def _dialled(address: str, credentials: Credentials) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_channel(address, credentials) as channel:
+        try:
+            yield channel
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, address=address) from error
 
 
 def connection(context: typer.Context) -> Connection:
@@ -101,17 +120,25 @@ def _load(directory: Path) -> Credentials:
         raise UnauthenticatedError(error.message, reason="CREDENTIAL_UNUSABLE") from error
 
 
+def _saved(directory: Path) -> dict[str, str]:
+    """Returns what lies beside the credential about addresses; empty if nothing usable does."""
+    try:
+        saved = json.loads((directory / "server.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in saved.items()} if isinstance(saved, dict) else {}
+
+
 def _saved_address(directory: Path) -> str:
     file = directory / "server.json"
-    try:
-        address = json.loads(file.read_text())["address"]
-    except FileNotFoundError as error:
+    if not file.exists():
         raise InvalidArgumentError(
             f"no server address: give --server HOST:PORT or set FLEETCAST_SERVER ({file} does not exist)",
             field="server",
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        )
+    address = _saved(directory).get("address")
+    if not address:
         raise InvalidArgumentError(
             f'{file} holds no address: write {{"address": "HOST:PORT"}} or give --server HOST:PORT', field="server"
-        ) from error
-    return str(address)
+        )
+    return address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -21,10 +22,30 @@ from fleetcast_cli.text import format_time, output, plural, progress, table
 group = typer.Typer(no_args_is_help=True)
 
 
+class HolderRole(StrEnum):
+    """What the holders of a token become."""
+
+    MACHINE = "machine"
+    SENDER = "sender"
+    SERVICE = "service"
+
+
+_HOLDERS = {
+    HolderRole.MACHINE: "machine: fleetcast-agent enrol --server",
+    HolderRole.SENDER: "sender's host: fleetcast-sender run --scheduler",
+    HolderRole.SERVICE: "catalog's host: fleetcast-catalog run --scheduler",
+}
+"""How a token is used, by what its holders become."""
+
+
 @command(group, "create", span="fleetcast enrolment-token create")
 async def create(
     context: typer.Context,
-    uses: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many machines may enrol with it.")] = 1,
+    role: Annotated[
+        HolderRole,
+        typer.Option(help="What its holders become: machines, senders, or services on hosts of their own."),
+    ] = HolderRole.MACHINE,
+    uses: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many may enrol with it.")] = 1,
     expires: Annotated[str, typer.Option(metavar="DURATION", help="How long it works, such as 90m, 2h or 7d.")] = "24h",
     as_json: Json = False,
 ) -> None:
@@ -32,7 +53,11 @@ async def create(
     lifetime = parse_duration(expires, field="expires")
     if not lifetime:
         raise InvalidArgumentError(f"--expires {expires} would end the token at once: give more", field="expires")
-    request = enrolment_service_pb2.CreateEnrolmentTokenRequest(uses=uses, request_id=str(uuid.uuid4()))
+    request = enrolment_service_pb2.CreateEnrolmentTokenRequest(
+        role=enrolment_service_pb2.EnrolmentRole.Value(f"ENROLMENT_ROLE_{role.name}"),
+        uses=uses,
+        request_id=str(uuid.uuid4()),
+    )
     request.lifetime.FromTimedelta(lifetime)
     opened = connection(context)
     async with opened.dial() as channel:
@@ -44,7 +69,7 @@ async def create(
     token = answer.enrolment_token
     progress().print(
         f"token {identifier(token.name)}: {plural(token.uses, 'use')}, until {format_time(token.expire_time)}; on the "
-        f"machine: fleetcast-agent enrol --server {opened.resolve()[0]} --token TOKEN",
+        f"{_HOLDERS[role]} {opened.resolve()[0]} --token TOKEN",
         soft_wrap=True,
     )
 

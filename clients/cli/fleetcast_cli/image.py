@@ -39,7 +39,7 @@ async def list_images(
     """List image versions, newest first."""
     series = "" if name is None else series_name(name.removeprefix("images/"))
     images: list[image_pb2.Image] = []
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         request = catalog_service_pb2.ListImagesRequest(image=series)
         async for answer in every_page(CatalogServiceStub(channel).ListImages, request):
             images += answer.images
@@ -67,7 +67,7 @@ async def list_images(
 async def show(context: typer.Context, image: Reference, as_json: Json = False) -> None:
     """Show one image version and, for WIM and ESD files, the images inside."""
     reference = image_reference(image)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         catalog = CatalogServiceStub(channel)
         request = catalog_service_pb2.GetImageRequest(name=await find_image(catalog, reference))
         found = (await catalog.GetImage(request, timeout=UNARY_SECONDS)).image
@@ -83,7 +83,7 @@ async def verify(context: typer.Context, image: Reference, as_json: Json = False
     reference = image_reference(image)
     damaged: list[int] = []
     proven: image_pb2.Image | None = None
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         catalog = CatalogServiceStub(channel)
         request = catalog_service_pb2.VerifyImageRequest(name=await find_image(catalog, reference))
         with WorkProgress("chunks") as progress:
@@ -112,7 +112,7 @@ async def verify(context: typer.Context, image: Reference, as_json: Json = False
 async def delete(context: typer.Context, image: Reference, as_json: Json = False) -> None:
     """Delete an image version and reclaim its space; refused while a session uses it."""
     reference = image_reference(image)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         catalog = CatalogServiceStub(channel)
         name = await find_image(catalog, reference)
         answer = await catalog.DeleteImage(

@@ -117,7 +117,7 @@ async def _import(
 ) -> image_pb2.Image:
     """Returns the READY version that the server made from `source`, or from the path in `spec`."""
     upload = _Upload(spec, source)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         call = CatalogServiceStub(channel).ImportImage(upload.requests())
         upload.call = call
         try:

@@ -42,7 +42,7 @@ async def list_sequences(
     """List task sequences in their newest version, or all versions, newest first."""
     series = "" if name is None else sequence_series(name)
     found: list[task_sequence_pb2.TaskSequence] = []
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         request = messages.ListTaskSequencesRequest(task_sequence=series, newest_only=not series and not every)
         async for answer in every_page(TaskSequenceServiceStub(channel).ListTaskSequences, request):
             found += answer.task_sequences
@@ -69,7 +69,7 @@ async def list_sequences(
 async def show(context: typer.Context, name: Reference, as_json: Json = False) -> None:
     """Show one version: its steps, its variables, and where its references lead now."""
     reference = sequence_reference(name)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         request = messages.GetTaskSequenceRequest(name=await find_task_sequence(service, reference))
         found = (await service.GetTaskSequence(request, timeout=UNARY_SECONDS)).task_sequence
@@ -89,7 +89,7 @@ async def export(
 ) -> None:
     """Print the text that a version was made of, comments included, or write it to a file."""
     reference = sequence_reference(name)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         request = messages.GetTaskSequenceSourceRequest(name=await find_task_sequence(service, reference))
         found = await service.GetTaskSequenceSource(request, timeout=UNARY_SECONDS)
@@ -112,7 +112,7 @@ async def export(
 async def delete(context: typer.Context, name: Reference, as_json: Json = False) -> None:
     """Delete one version; refused while a deployment uses it."""
     reference = sequence_reference(name)
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         full_name = await find_task_sequence(service, reference)
         request = messages.DeleteTaskSequenceRequest(name=full_name, request_id=str(uuid.uuid4()))

@@ -56,7 +56,7 @@ async def create(
     label, source = _given(file, ready_name)
     if name is not None:
         source = _renamed(label, source, sequence_series(name))
-    async with connection(context).dial() as channel:
+    async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         request = messages.CreateTaskSequenceRequest(
             source=source, source_file="" if label == "<stdin>" else Path(label).name, request_id=str(uuid.uuid4())
@@ -94,7 +94,7 @@ async def validate(context: typer.Context, file: File, as_json: Json = False) ->
     label, source = _given(file, None)
     unchecked = ""
     try:
-        async with connection(context).dial() as channel:
+        async with connection(context).dial_catalog() as channel:
             checked = await TaskSequenceServiceStub(channel).ValidateTaskSequence(
                 messages.ValidateTaskSequenceRequest(source=source), timeout=UNARY_SECONDS
             )

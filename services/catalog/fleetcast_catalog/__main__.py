@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from fleetcast_kit import logs, telemetry
+from fleetcast_kit.addresses import served_names
 from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
-from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.joining import join_installation, keep_renewed
 from fleetcast_kit.server import GrpcServer, run_until_signal
 from fleetcast_kit.trust import ServerCredentials
 
@@ -39,6 +41,20 @@ def run(
     listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
     ] = None,
+    advertise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|ADDRESS", help="How others reach this catalog; may be given several times."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The scheduler, which certifies this catalog.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Enrolment token of the role service, for the first start; unseen by others in FLEETCAST_TOKEN.",
+        ),
+    ] = None,
     credentials: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The catalog's own ca.pem, cert.pem and key.pem; by default DATA_DIR/server."),
@@ -57,6 +73,9 @@ def run(
         data_dir=data_dir,
         database_url=database_url,
         listen=listen,
+        advertise=advertise,
+        scheduler=scheduler,
+        token=token,
         credentials=credentials,
         log_format=log_format,
     )
@@ -69,11 +88,20 @@ def run(
 
 
 async def _serve(settings: CatalogSettings) -> None:
-    credentials = Credentials.load(settings.credentials or settings.data_dir / "server")
+    directory = settings.credentials or settings.data_dir / "server"
+    names = served_names(settings.listen, settings.advertise)
+    credentials = await join_installation(
+        settings.scheduler, settings.token, directory, display_name=f"{socket.gethostname()} catalog", names=names
+    )
     catalog = await open_catalog(settings.data_dir, settings.database_url, authority=credentials.authority)
-    server = GrpcServer(settings.listen, ServerCredentials(credentials), catalog.services)
+    shown = ServerCredentials(credentials)
+    server = GrpcServer(settings.listen, shown, catalog.services)
+    tasks = [asyncio.create_task(keep_renewed(settings.scheduler, directory, shown))] if settings.scheduler else []
 
     async def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await server.stop()
         await catalog.stop()
 

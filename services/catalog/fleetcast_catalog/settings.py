@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from fleetcast_kit.addresses import DEFAULT_PORT
 from fleetcast_kit.logs import LogFormat
-from fleetcast_kit.settings import Settings
+from fleetcast_kit.settings import CommaSeparated, Settings
 from pydantic import Field
 
 
@@ -28,6 +28,12 @@ class CatalogSettings(Settings):
     """`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; empty means catalog.db in the data directory."""
     listen: str = f"[::]:{DEFAULT_PORT}"
     """HOST:PORT of the port; port 0 takes a free one."""
+    advertise: CommaSeparated = ()
+    """Names and addresses by which others reach this catalog."""
+    scheduler: str = ""
+    """HOST:PORT of the scheduler, which certifies the catalog; empty if `credentials` are made elsewhere."""
+    token: str = ""
+    """Enrolment token of the role service, for the first start."""
     credentials: Path | None = None
     """Directory with the catalog's own certificate, of a service, for the names it is reached by: ca.pem, cert.pem and
     key.pem. By default `server` in the data directory."""

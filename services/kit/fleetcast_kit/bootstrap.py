@@ -45,18 +45,21 @@ class Installation:
     administrator: Credentials
     """The credential of the first administrator; `administrators/local`."""
 
-    def publish_administrator(self, address: str, configuration_directory: Path | None = None) -> None:
+    def publish_administrator(
+        self, address: str, configuration_directory: Path | None = None, *, catalog_address: str = ""
+    ) -> None:
         """Writes the administrator's credential with the server's `address` (HOST:PORT) to where commands find it.
 
         That is `administrator/` in the data directory, and `configuration_directory` unless that holds a credential of
-        another server.
+        another server. `catalog_address` is given if the catalog has a port of its own.
         """
+        addresses = {"address": address} | ({"catalog_address": catalog_address} if catalog_address else {})
         directories = [self.directory / "administrator"]
         if configuration_directory is not None and self._may_write(configuration_directory):
             directories.append(configuration_directory)
         for directory in directories:
             self.administrator.save(directory)
-            write_atomically(directory / ADDRESS_FILE, json.dumps({"address": address}).encode() + b"\n")
+            write_atomically(directory / ADDRESS_FILE, json.dumps(addresses).encode() + b"\n")
 
     def _may_write(self, configuration_directory: Path) -> bool:
         if not (configuration_directory / CERTIFICATE_FILE).exists():

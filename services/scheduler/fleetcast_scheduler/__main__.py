@@ -64,7 +64,9 @@ async def serve(settings: SchedulerSettings) -> None:
     """
     installation = open_installation(settings.data_dir, listen=settings.listen, advertise=settings.advertise)
     url = settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'scheduler.db'}"
-    scheduler = await open_scheduler(url, authority=installation.authority, trust=installation.trust)
+    scheduler = await open_scheduler(
+        url, authority=installation.authority, trust=installation.trust, catalog_address=settings.catalog
+    )
     server = GrpcServer(settings.listen, installation.server, scheduler.services)
 
     async def stop() -> None:
@@ -79,7 +81,13 @@ async def serve(settings: SchedulerSettings) -> None:
         raise
     names = settings.advertise or served_names(settings.listen)
     host, port = split_address(names[0]) if settings.advertise else (names[0], server.port)
-    installation.publish_administrator(join_address(host, port))
+    address = join_address(host, port)
+    installation.publish_administrator(address, Path.home() / ".config" / "fleetcast", catalog_address=settings.catalog)
+    print(
+        f"{NAME} is ready on {address}; authority SHA-256 {installation.authority.fingerprint.hex()}; administrator's "
+        f"credential in {installation.directory / 'administrator'}",
+        flush=True,
+    )
     await run_until_signal(stop)
 
 

@@ -97,13 +97,15 @@ async def open_scheduler(
     *,
     authority: CertificateAuthority,
     trust: TrustBundle,
+    catalog_address: str = "",
     timing: Timing | None = None,
     deployment_options: DeploymentOptions | None = None,
     clock: Callable[[], float] = time.time,
 ) -> SchedulerApp:
     """Returns the scheduler with what its database holds; nothing is decided before `start`.
 
-    `trust` is the bundle of the server that will serve it: enrolment tokens go in there.
+    `trust` is the bundle of the server that will serve it: enrolment tokens go in there. `catalog_address` is what
+    senders are told, HOST:PORT; empty if the catalog is on the scheduler's own port.
 
     Raises:
         InvalidArgumentError: `database_url` is not of a supported database.
@@ -159,7 +161,7 @@ async def open_scheduler(
     services = [
         session_service(sessions, pump),
         participation_service(sessions, pump),
-        sender_registry_service(pump),
+        sender_registry_service(pump, catalog_address),
         sender_service(pump, audit),
         audit_service(store),
         machine_service(machines, presence),

@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class SenderRegistryServicer(SenderRegistryServiceServicer):
     """Reads what a sender says into the rules, and writes the commands for it."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, catalog_address: str) -> None:
         self._pump = pump
+        self._catalog_address = catalog_address
 
     async def ServeSender(  # noqa: N802
         self, request_iterator: AsyncIterator[messages.ServeSenderRequest], context: _Context
@@ -43,7 +44,8 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:
             await self._pump.durable()
-            yield messages.ServeSenderResponse(registered=messages.SenderRegistered(name=name))
+            registered = messages.SenderRegistered(name=name, catalog_address=self._catalog_address)
+            yield messages.ServeSenderResponse(registered=registered)
             while (numbered := await stream.next()) is not None:
                 yield stream_convert.command_message(*numbered)
         finally:
@@ -71,11 +73,11 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
             stream.close(error)
 
 
-def sender_registry_service(pump: Pump) -> Service:
-    """Returns the service, ready to be served."""
+def sender_registry_service(pump: Pump, catalog_address: str) -> Service:
+    """Returns the service, ready to be served; senders are told where the catalog is, empty meaning here."""
     return Service(
         add=add_SenderRegistryServiceServicer_to_server,
-        servicer=SenderRegistryServicer(pump),
+        servicer=SenderRegistryServicer(pump, catalog_address),
         full_name="fleetcast.scheduler.v1.SenderRegistryService",
         roles={"ServeSender": frozenset({Role.SENDER})},
     )

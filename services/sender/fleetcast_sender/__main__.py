@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from fleetcast_kit import logs, telemetry
-from fleetcast_kit.addresses import join_address, split_address
+from fleetcast_kit.addresses import is_ip_address, join_address, served_names, split_address
 from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.joining import join_installation, keep_renewed
 from fleetcast_kit.server import GrpcServer, run_until_signal
 from fleetcast_kit.trust import ServerCredentials
 
@@ -35,7 +36,14 @@ def run(
     *,
     scheduler: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The scheduler.")] = None,
     catalog: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="The catalog; by default where the scheduler is.")
+        str | None, typer.Option(metavar="HOST:PORT", help="The catalog; by default the scheduler says where.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Enrolment token of the role sender, for the first start; unseen by others in FLEETCAST_TOKEN.",
+        ),
     ] = None,
     credentials: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The sender's own ca.pem, cert.pem and key.pem.")
@@ -69,6 +77,7 @@ def run(
         config=config,
         scheduler=scheduler,
         catalog=catalog,
+        token=token,
         credentials=credentials,
         listen=listen,
         advertise=advertise,
@@ -90,13 +99,22 @@ def run(
 async def _serve(settings: SenderSettings) -> None:
     if not settings.scheduler:
         raise InvalidArgumentError("the scheduler is missing: give --scheduler HOST:PORT", field="scheduler")
-    if settings.credentials is None:
-        raise InvalidArgumentError("the credential is missing: give --credentials DIR", field="credentials")
-    credentials = Credentials.load(settings.credentials)
-    sender = await open_sender(settings)
-    server = GrpcServer(settings.listen, ServerCredentials(credentials), sender.services)
+    names = served_names(settings.listen, [split_address(settings.advertise)[0]] if settings.advertise else [])
+    credentials = await join_installation(
+        settings.scheduler,
+        settings.token,
+        settings.credentials,
+        display_name=f"{socket.gethostname()} sender",
+        names=names,
+    )
+    sender = await open_sender(settings.model_copy(update={"interface": settings.interface or _own_host(settings)}))
+    shown = ServerCredentials(credentials)
+    server = GrpcServer(settings.listen, shown, sender.services)
+    renewal = asyncio.create_task(keep_renewed(settings.scheduler, settings.credentials, shown))
 
     async def stop() -> None:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
         await sender.stop()
         await server.stop()
 
@@ -104,7 +122,7 @@ async def _serve(settings: SenderSettings) -> None:
         await server.start()
         await sender.start(
             scheduler=settings.scheduler,
-            catalog=settings.catalog or settings.scheduler,
+            catalog=settings.catalog,
             address=settings.advertise or _address(sender.interface, settings.listen, server.port),
             credentials=credentials,
         )
@@ -117,10 +135,19 @@ async def _serve(settings: SenderSettings) -> None:
 
 def _address(interface: Interface, listen: str, port: int) -> str:
     """Return how machines reach this sender when nobody said so: at the address it listens on, else the interface's."""
+    return join_address(_named_host(listen) or str(interface.ipv4 or interface.ipv6), port)
+
+
+def _own_host(settings: SenderSettings) -> str:
+    """Return the address whose interface multicast leaves by when nobody said so; empty for the default route's."""
+    host = _named_host(settings.listen)
+    return host if is_ip_address(host) else ""
+
+
+def _named_host(listen: str) -> str:
+    """Return the host of an address to listen on; empty if that is everywhere."""
     host, _ = split_address(listen)
-    if host in ("", "::", "0.0.0.0"):  # noqa: S104 - compared, not bound
-        host = str(interface.ipv4 or interface.ipv6)
-    return join_address(host, port)
+    return "" if host in ("", "::", "0.0.0.0") else host  # noqa: S104 - compared, not bound
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class SenderApp:
         self._outlet = _outlet(settings, interface, spare)
         self._channels: list[grpc.aio.Channel] = []
         self._catalog: Catalog | None = None
+        self._catalog_address = ""
         self._cache: ChunkCache | None = None
         self._control: Control | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,18 +66,18 @@ class SenderApp:
         """Those that run."""
         return self._transmissions
 
-    async def start(self, *, scheduler: str, catalog: str, address: str, credentials: Credentials) -> None:
+    async def start(self, *, scheduler: str, catalog: str = "", address: str, credentials: Credentials) -> None:
         """Register at `scheduler` (HOST:PORT) and take orders; neither it nor `catalog` need be there yet.
 
-        `address` is the HOST:PORT by which machines reach the server of `services`; `credentials` are a sender's.
+        Without `catalog` it is where the scheduler says. `address` is the HOST:PORT by which machines reach the server
+        of `services`; `credentials` are a sender's.
 
         Raises:
             InvalidArgumentError: an address cannot be used.
         """
         control_channel = open_channel(scheduler, credentials)
-        catalog_channel = open_channel(catalog, credentials)
-        self._channels = [control_channel, catalog_channel]
-        self._catalog = Catalog(catalog_channel)
+        self._channels = [control_channel]
+        self._use_catalog(catalog or scheduler, credentials)
         if self._settings.chunk_store is None:
             self._cache = ChunkCache(self._settings.cache_dir, self._settings.cache_bytes)
         settings = self._settings
@@ -95,8 +96,17 @@ class SenderApp:
         self._control = Control(
             control_channel, registration, self._transmissions, start=self._open, release=self._unicast.forget
         )
+        if not catalog:
+            self._control.catalog_named = lambda named: self._use_catalog(named or scheduler, credentials)
         self._task = asyncio.create_task(self._control.run(), name="sender control")
         _logger.info("multicast leaves by %s, groups %s to %s", self._interface.name, *self._groups)
+
+    def _use_catalog(self, address: str, credentials: Credentials) -> None:
+        """Read from the catalog at an address from now on; what is being sent goes on with the one it began with."""
+        if address != self._catalog_address:
+            channel = open_channel(address, credentials)
+            self._channels.append(channel)
+            self._catalog, self._catalog_address = Catalog(channel), address
 
     async def registered(self) -> None:
         """Return when the scheduler has taken the sender in."""

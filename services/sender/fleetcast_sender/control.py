@@ -59,6 +59,8 @@ class Control:
         self._said: dict[str, tuple[int, str]] = {}
         self.registered = asyncio.Event()
         """Set when the scheduler has answered the first registration."""
+        self.catalog_named: Callable[[str], None] = lambda _: None
+        """Called at each registration with the HOST:PORT of the catalog; empty means where the scheduler is."""
 
     async def run(self) -> None:
         """Register, serve, and start again whenever the stream breaks, until cancelled."""
@@ -107,6 +109,7 @@ class Control:
         match command.WhichOneof("message"):
             case "registered":
                 _logger.info("registered as %s", command.registered.name)
+                self.catalog_named(command.registered.catalog_address)
                 self.registered.set()
                 return
             case "start":

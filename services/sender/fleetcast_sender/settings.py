@@ -21,6 +21,12 @@ def default_cache_directory() -> Path:
     return Path("/var/cache/fleetcast") if os.geteuid() == 0 else Path.home() / ".cache" / "fleetcast"
 
 
+def default_credentials_directory() -> Path:
+    """Return where a sender keeps who it is: the system's place for root, else the user's own."""
+    root = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
+    return root / "fleetcast-sender"
+
+
 class SenderSettings(Settings):
     """The settings of `fleetcast-sender`: table `sender` of the file."""
 
@@ -29,12 +35,14 @@ class SenderSettings(Settings):
     scheduler: str = ""
     """HOST:PORT of the scheduler."""
     catalog: str = ""
-    """HOST:PORT of the catalog; empty means where the scheduler is."""
+    """HOST:PORT of the catalog; empty means where the scheduler says that it is."""
     listen: str = f"[::]:{DEFAULT_PORT}"
     """HOST:PORT of this sender's own port, for the machines; port 0 takes a free one."""
     advertise: str = ""
     """HOST:PORT by which machines reach this sender; empty means the interface's address."""
-    credentials: Path | None = None
+    token: str = ""
+    """Enrolment token of the role sender, for the first start."""
+    credentials: Path = Field(default_factory=default_credentials_directory)
     """Directory with the sender's certificate: ca.pem, cert.pem, key.pem."""
     chunk_store: Path | None = None
     """The catalog's chunk store, its DATA_DIR/store, if it is on this host; else chunks come over the network."""

@@ -292,16 +292,20 @@ class SenderRegistered(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    CATALOG_ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its resource name, `senders/{id}`."""
+    catalog_address: _builtins.str
+    """HOST:PORT of the catalog; empty means where the scheduler is."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        catalog_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_address", b"catalog_address", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

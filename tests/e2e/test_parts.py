@@ -1,0 +1,117 @@
+"""Catalog, scheduler and senders as processes of their own: what differs from one process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import MIB, DiskImage
+from tests.e2e.test_deployment import Observer, open_session
+from tests.support.installation import BIN, wait_until
+from tests.support.lab import NetworkLab
+from tests.support.parts import PartsInstallation, Spot
+
+pytestmark = pytest.mark.e2e
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports of the loopback that nobody has; they are all held until the last is found."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[PartsInstallation]:
+    """Returns three processes on the loopback, not started."""
+    scheduler, catalog, sender = (Spot("127.0.0.1", port=port) for port in free_ports(3))
+    with PartsInstallation(
+        tmp_path / "installation", scheduler=scheduler, catalog=catalog, senders=[sender]
+    ) as prepared:
+        yield prepared
+
+
+def test_three_processes_with_addresses_and_tokens_alone_serve_machines(
+    apart: PartsInstallation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    apart.start_server()
+    disk = make_disk_image(24)
+    apart.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    session = open_session(apart, "disk", "--min-clients", "2")
+    machines = apart.enrol(["one", "two"])
+    for reception in [apart.receive(each, each.directory / "disk.img", session=session) for each in machines]:
+        reception.wait()
+        assert reception.output.read_bytes() == disk.content
+    tokens = apart.fleetcast("enrolment-token", "list")["enrolment_tokens"]
+    assert sorted(token["role"] for token in tokens) == ["machine", "sender", "service"]
+
+
+def test_after_a_restart_the_parts_need_no_token(apart: PartsInstallation) -> None:
+    apart.start_server()
+    (name,) = apart.sender_names()
+    apart.stop_server()
+    apart.start_server()
+    assert apart.sender_names() == [name]
+
+
+def test_without_a_credential_a_sender_says_how_to_get_one(apart: PartsInstallation) -> None:
+    refused = apart.start(
+        [str(BIN / "fleetcast-sender"), "run", "--scheduler", "127.0.0.1:1", "--credentials", str(apart.directory)],
+        stderr=apart.directory / "refused",
+    )
+    assert refused.wait(30) == 3
+    assert "fleetcast enrolment-token create --role sender" in (apart.directory / "refused").read_text()
+
+
+@pytest.fixture
+def two_senders(tmp_path: Path, open_lab: Callable[..., NetworkLab]) -> Iterator[tuple[PartsInstallation, NetworkLab]]:
+    """Returns a scheduler with its catalog and two senders, each on a host of the network lab."""
+    lab = open_lab(sender_count=3, receiver_count=3)
+    head, *others = [Spot(host.address, partial(lab.command, host)) for host in lab.senders]
+    catalog = Spot(head.address, head.place, port=7444)
+    with PartsInstallation(tmp_path / "installation", scheduler=head, catalog=catalog, senders=others) as installation:
+        installation.start_server()
+        yield installation, lab
+
+
+@pytest.mark.lab
+def test_machines_finish_from_the_other_sender_when_one_is_killed_and_are_sent_only_what_they_lacked(
+    two_senders: tuple[PartsInstallation, NetworkLab], make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    site, lab = two_senders
+    disk = make_disk_image(150)
+    site.fleetcast("image", "import", str(disk.file), "--name", "disk")
+    hosts = {host.name: partial(lab.command, host) for host in lab.receivers}
+    machines = site.enrol(hosts, hosts)
+    session = open_session(site, "disk", "--min-clients", "3", "--rate", "80M")
+    observer = Observer(site, session, tmp_path / "watch.json")
+    receptions = [site.receive(each, each.directory / "disk.img", session=session) for each in machines]
+    observer.until(lambda: observer.written_bytes >= len(disk.content) // 2, "a machine has half of the image")
+    used = site.sender_names().index(observer.session["sender"])
+    other = 1 - used
+    assert lab.sent_bytes(lab.senders[1 + other]) < MIB, "the other one idles"
+    site.kill_part(f"sender-{used}")
+    for reception in receptions:
+        reception.wait()
+        assert reception.output.read_bytes() == disk.content
+    observer.until(lambda: observer.session["state"] == "completed", "the session is completed")
+    # What the machines held is read from what they reported before: a second of progress at 80 Mbit/s is 10 MB.
+    written = min(each["totals"]["held_bytes"] for each in observer.participants.values())
+    sent_bytes = lab.sent_bytes(lab.senders[1 + other])
+    lacking_bytes = disk.noise_bytes * (len(disk.content) - written) // len(disk.content)
+    assert written > len(disk.content) // 4
+    assert sent_bytes < lacking_bytes * 1.15 + 10 * MIB
+    assert site.fleetcast("sender", "list")["senders"][used]["connected"] is False
+
+
+@pytest.mark.lab
+def test_a_sender_in_the_machines_subnet_is_known_as_such(two_senders: tuple[PartsInstallation, NetworkLab]) -> None:
+    site, _ = two_senders
+    assert all("10.97.0.0/24" in sender["subnets"] for sender in site.fleetcast("sender", "list")["senders"])
+    wait_until(lambda: len(site.fleetcast("sender", "list")["senders"]) == 2, "both are listed")
