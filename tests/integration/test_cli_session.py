@@ -123,3 +123,29 @@ async def test_machines_are_kicked_by_any_of_their_names(cli: Cli) -> None:
     kicked = await cli.text("session", "kick", session, "pc-1", "AA-BB-CC-00-00-02", "--reason", "wrong room")
     assert kicked.splitlines() == ["pc-1 (m1) is dismissed", "pc-2 (m2) is dismissed"]
     assert (await machines[0].hear("dismissal")).detail == "wrong room"
+
+
+async def test_a_machine_goes_on_by_unicast_and_one_that_failed_gets_another_chance(cli: Cli) -> None:
+    await FakeSender(cli.site).connect()
+    session = await create(cli)
+    machines = [FakeMachine(cli.site, f"m{number}") for number in (1, 2)]
+    for machine in machines:
+        await machine.join(session=f"sessions/{session}", display_name=f"pc-{machine.name[1:]}")
+        await machine.hear("assignment")
+    assert await cli.text("session", "kick", session, "pc-1", "--unicast") == "pc-1 (m1) is receiving, by unicast\n"
+    assert await cli.text("session", "retry", session) == "no machine had failed\n"
+    await machines[1].finish("the disk is full")
+    await machines[1].hear("dismissal")
+    (retried,) = (await cli.json("session", "retry", session))["participants"]
+    assert (retried["machine"], retried["state"]) == ("machines/m2", "lost")
+
+
+async def test_a_session_repeats_until_its_series_is_cancelled(cli: Cli) -> None:
+    made = await cli.json(
+        *("session", "create", "--image", "win11", "--start-at", "2030-12-01 02:00", "--repeat", "weekdays")
+    )
+    assert (made["recurrence"], made["recurrence_time_zone"]) == ("FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR", "Europe/Berlin")
+    shown = await cli.text("session", "show", made["name"])
+    assert "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR, Europe/Berlin" in shown
+    assert (await cli.json("session", "update", made["name"], "--repeat", "none"))["recurrence"] == ""
+    assert "is cancelled" in await cli.text("session", "cancel", made["name"], "--series")
