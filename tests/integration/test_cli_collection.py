@@ -82,7 +82,8 @@ async def test_the_record_says_who_did_what_and_when(cli: Cli) -> None:
     assert {entry["caller"] for entry in entries} == {"administrators/ada"}
     assert entries[2]["detail"] == {"rule": "true"}
     line = (await cli.text("audit", "list", "--resource", "collections/lab")).splitlines()[2]
-    assert line.split()[3:] == ["administrators/ada", "collection.create", "collections/lab", "rule", "true"]
+    for part in ("administrators/ada", "collection.create", "collections/lab rule true"):
+        assert part in line
     assert len((await cli.json("audit", "list", "--since", "1m ago"))["audit_entries"]) == 3
     assert await cli.json("audit", "list", "--since", "now") == {"audit_entries": []}
     assert await cli.text("audit", "list", "--caller", "administrators/bob") == "no such entries\n"

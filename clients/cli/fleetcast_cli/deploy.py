@@ -169,8 +169,10 @@ async def deploy(
         wanted.max_run_time.FromTimedelta(parse_duration(max_run_time, field="max_run_time"))
     if flags.apply(wanted.session, clock) == []:
         wanted.ClearField("session")
-    async with connection(context).dial() as channel:
-        await _pin(channel, wanted, reference)
+    opened = connection(context)
+    async with opened.dial_catalog() as channel:
+        await _name_content(channel, wanted, reference)
+    async with opened.dial() as channel:
         answer = await _create(DeploymentServiceStub(channel), request, may_ask=not as_json)
     if as_json:
         write_json(to_plain(answer))
@@ -178,7 +180,7 @@ async def deploy(
     _print(answer, dry_run=dry_run)
 
 
-async def _pin(channel: grpc.aio.Channel, wanted: Deployment, reference: str) -> None:
+async def _name_content(channel: grpc.aio.Channel, wanted: Deployment, reference: str) -> None:
     if reference.startswith("images/"):
         wanted.image = await find_image(CatalogServiceStub(channel), reference)
     else:

@@ -54,8 +54,10 @@ async def create(
         request_id=str(uuid.uuid4()),
     )
     flags.apply(request, Clock())
-    async with connection(context).dial() as channel:
+    opened = connection(context)
+    async with opened.dial_catalog() as channel:
         request.image = await find_image(CatalogServiceStub(channel), reference)
+    async with opened.dial() as channel:
         session = (await SessionServiceStub(channel).CreateSession(request, timeout=UNARY_SECONDS)).session
     print_change(session, as_json=as_json, rules=True)
 
