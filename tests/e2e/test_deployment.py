@@ -12,6 +12,7 @@ from tests.e2e.conftest import MIB, DiskImage
 from tests.support.installation import BIN, Installation, Machine, Reception, wait_until
 from tests.support.lab import Host, NetworkLab
 from tests.support.loss import Loss
+from tests.support.parts import PartsInstallation, Spot
 
 pytestmark = pytest.mark.e2e
 
@@ -186,16 +187,26 @@ class LabInstallation:
         return self.installation.enrol([host.name for host in hosts], {host.name: self.place(host) for host in hosts})
 
 
-@pytest.fixture
-def in_lab(tmp_path: Path, open_lab: Callable[..., NetworkLab]) -> Iterator[LabInstallation]:
-    """Returns a server and four hosts for machines on a switch at 1 Gbit/s with 1 % loss to each."""
-    lab = open_lab(receiver_count=4, rate_bits_per_second=1_000_000_000)
+@pytest.fixture(params=["together", "apart"])
+def in_lab(
+    request: pytest.FixtureRequest, tmp_path: Path, open_lab: Callable[..., NetworkLab]
+) -> Iterator[LabInstallation]:
+    """Returns a server and four hosts for machines on a switch at 1 Gbit/s with 1 % loss to each.
+
+    The server is one process, or its parts are three on three hosts.
+    """
+    is_apart = request.param == "apart"
+    lab = open_lab(sender_count=3 if is_apart else 1, receiver_count=4, rate_bits_per_second=1_000_000_000)
     for host in lab.receivers:
         lab.set_loss(host, Loss(fraction=0.01))
-    with Installation(
+    directory, spots = (
         tmp_path / "installation",
-        listen=f"{lab.sender.address}:7443",
-        place=partial(lab.command, lab.sender),
+        [Spot(host.address, partial(lab.command, host)) for host in lab.senders],
+    )
+    with (
+        PartsInstallation(directory, scheduler=spots[0], catalog=spots[1], senders=spots[2:])
+        if is_apart
+        else Installation(directory, listen=spots[0].listen, place=spots[0].place)
     ) as installation:
         installation.start_server()
         yield LabInstallation(installation, lab)
