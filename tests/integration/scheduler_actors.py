@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
-from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2, task_sequence_pb2, task_sequence_service_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceServicer,
     add_CatalogServiceServicer_to_server,
+)
+from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
+    TaskSequenceServiceServicer,
+    add_TaskSequenceServiceServicer_to_server,
 )
 from fleetcast.scheduler.v1 import participation_service_pb2 as participation
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
@@ -28,6 +32,7 @@ from fleetcast_kit.identity import Identity, Role
 from fleetcast_kit.server import GrpcServer, Service
 from fleetcast_kit.trust import ServerCredentials, TrustBundle
 from fleetcast_scheduler.app import SchedulerApp, open_scheduler
+from fleetcast_scheduler.deployment_part import DeploymentOptions
 from fleetcast_scheduler.domain.session import Timing
 
 IMAGE = "images/win11@sha256:" + "a" * 64
@@ -68,7 +73,11 @@ class FakeCatalog(CatalogServiceServicer):
         return catalog_service_pb2.ReleaseImageResponse()
 
     async def ListHolds(self, request: Any, context: Any) -> Any:  # noqa: N802
-        holds = [catalog_service_pb2.Hold(name=image, holder=holder) for holder, image in self.held.items()]
+        holds = [
+            catalog_service_pb2.Hold(name=image, holder=holder)
+            for holder, image in self.held.items()
+            if holder.startswith(request.holder_prefix)
+        ]
         return catalog_service_pb2.ListHoldsResponse(holds=holds)
 
     async def ImportImage(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -99,6 +108,67 @@ class FakeCatalog(CatalogServiceServicer):
         return Service(add_CatalogServiceServicer_to_server, self, "fleetcast.catalog.v1.CatalogService", roles)
 
 
+SEQUENCE = "taskSequences/bare-metal@sha256:" + "b" * 64
+SEQUENCE_DIGEST = "sha256:" + "c" * 64
+
+
+class FakeSequences(TaskSequenceServiceServicer):
+    """Knows one task sequence, which needs the image, and remembers who holds it."""
+
+    def __init__(self, catalog: FakeCatalog) -> None:
+        self._catalog = catalog
+        self.held: dict[str, str] = {}
+        self.canonical_form = b'{"name": "bare-metal"}'
+        self.required_variables: list[str] = []
+        self.uploads: list[str] = []
+
+    def _resolved(self, name: str) -> task_sequence_pb2.ResolvedTaskSequence:
+        if name not in (SEQUENCE, SEQUENCE.partition("@")[0]):
+            raise NotFoundError(f"there is no task sequence {name!r}", reason="TASK_SEQUENCE_NOT_FOUND")
+        return task_sequence_pb2.ResolvedTaskSequence(
+            task_sequence=task_sequence_pb2.TaskSequence(name=SEQUENCE),
+            canonical_form=self.canonical_form,
+            digest=SEQUENCE_DIGEST,
+            images=[task_sequence_pb2.PinnedImage(name=self._catalog.image, size_bytes=SIZE_BYTES, is_wim=True)],
+            required_variables=self.required_variables,
+            uploads=self.uploads,
+        )
+
+    async def ResolveTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return task_sequence_service_pb2.ResolveTaskSequenceResponse(resolved=self._resolved(request.name))
+
+    async def HoldTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resolved = self._resolved(request.name)
+        self.held[request.holder] = resolved.task_sequence.name
+        return task_sequence_service_pb2.HoldTaskSequenceResponse(resolved=resolved)
+
+    async def ReleaseTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.held.pop(request.holder, None)
+        self._catalog.held.pop(request.holder, None)
+        return task_sequence_service_pb2.ReleaseTaskSequenceResponse()
+
+    async def ListTaskSequenceHolds(self, request: Any, context: Any) -> Any:  # noqa: N802
+        holds = [
+            task_sequence_service_pb2.TaskSequenceHold(name=name, holder=holder)
+            for holder, name in self.held.items()
+            if holder.startswith(request.holder_prefix)
+        ]
+        return task_sequence_service_pb2.ListTaskSequenceHoldsResponse(holds=holds)
+
+    async def _refuse(self, request: Any, context: Any) -> Any:
+        raise FailedPreconditionError("the scheduler does not ask that")
+
+    CreateTaskSequence = ValidateTaskSequence = GetTaskSequence = _refuse
+    ListTaskSequences = GetTaskSequenceSource = DeleteTaskSequence = _refuse
+
+    def service(self) -> Service:
+        methods = task_sequence_service_pb2.DESCRIPTOR.services_by_name["TaskSequenceService"].methods
+        roles = {method.name: frozenset({Role.SERVICE}) for method in methods}
+        return Service(
+            add_TaskSequenceServiceServicer_to_server, self, "fleetcast.catalog.v1.TaskSequenceService", roles
+        )
+
+
 @dataclass
 class Site:
     """One authority, one catalog, and a scheduler that can be killed and started again on the same port."""
@@ -109,9 +179,14 @@ class Site:
     timing: Timing
     database_url: str
     port: int = 0
+    deployment_options: DeploymentOptions | None = None
+    sequences: FakeSequences = field(init=False)
     app: SchedulerApp | None = None
     server: GrpcServer | None = None
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sequences = FakeSequences(self.catalog)
 
     @property
     def address(self) -> str:
@@ -120,9 +195,17 @@ class Site:
     async def start(self) -> None:
         trust = TrustBundle(self.authority.certificate)
         own = self.authority.issue_credentials(Identity.of(Role.SERVICE, "server"), names=["localhost"])
-        self.app = await open_scheduler(self.database_url, authority=self.authority, trust=trust, timing=self.timing)
+        self.app = await open_scheduler(
+            self.database_url,
+            authority=self.authority,
+            trust=trust,
+            timing=self.timing,
+            deployment_options=self.deployment_options,
+        )
         self.server = GrpcServer(
-            f"localhost:{self.port}", ServerCredentials(own, trust), [*self.app.services, self.catalog.service()]
+            f"localhost:{self.port}",
+            ServerCredentials(own, trust),
+            [*self.app.services, self.catalog.service(), self.sequences.service()],
         )
         await self.server.start()
         self.port = self.server.port
@@ -157,13 +240,19 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(directory: Path, timing: Timing | None = None, database_url: str = "") -> AsyncIterator[Site]:
+async def open_site(
+    directory: Path,
+    timing: Timing | None = None,
+    database_url: str = "",
+    deployment_options: DeploymentOptions | None = None,
+) -> AsyncIterator[Site]:
     site = Site(
         directory,
         CertificateAuthority.create(),
         FakeCatalog(),
         timing or Timing(),
         database_url or f"sqlite:///{directory / 'scheduler.db'}",
+        deployment_options=deployment_options,
     )
     await site.start()
     try:

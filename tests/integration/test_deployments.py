@@ -1,14 +1,27 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fleetcast.scheduler.v1 import deployment_pb2, session_pb2, session_service_pb2
 from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast_kit.grants import check_upload_grant
+from fleetcast_sequence import canonical, parse
 
 from tests.integration.deployment_actors import DEPLOYMENT_STATE, STATE, Operator, RunningMachine
-from tests.integration.scheduler_actors import IMAGE, SIZE_BYTES, Site, open_site
+from tests.integration.scheduler_actors import (
+    IMAGE,
+    SEQUENCE,
+    SEQUENCE_DIGEST,
+    SIZE_BYTES,
+    FakeMachine,
+    FakeSender,
+    Site,
+    open_site,
+)
 from tests.integration.test_scheduler import TIMING
 
 
@@ -76,3 +89,69 @@ async def test_a_run_survives_the_death_of_the_scheduler(site: Site, operator: O
     assert (await operator.run_when(name, STATE.STATE_RUNNING)).name == order.run
     await machine.finish(order.run)
     assert (await machine.hear("closed")).run == order.run
+
+
+async def test_machines_of_a_deployment_share_a_session_that_says_who_is_missing(
+    site: Site, operator: Operator
+) -> None:
+    runners = [await ready_machine(site, name) for name in ("1", "2", "3")]
+    await operator.collect("1", "2", "3")
+    template = deployment_pb2.SessionTemplate(start_rules=session_pb2.StartRules(min_clients=3))
+    name = (await operator.deploy(session=template)).deployment.name
+    receivers = []
+    for runner in runners[:2]:
+        await runner.attend()
+        order = await runner.hear("order")
+        receiver = FakeMachine(site, runner.name)
+        await receiver.join(image=order.image, run=order.run)
+        waiting = await receiver.hear("waiting")
+        receivers.append((receiver, order))
+    assert waiting.session
+    session = await find_session(site, waiting.session)
+    assert session.deployment == name
+    assert session.expected_count == 3
+    assert list(session.missing_machines) == ["machines/3"]
+    assert "missing: pc-3" in session.waiting_reason
+    await operator.deployments.SkipRuns(messages.SkipRunsRequest(name=name, machines=["machines/3"]))
+    sender = FakeSender(site)
+    await sender.connect()
+    for receiver, _ in receivers:
+        assert (await receiver.hear("assignment")).session == waiting.session
+        await receiver.finish()
+        await receiver.hear("dismissal")
+    session = await find_session(site, waiting.session)
+    assert session.state == session_pb2.Session.STATE_COMPLETED
+    for runner, (_, order) in zip(runners, receivers, strict=False):
+        await runner.finish(order.run)
+        await runner.hear("closed")
+    assert (await operator.get(name)).state == DEPLOYMENT_STATE.STATE_COMPLETED
+    await sender.disconnect()
+
+
+async def find_session(site: Site, name: str) -> session_pb2.Session:
+    answer = await site.operator().GetSession(session_service_pb2.GetSessionRequest(name=name))
+    return answer.session  # type: ignore[no-any-return]
+
+
+async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    steps = "steps: [{name: Keep, type: capture-image, with: {volume: c, image: '{{ series }}'}}]"
+    variables = "variables: {series: {default: other}}"
+    site.sequences.canonical_form = canonical(parse(f"name: bare-metal\n{variables}\n{steps}\n"))
+    site.sequences.uploads = ["reference"]
+    answer = await operator.deploy(task_sequence="taskSequences/bare-metal", variables={"series": "reference"})
+    name = answer.deployment.name
+    assert answer.deployment.task_sequence == SEQUENCE
+    assert site.sequences.held == {name: SEQUENCE}
+    await machine.attend()
+    order = await machine.hear("order")
+    assert order.task_sequence == site.sequences.canonical_form
+    assert order.task_sequence_digest == SEQUENCE_DIGEST
+    assert order.images[0].is_wim
+    check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image="reference")
+    await machine.finish(order.run)
+    await machine.hear("closed")
+    async with asyncio.timeout(5):
+        while site.sequences.held:  # noqa: ASYNC110 - nobody says when
+            await asyncio.sleep(0.02)

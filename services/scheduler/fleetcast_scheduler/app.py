@@ -22,6 +22,7 @@ from fleetcast_scheduler.census_keeper import CensusKeeper
 from fleetcast_scheduler.collection_servicer import collection_service
 from fleetcast_scheduler.collections import Collections
 from fleetcast_scheduler.deployment_part import DeploymentOptions, DeploymentPart, open_deployments
+from fleetcast_scheduler.deployment_sessions import DeploymentSessions
 from fleetcast_scheduler.domain.census import Census
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.domain.local_time import time_zone
@@ -153,14 +154,15 @@ async def open_scheduler(
         await database.close()
         raise
     collections = Collections(machine_store, audit, census, clock)
-    awaited = Awaited(pump, collections)
+    awaited = Awaited(pump, collections, deployments.awaited)
+    awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
     sessions = Sessions(
         pump, store, catalog, holds, audit, check_admission=machines.check_admission, members=awaited.members
     )
     presence = deployments.pump.presence.of
     services = [
         session_service(sessions, pump),
-        participation_service(sessions, pump),
+        participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump),
         sender_registry_service(pump, catalog_address),
         sender_service(pump, audit),
         audit_service(store),

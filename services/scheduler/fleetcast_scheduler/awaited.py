@@ -1,9 +1,10 @@
-"""Whom sessions wait for: the members of their collections, as they are now."""
+"""Whom sessions wait for: the members of their collections, or the targets of their deployments, as they are now."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from fleetcast_kit.errors import NotFoundError
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,11 +20,16 @@ _PAGE_SIZE = 500
 
 
 class Awaited:
-    """Tells the dispatcher who is in the collections of open sessions."""
+    """Tells the dispatcher whom open sessions wait for.
 
-    def __init__(self, pump: Pump, collections: Collections) -> None:
+    `targets` returns the machines that the sessions of a deployment wait for, with the names for display, or None if
+    the deployment is over: then its sessions admit nobody any more.
+    """
+
+    def __init__(self, pump: Pump, collections: Collections, targets: Callable[[str], dict[str, str] | None]) -> None:
         self._pump = pump
         self._collections = collections
+        self._targets = targets
 
     async def members(self, collection: str) -> dict[str, str]:
         """Returns the members of a collection, with the names for display by machine; empty without a collection.
@@ -40,8 +46,18 @@ class Awaited:
             after = page[-1].name if page else ""
         return found
 
+    def refresh_deployments(self) -> None:
+        """Looks at the deployments of all open sessions again."""
+        for session in list(self._pump.dispatcher.ledger.sessions.values()):
+            if session.deployment and not session.state.final:
+                expected = self._targets(session.deployment)
+                self._pump.dispatcher.expect(session.name, expected or {})
+                if expected is None and not session.closed:
+                    self._pump.dispatcher.operations.close(session)
+
     async def refresh(self) -> None:
-        """Reads the collections of all open sessions again."""
+        """Looks at the collections and deployments of all open sessions again."""
+        self.refresh_deployments()
         sessions = [one for one in self._pump.dispatcher.ledger.sessions.values() if not one.state.final]
         for collection in {session.collection for session in sessions} - {""}:
             try:

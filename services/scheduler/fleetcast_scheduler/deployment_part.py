@@ -18,6 +18,7 @@ from fleetcast_scheduler.deployment_servicer import deployment_service
 from fleetcast_scheduler.deployment_store import DeploymentStore
 from fleetcast_scheduler.deployments import Deployments
 from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger, RunTiming
+from fleetcast_scheduler.domain.phases import awaited
 from fleetcast_scheduler.domain.targets import replace_target
 from fleetcast_scheduler.machine_watch import MachineWatch
 from fleetcast_scheduler.machines import Machines
@@ -47,6 +48,13 @@ class DeploymentPart:
         self.pump = pump
         self.services = services
         self._contents = contents
+
+    def awaited(self, deployment: str) -> dict[str, str] | None:
+        """Returns whom a deployment's sessions wait for, with the names for display; None if it is over."""
+        present = self.pump.ledger.deployments.get(deployment)
+        if present is None or (present.state.final and not present.open_runs):
+            return None
+        return awaited(present)
 
     def start(self) -> list[asyncio.Task[None]]:
         """Returns the loops, which decide from now on; the catalog must have been dialled."""

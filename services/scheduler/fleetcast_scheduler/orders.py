@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from fleetcast_kit.authority import CertificateAuthority
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.grants import issue_upload_grant
+from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, uploads
+
+from fleetcast_scheduler.domain.deployment import Deployment
 from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger
 from fleetcast_scheduler.domain.run import Run
 from fleetcast_scheduler.run_streams import Order
+
+_logger = logging.getLogger(__name__)
+
+_GRANT_MARGIN = timedelta(hours=1)
+"""A grant outlasts the run: an upload that waits for its turn at the end must not fail for that."""
 
 
 class OrderWriter:
@@ -21,15 +33,46 @@ class OrderWriter:
         deployment = self._ledger.deployment_of(run)
         census = self._ledger.census
         resident = census.machine(run.machine)
+        remaining_seconds = (run.limit_time or now) - now
+        variables = {
+            Scope.COLLECTION: census.collection_variables(resident) if resident is not None else {},
+            Scope.MACHINE: dict(resident.variables) if resident is not None else {},
+            Scope.DEPLOYMENT: dict(deployment.variables),
+        }
+        display_name = resident.display_name if resident is not None else run.display_name
+        context = {"name": deployment.name, "run": run.name, "attempt": run.attempt}
+        grant = ""
+        if deployment.pinned.uploads:
+            grant = issue_upload_grant(
+                self._authority,
+                machine=run.machine,
+                images=_uploaded(deployment, variables, context),
+                lifetime=timedelta(seconds=max(remaining_seconds, 0)) + _GRANT_MARGIN,
+                now=datetime.fromtimestamp(now, UTC),
+            )
         return Order(
             run=run.name,
             attempt=run.attempt,
-            display_name=resident.display_name if resident is not None else run.display_name,
+            display_name=display_name,
             image=deployment.content if deployment.is_image else "",
             content=deployment.pinned,
-            collection_variables=census.collection_variables(resident) if resident is not None else {},
-            machine_variables=dict(resident.variables) if resident is not None else {},
-            deployment_variables=deployment.variables,
-            remaining_seconds=(run.limit_time or now) - now,
+            collection_variables=variables[Scope.COLLECTION],
+            machine_variables=variables[Scope.MACHINE],
+            deployment_variables=variables[Scope.DEPLOYMENT],
+            remaining_seconds=remaining_seconds,
             traceparent=deployment.traceparent,
+            upload_grant=grant,
         )
+
+
+def _uploaded(
+    deployment: Deployment, variables: Mapping[Scope, Mapping[str, str]], context: Mapping[str, object]
+) -> list[str]:
+    """Returns the images that a run adds versions to, as far as that is known before it begins."""
+    try:
+        sequence = from_canonical(deployment.pinned.task_sequence)
+        values = Variables(sequence.variables, dict(variables), context={"deployment": context})
+        return uploads(sequence, values)
+    except (SequenceError, ValueError) as error:  # a form of a newer version of the program, perhaps
+        _logger.warning("%s: what it uploads cannot be computed, so nothing is granted: %s", deployment.name, error)
+        return []

@@ -13,10 +13,12 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     add_ParticipationServiceServicer_to_server,
 )
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
-from fleetcast_kit.identity import Role, current_identity
+from fleetcast_kit.identity import Role, current_peer
 from fleetcast_kit.server import Service
 
 from fleetcast_scheduler import convert, stream_convert
+from fleetcast_scheduler.deployment_convert import run_name
+from fleetcast_scheduler.deployment_sessions import DeploymentSessions
 from fleetcast_scheduler.domain.events import Dismissal
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sessions import Sessions
@@ -29,8 +31,9 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class ParticipationServicer(ParticipationServiceServicer):
     """Reads what a machine says into the rules, and writes what its mailbox holds."""
 
-    def __init__(self, sessions: Sessions, pump: Pump) -> None:
+    def __init__(self, sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> None:
         self._sessions = sessions
+        self._deployments = deployments
         self._pump = pump
 
     async def Participate(  # noqa: N802
@@ -40,7 +43,7 @@ class ParticipationServicer(ParticipationServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "join":
             raise InvalidArgumentError("the first message of the stream must be a join", field="join")
-        mailbox = await self._join(first.join, context.peer())
+        mailbox = await self._join(first.join)
         mailbox.received_sequence = first.sequence
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
@@ -53,8 +56,13 @@ class ParticipationServicer(ParticipationServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _join(self, join: messages.Join, peer: str) -> Mailbox:
-        joiner = stream_convert.joiner_of(current_identity().name, join, peer)
+    async def _join(self, join: messages.Join) -> Mailbox:
+        caller = current_peer()
+        joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
+        if join.run and join.WhichOneof("target") == "image":
+            return await self._deployments.join(
+                run_name(join.run, "join.run"), convert.image_name(join.image, "join.image"), joiner
+            )
         match join.WhichOneof("target"):
             case "session":
                 return await self._sessions.join_session(convert.session_name(join.session, "join.session"), joiner)
@@ -110,11 +118,11 @@ class ParticipationServicer(ParticipationServiceServicer):
             mailbox.close()
 
 
-def participation_service(sessions: Sessions, pump: Pump) -> Service:
+def participation_service(sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> Service:
     """Returns the service, ready to be served."""
     return Service(
         add=add_ParticipationServiceServicer_to_server,
-        servicer=ParticipationServicer(sessions, pump),
+        servicer=ParticipationServicer(sessions, deployments, pump),
         full_name="fleetcast.scheduler.v1.ParticipationService",
         roles={"Participate": frozenset({Role.MACHINE})},
     )

@@ -190,14 +190,50 @@ class Sessions:
                     session = await self._open(pinned.name, SessionMode.AUTO, SessionEdit(), "")
         return self._pump.join(session.name, joiner)
 
-    async def _open(self, image: str, mode: SessionMode, edit: SessionEdit, request_id: str) -> Session:
+    async def join_deployment(
+        self,
+        deployment: str,
+        image: str,
+        edit: SessionEdit,
+        expected: dict[str, str],
+        joiner: Joiner,
+        *,
+        traceparent: str,
+    ) -> Mailbox:
+        """A machine joins the open session of a deployment for a pinned image, or opens one as `edit` says.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+            FailedPreconditionError: the image does not fit, or the machine is held.
+        """
+        self._check_admission(joiner.machine)
+        async with self._locks.held(f"{deployment} {image}"):
+            session = self._pump.dispatcher.find_deployed(joiner.machine, deployment, image)
+            if session is None:
+                session = await self._open(
+                    image, SessionMode.AUTO, edit, deployment=deployment, traceparent=traceparent
+                )
+            self._pump.dispatcher.expect(session.name, expected)
+        return self._pump.join(session.name, joiner)
+
+    async def _open(
+        self,
+        image: str,
+        mode: SessionMode,
+        edit: SessionEdit,
+        request_id: str = "",
+        *,
+        deployment: str = "",
+        traceparent: str = "",
+    ) -> Session:
         """Returns a new session, its image held and its trace begun, known to the dispatcher but not yet stored."""
         rules, admission = edit.rules or StartRules(), edit.admission or AdmissionRules()
         series = await asyncio.to_thread(begin_series, edit.recurrence or "", edit.time_zone or "", rules, admission)
         expected = await self._members(edit.collection or "")
         now = self._pump.clock()
         name = _new_name(now)
-        with _tracer.start_as_current_span("session", attributes={semconv.SESSION: name}) as span:
+        context = telemetry.context_from(traceparent) if traceparent else None
+        with _tracer.start_as_current_span("session", context, attributes={semconv.SESSION: name}) as span:
             self._holds.opening.add(name)
             try:
                 pinned = await self._catalog.hold(image, name)
@@ -214,6 +250,7 @@ class Sessions:
                     priority=edit.priority or 0,
                     slow_policy=edit.slow_policy or SlowPolicy(),
                     site=edit.site or "",
+                    deployment=deployment,
                     collection=edit.collection or "",
                     expected=expected,
                     series=series,

@@ -88,8 +88,22 @@ class Dispatcher:
                 continue
             if not participant.state.final or participant.state is ParticipantState.DISMISSED:
                 return session
-        exact = [session for session in candidates if session.image == image and refusal(session, machine) is None]
+        exact = [
+            session
+            for session in candidates
+            if session.image == image and not session.deployment and refusal(session, machine) is None
+        ]
         return min(exact, key=lambda session: session.create_time, default=None)
+
+    def find_deployed(self, machine: str, deployment: str, image: str) -> Session | None:
+        """Returns the open session of a deployment for a pinned image that admits a machine, if there is one."""
+        for session in self.ledger.sessions.values():
+            if session.deployment == deployment and session.image == image and not session.state.final:
+                participant = session.participants.get(machine)
+                known = participant is not None and not participant.state.final
+                if known or refusal(session, machine) is None:
+                    return session
+        return None
 
     def fail(self, name: str, error: str, now: float) -> None:
         """A session cannot go on, nor could a later one of its series."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleetcast_scheduler.domain.deployment import Deployment
+from fleetcast_scheduler.domain.deployment import Deployment, Purpose
 from fleetcast_scheduler.domain.run import Run, RunState
 from fleetcast_scheduler.domain.start_rules import format_time
 
@@ -44,6 +44,25 @@ def phases_of(deployment: Deployment) -> dict[str, int]:
         start = end
     phases.update((run.machine, len(deployment.phases)) for run in runs[start:])
     return phases
+
+
+def awaited(deployment: Deployment) -> dict[str, str]:
+    """Returns the machines that sessions of a deployment wait for, with the names for display, by machine.
+
+    They are those that may begin in the present phase and have not ended; of an available deployment, those for which
+    somebody asked.
+    """
+    phases = phases_of(deployment)
+    required = deployment.purpose is Purpose.REQUIRED and not deployment.state.final
+    return {
+        run.machine: run.display_name
+        for run in targets(deployment)
+        if run.state.begun
+        or (
+            (run.state is RunState.WAITING and (run.wanted or required))
+            and phases[run.machine] <= deployment.current_phase
+        )
+    }
 
 
 def judge_phase(deployment: Deployment, now: float) -> PhaseVerdict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from fleetcast_scheduler.domain.events import (
     Assignment,
@@ -152,9 +151,7 @@ class Progression:
             self.finish(session, SessionState.COMPLETED, now, dismissal="the session's time is over")
 
     def _step_waiting(self, session: Session, now: float) -> None:
-        # Nobody else comes to a closed session, so it does not wait for a number of machines.
-        rules = replace(session.rules, min_clients=0) if session.closed else session.rules
-        verdict = evaluate(rules, session.attendance, now)
+        verdict = evaluate(session.effective_rules, session.attendance, now)
         if session.closed and not session.open_count:
             self.finish(session, SessionState.COMPLETED, now)
         elif session.start_requested or verdict.met:

@@ -9,7 +9,7 @@ from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, P
 from fleetcast_scheduler.domain.deployment_ledger import WAKE_COUNT, DeploymentLedger, Stray
 from fleetcast_scheduler.domain.phases import judge_phase, phases_of, targets
 from fleetcast_scheduler.domain.presence import Presence, offered
-from fleetcast_scheduler.domain.run import Run, RunState
+from fleetcast_scheduler.domain.run import Ending, Run, RunState
 from fleetcast_scheduler.domain.run_events import DeploymentEnded, MachinesWoken, Offer, RunClosed, StandbyTold
 from fleetcast_scheduler.domain.targets import refresh_targets
 
@@ -57,9 +57,10 @@ class Rollout:
         """Drops the deployments that ended a while ago."""
         ledger = self._ledger
         for deployment in list(ledger.deployments.values()):
-            if deployment.settled and deployment.end_time is not None:
-                if now > deployment.end_time + ledger.timing.forget and not deployment.open_runs:
-                    del ledger.deployments[deployment.name]
+            if not deployment.settled or deployment.end_time is None or deployment.open_runs:
+                continue
+            if now > deployment.end_time + ledger.timing.forget:
+                del ledger.deployments[deployment.name]
 
     def _step(self, deployment: Deployment, judge: Judge, now: float) -> None:
         deployment.wake_time = None
@@ -104,7 +105,7 @@ class Rollout:
         for run in deployment.open_runs:
             if run.ending is not None:
                 if now >= run.ending.give_up_time:
-                    self._give_up(deployment, run, now)
+                    self._give_up(deployment, run, run.ending, now)
                     continue
                 wake(deployment, run.ending.give_up_time)
             elif run.limit_time is not None and run.pause_time is None:
@@ -123,12 +124,11 @@ class Rollout:
                 else:
                     wake(deployment, run.restart_time + ledger.timing.restart)
 
-    def _give_up(self, deployment: Deployment, run: Run, now: float) -> None:
+    def _give_up(self, deployment: Deployment, run: Run, ending: Ending, now: float) -> None:
         """Ends a run without its machine's word. As long as the machine is there it is given nothing else."""
-        assert run.ending is not None
         if run.machine in self._ledger.connected:
             self._ledger.strays[run.machine] = Stray(run.name, float("inf"))
-        self._ledger.end(deployment, run, run.ending.state, now, run.ending.error)
+        self._ledger.end(deployment, run, ending.state, now, ending.error)
 
     def _step_phase(self, deployment: Deployment, now: float) -> None:
         verdict = judge_phase(deployment, now)

@@ -80,7 +80,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The scheduler's decision to end a run that has begun; it takes effect when the machine says so, or soon anyway."""
+    """The decision to end a run that has begun; it takes effect when the machine says so, or soon anyway."""
 
     state: RunState
     error: str

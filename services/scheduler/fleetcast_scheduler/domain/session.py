@@ -177,6 +177,8 @@ class Session:
         """True when every participant ended and nobody else is awaited."""
         if self.open_count:
             return False
+        if self.deployment:
+            return self.closed or not self.missing
         if self.collection:
             return self.closed or (bool(self.expected) and not self.missing)
         expected = self.rules.min_clients if self.mode is SessionMode.SCHEDULED else 0
@@ -186,6 +188,15 @@ class Session:
     def missing(self) -> list[str]:
         """The awaited machines that have not joined."""
         return [machine for machine in self.expected if machine not in self.participants]
+
+    @property
+    def effective_rules(self) -> StartRules:
+        """The start rules that count now: nobody waits for more machines than can come."""
+        if self.closed:
+            return replace(self.rules, min_clients=0)
+        if self.deployment:
+            return replace(self.rules, min_clients=min(self.rules.min_clients, len(self.expected)))
+        return self.rules
 
     @property
     def refuses_late(self) -> bool:
