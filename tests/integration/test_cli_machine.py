@@ -78,12 +78,20 @@ async def test_an_import_is_all_rows_or_none_and_names_every_bad_one(cli: Cli, t
     assert await cli.json("machine", "list") == {"machines": []}
     file.write_text("\ufeffdisplay_name;serial_number;mac_addresses;collection\nLeft;S1;AA-BB-CC-00-00-01;lab\n\n")
     assert "collections/lab" in await cli.refused(NOT_FOUND, "machine", "import", str(file))
-    file.write_text("display_name,serial_number,mac_addresses\nLeft,S1,AABBCC000001\n")
+    file.write_text("display_name,serial_number,mac_addresses\nLeft,S1,AABBCC000001\nRight,S2,AABBCC000002\n")
     made = (await cli.json("machine", "import", str(file)))["machines"]
     assert [(machine["state"], machine["inventory"]["mac_addresses"]) for machine in made] == [
-        ("expected", ["aa:bb:cc:00:00:01"])
+        ("expected", ["aa:bb:cc:00:00:01"]),
+        ("expected", ["aa:bb:cc:00:00:02"]),
     ]
-    assert "has the serial number of" in await cli.refused(REFUSED, "machine", "import", "-", stdin=file.read_bytes())
+    file.write_text(file.read_text() + "New,S7,AABBCC000007\n")
+    line = await cli.refused(REFUSED, "machine", "import", "-", stdin=file.read_bytes())
+    left, right = (machine["name"] for machine in made)
+    assert line == (
+        f"'Left' has the serial number of {left} (Left); 'Right' has the serial number of {right} (Right): "
+        "remove one of each pair first; nothing was imported"
+    )
+    assert len((await cli.json("machine", "list"))["machines"]) == 2
     registered = await cli.register(1)
     assert registered.display_name == "Left"
 

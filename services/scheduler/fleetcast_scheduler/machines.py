@@ -25,6 +25,9 @@ from fleetcast_scheduler.domain.machine import (
 from fleetcast_scheduler.edits import edited
 from fleetcast_scheduler.machine_store import MachineStore
 
+_NAMED_CONFLICTS = 8
+"""Rows named in an error at most: it goes with the headers, which have 8 KiB."""
+
 
 class Machines:
     """Machines, around their rules."""
@@ -142,6 +145,7 @@ class Machines:
             NotFoundError: a collection does not exist.
         """
         made: list[Machine] = []
+        conflicts: list[str] = []
         async with self._store.transaction() as tables:
             names = _names(request_id, len(rows))
             if await tables.audited(request_id):
@@ -155,19 +159,24 @@ class Machines:
                     inventory=row.inventory,
                     variables=row.variables,
                 )
-                for other in await tables.resembling(machine):
-                    kind = agreement(machine.inventory, other.inventory)[0]
-                    raise AlreadyExistsError(
-                        f"{row.display_name!r} has the {kind} of {other.name} ({other.display_name}): "
-                        "remove one of them first",
-                        reason="MACHINE_EXISTS",
-                        metadata={"machine": other.name},
-                    )
+                conflicts += [
+                    f"{row.display_name or 'a machine without a name'!r} has the "
+                    f"{agreement(machine.inventory, other.inventory)[0]} of {other.name} ({other.display_name})"
+                    for other in (await tables.resembling(machine))[:1]
+                ]
                 await tables.put_machine(machine)
                 if row.collection:
                     await tables.require_collection(row.collection)
                     await tables.add_members(row.collection, [machine.name])
                 made.append(machine)
+            if conflicts:
+                more = len(conflicts) - _NAMED_CONFLICTS
+                raise AlreadyExistsError(
+                    "; ".join(conflicts[:_NAMED_CONFLICTS])
+                    + (f"; and {more} more" if more > 0 else "")
+                    + ": remove one of each pair first; nothing was imported",
+                    reason="MACHINE_EXISTS",
+                )
             await self._audit.record_in(tables, "machine.import", "machines", request_id, count=len(made))
         await self._census.machines_changed(*names)
         return made
