@@ -543,3 +543,30 @@ async def test_a_catalog_killed_in_the_middle_of_an_import_starts_again_without_
     finally:
         if process.process is not None and process.process.returncode is None:
             await process.end(signal.SIGKILL)
+
+
+async def test_who_uploads_is_told_to_stop_and_then_why(catalog: CatalogSite) -> None:
+    told = asyncio.Event()
+    sent_blocks = 0
+
+    async def requests() -> AsyncIterator[messages.ImportImageRequest]:
+        nonlocal sent_blocks
+        yield import_request("broken", source_size_bytes=1 << 40)
+        while not told.is_set():
+            yield data_request((b"MSWIM\0\0\0" if sent_blocks == 0 else b"") + DATA[: CHUNK - 8])
+            sent_blocks += 1
+
+    phases = []
+
+    async def upload() -> None:
+        async for answer in catalog.administrator.ImportImage(requests()):
+            phases.append(answer.phase)
+            if answer.phase == messages.ImportImageResponse.PHASE_FAILED:
+                told.set()
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await upload()
+    assert raised.value.code() is grpc.StatusCode.DATA_LOSS
+    assert raised.value.details() == "disk.img is corrupt: its WIM header is damaged"
+    assert phases.count(messages.ImportImageResponse.PHASE_FAILED) == 1
+    await assert_only_left(catalog)

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,8 +124,12 @@ async def _import(
         try:
             with WorkProgress() as progress:
                 async for answer in call:
+                    upload.answered.set()
                     if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_DONE:
                         return answer.image
+                    if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_FAILED:
+                        upload.ended = True
+                        continue
                     progress.update(_PHASES.get(answer.phase, "importing"), answer.done_bytes, answer.total_bytes)
         except asyncio.CancelledError:
             if upload.error is not None:
@@ -133,6 +138,8 @@ async def _import(
                 ) from upload.error
             raise
         finally:
+            upload.ended = True
+            upload.answered.set()
             call.cancel()
     raise UnavailableError("the server ended the import without a result: run the same command again")
 
@@ -145,14 +152,22 @@ class _Upload:
         self._source = source
         self.call: grpc.aio.Call | None = None
         self.error: OSError | None = None
+        self.answered = asyncio.Event()
+        """Set when the server has said something."""
+        self.ended = False
+        """Nothing more is to be sent."""
 
     async def requests(self) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
         yield catalog_service_pb2.ImportImageRequest(spec=self._spec)
         if self._source is None:
             return
+        # What the server says against the import would be lost in gRPC if it met a message on its way.
+        await self.answered.wait()
         sent_bytes = 0
         try:
             async for block in _read_ahead(self._source):
+                if self.ended:
+                    return
                 yield catalog_service_pb2.ImportImageRequest(data=block)
                 sent_bytes += len(block)
             yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)
@@ -174,7 +189,7 @@ async def _read_ahead(source: Source) -> AsyncIterator[bytes]:
         asyncio.run_coroutine_threadsafe(blocks.put(item), loop).result()
 
     def read() -> None:
-        with suppress(RuntimeError):  # the loop is closed: the import has ended
+        with suppress(RuntimeError, CancelledError):  # the loop ends or has ended, and so has the import
             try:
                 if source.head:
                     put(source.head)

@@ -169,6 +169,15 @@ def import_message(work: ImageImport) -> messages.ImportImageResponse:
     )
 
 
+def failed_message(work: ImageImport) -> messages.ImportImageResponse:
+    """Returns what tells the sender of an upload to stop."""
+    return messages.ImportImageResponse(
+        phase=messages.ImportImageResponse.PHASE_FAILED,
+        done_bytes=work.meter.done(),
+        total_bytes=work.meter.total_bytes,
+    )
+
+
 def imported_message(image: Image) -> messages.ImportImageResponse:
     """Returns the last message of an import."""
     return messages.ImportImageResponse(

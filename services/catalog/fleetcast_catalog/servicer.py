@@ -22,7 +22,7 @@ from fleetcast_kit.server import Service
 
 from fleetcast_catalog import convert
 from fleetcast_catalog.catalog import Catalog
-from fleetcast_catalog.domain import ImageName, check_series
+from fleetcast_catalog.domain import Image, ImageName, check_series
 from fleetcast_catalog.importing import ImportSpec
 from fleetcast_catalog.sources import UploadSource
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
 
 _PROGRESS_SECONDS = 0.5
+_STOP_SECONDS = 5.0
+"""How long the caller of a failed import may take to stop sending: a status that meets a message is lost in gRPC."""
 _MAX_DATA_BYTES = 1 << 20
 
 
@@ -56,6 +58,10 @@ class CatalogServicer(CatalogServiceServicer):
             while not running.task.done():
                 yield convert.import_message(running.work)
                 await asyncio.wait([running.task], timeout=_PROGRESS_SECONDS)
+            if feeding is not None and not feeding.done() and _has_failed(running.task):
+                running.work.upload.discard()
+                yield convert.failed_message(running.work)
+                await asyncio.wait([feeding], timeout=_STOP_SECONDS)
             yield convert.imported_message(await running.task)
         finally:
             running.abandon()
@@ -149,6 +155,10 @@ class CatalogServicer(CatalogServiceServicer):
         """Returns holds."""
         holds = await self._catalog.images.holds(request.holder_prefix)
         return messages.ListHoldsResponse(holds=map(convert.hold_message, holds))
+
+
+def _has_failed(task: asyncio.Task[Image]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 async def _feed(requests: AsyncIterator[messages.ImportImageRequest], upload: UploadSource) -> None:

@@ -167,11 +167,14 @@ class UploadSource(Source):
         self._waiting_bytes = 0
         self._received_bytes = 0
         self._ended = False
+        self._discarding = False
         self._error: Exception | None = None
         self._room = asyncio.Event()
 
     async def feed(self, data: bytes) -> None:
         """Adds the next bytes; waits while there is no room."""
+        if self._discarding:
+            return
         with self._changed:
             self._waiting.append(memoryview(data))
             self._waiting_bytes += len(data)
@@ -202,6 +205,11 @@ class UploadSource(Source):
             self._waiting.clear()
             self._ended, self._error = True, error
             self._changed.notify()
+
+    def discard(self) -> None:
+        """Forgets what is fed from now on: nobody reads it any more. To be called on the event loop."""
+        self._discarding = True
+        self._room.set()
 
     def _read(self, buffer: memoryview) -> int:
         with self._changed:

@@ -110,19 +110,22 @@ class ServerContent:
             request_id=str(uuid.uuid4()),
             upload_grant=self._upload_grant,
         )
-        address, answered = self._request.server, asyncio.Event()
+        address, answered, ended = self._request.server, asyncio.Event(), asyncio.Event()
         try:
             async with open_channel(address, self._request.credentials) as channel:
-                call = CatalogServiceStub(channel).ImportImage(_requests(spec, source, answered))
+                call = CatalogServiceStub(channel).ImportImage(_requests(spec, source, answered, ended))
                 async for answer in call:
                     answered.set()
                     if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_DONE:
                         return str(answer.image.name)
-                    if answer.total_bytes > 0:
+                    if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_FAILED:
+                        ended.set()
+                    elif answer.total_bytes > 0:
                         progress(answer.done_bytes / answer.total_bytes)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, address=address) from error
         finally:
+            ended.set()
             answered.set()
         raise UnavailableError(f"the server ended the import of {image} without a result")
 
@@ -162,7 +165,7 @@ class _Observer:
 
 
 async def _requests(
-    spec: catalog_service_pb2.ImportSpec, source: Path, answered: asyncio.Event
+    spec: catalog_service_pb2.ImportSpec, source: Path, answered: asyncio.Event, ended: asyncio.Event
 ) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
     yield catalog_service_pb2.ImportImageRequest(spec=spec)
     # What the server says against the upload would be lost in gRPC if it met a message on its way.
@@ -170,6 +173,8 @@ async def _requests(
     sent_bytes = 0
     with open(source, "rb") as file:  # noqa: ASYNC230 - opening is quick, reading is not
         while block := await asyncio.to_thread(file.read, _BLOCK_BYTES):
+            if ended.is_set():
+                return
             yield catalog_service_pb2.ImportImageRequest(data=block)
             sent_bytes += len(block)
     yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)

@@ -126,6 +126,10 @@ class ImportImageResponse(_message.Message):
         """Cutting, hashing, compressing, storing."""
         PHASE_DONE: ImportImageResponse._Phase.ValueType  # 3
         """Published: `image` is READY."""
+        PHASE_FAILED: ImportImageResponse._Phase.ValueType  # 4
+        """The import failed while its bytes were still coming: half-close at once, the call's status then says why. Who goes
+        on sending may find the status lost in transit.
+        """
 
     class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
         """What the import is doing."""
@@ -138,6 +142,10 @@ class ImportImageResponse(_message.Message):
     """Cutting, hashing, compressing, storing."""
     PHASE_DONE: ImportImageResponse.Phase.ValueType  # 3
     """Published: `image` is READY."""
+    PHASE_FAILED: ImportImageResponse.Phase.ValueType  # 4
+    """The import failed while its bytes were still coming: half-close at once, the call's status then says why. Who goes
+    on sending may find the status lost in transit.
+    """
 
     PHASE_FIELD_NUMBER: _builtins.int
     DONE_BYTES_FIELD_NUMBER: _builtins.int

@@ -95,9 +95,9 @@ class CatalogServiceServicer:
         """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
         for uploads that its grant permits.
 
-        The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
-        about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
-        and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
+        The caller sends one `spec` and, for an upload, after the first answer, `data` until it half-closes. The service
+        answers with progress about twice a second and, last, with the READY image. If the call ends early for any reason
+        nothing stays visible and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,9 +37,9 @@ class CatalogServiceStub:
     """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
     for uploads that its grant permits.
 
-    The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
-    about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
-    and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
+    The caller sends one `spec` and, for an upload, after the first answer, `data` until it half-closes. The service
+    answers with progress about twice a second and, last, with the READY image. If the call ends early for any reason
+    nothing stays visible and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetImageRequest, _catalog_service_pb2.GetImageResponse]
     """Returns one image version. Roles: administrator, sender, service."""
@@ -72,9 +72,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
     for uploads that its grant permits.
 
-    The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
-    about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
-    and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
+    The caller sends one `spec` and, for an upload, after the first answer, `data` until it half-closes. The service
+    answers with progress about twice a second and, last, with the READY image. If the call ends early for any reason
+    nothing stays visible and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetImageRequest, _catalog_service_pb2.GetImageResponse]  # type: ignore[assignment]
     """Returns one image version. Roles: administrator, sender, service."""
@@ -110,9 +110,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Imports an image, from bytes that the caller streams or from a path on the server. Roles: administrator; machine,
         for uploads that its grant permits.
 
-        The caller sends one `spec`, then, for an upload, `data` until it half-closes. The service answers with progress
-        about twice a second and, last, with the READY image. If the call ends early for any reason nothing stays visible
-        and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
+        The caller sends one `spec` and, for an upload, after the first answer, `data` until it half-closes. The service
+        answers with progress about twice a second and, last, with the READY image. If the call ends early for any reason
+        nothing stays visible and the space is reclaimed; the same call then starts again and reuses the chunks it finds.
         """
 
     @_abc_1.abstractmethod
