@@ -155,6 +155,7 @@ async def test_what_people_do_is_recorded_once_with_who_and_what(site: Site) -> 
     audit: Any = AuditServiceStub(site.channel(Role.ADMINISTRATOR, "auditor"))
     request = audit_service_pb2.ListAuditEntriesRequest(resource=session.name)
     entries = (await audit.ListAuditEntries(request)).audit_entries
+    assert {entry.address for entry in entries} <= {"127.0.0.1", "::1"}
     assert [(entry.action, entry.request_id, entry.caller) for entry in entries] == [
         ("session.cancel", "r2", "administrators/operator"),
         ("session.create", "r1", "administrators/operator"),

@@ -68,10 +68,11 @@ async def list_entries(
     if not entries:
         output().print("no such entries" if resource or caller or since else "nothing was recorded yet")
         return
-    rows = table("time", "who", "did", "to, with")
+    rows = table("time", "who", "from", "did", "to, with")
     for entry in entries[:limit]:
         detail = ", ".join(f"{name} {_short(entry.detail[name])}" for name in sorted(entry.detail))
-        rows.add_row(format_time(entry.time), entry.caller, entry.action, f"{entry.resource} {detail}".rstrip())
+        what = f"{entry.resource} {detail}".rstrip()
+        rows.add_row(format_time(entry.time), entry.caller, entry.address or "-", entry.action, what)
     output().print(rows)
     if len(entries) > limit:
         progress().print(f"these are the newest {limit}; --limit N or --since TIME shows others")

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 import psutil
 
@@ -84,3 +85,15 @@ def _interface_addresses() -> set[str]:
             if entry.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address).is_link_local:
                 found.add(address)
     return found
+
+
+def peer_address(peer: str) -> str:
+    """Returns the IP address in what gRPC says of a peer, such as `ipv4:192.0.2.1:50000`; empty if there is none."""
+    family, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(host) if family in ("ipv4", "ipv6") else None
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)  # a machine of IPv4 on a port of IPv6
+    return str(mapped or address or "")

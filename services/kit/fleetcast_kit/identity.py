@@ -77,6 +77,8 @@ class Peer:
 
     identity: Identity
     certificate: x509.Certificate
+    address: str = ""
+    """IP address that the call comes from; empty if it is not known."""
 
 
 _current_peer: ContextVar[Peer] = ContextVar("fleetcast_peer")

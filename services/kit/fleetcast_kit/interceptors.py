@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from opentelemetry import trace
 
 from fleetcast_kit import semconv
+from fleetcast_kit.addresses import peer_address
 from fleetcast_kit.errors import (
     DETAILS_KEY,
     FleetcastError,
@@ -145,7 +147,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 reason="ROLE_NOT_ALLOWED",
                 metadata={"caller": identity.name, "role": identity.role.value, "method": method},
             )
-        set_current_peer(peer)
+        set_current_peer(replace(peer, address=peer_address(context.peer())))
 
 
 async def _abort(context: Context, method: str, error: BaseException) -> NoReturn:

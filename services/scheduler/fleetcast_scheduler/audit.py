@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fleetcast_kit import telemetry
-from fleetcast_kit.identity import current_identity
+from fleetcast_kit.identity import current_peer
 
 from fleetcast_scheduler.machine_store import MachineTables
 from fleetcast_scheduler.pump import Pump
@@ -27,6 +27,8 @@ class AuditEntry:
     detail: dict[str, str]
     request_id: str = ""
     traceparent: str = ""
+    address: str = ""
+    """IP address that the request came from."""
 
 
 class Audit:
@@ -48,16 +50,17 @@ class Audit:
 
     def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
         """Returns the row of a new entry about the caller at hand."""
-        now = self._pump.clock()
+        now, caller = self._pump.clock(), current_peer()
         entry = AuditEntry(
             name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",
             time=now,
-            caller=current_identity().name,
+            caller=caller.identity.name,
             action=action,
             resource=resource,
             detail={key: str(value) for key, value in detail.items() if value not in (None, "")},
             request_id=request_id,
             traceparent=telemetry.current_traceparent(),
+            address=caller.address,
         )
         return asdict(entry)
 

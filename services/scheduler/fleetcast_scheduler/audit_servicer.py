@@ -43,6 +43,7 @@ class AuditServicer(AuditServiceServicer):
                 detail=row.detail,
                 request_id=row.request_id,
                 traceparent=row.traceparent,
+                address=row.address,
             )
             for row in found[:size]
         ]

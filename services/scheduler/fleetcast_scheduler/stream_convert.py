@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from urllib.parse import unquote
 
 from fleetcast.scheduler.v1 import participation_service_pb2 as participation
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
@@ -23,8 +22,8 @@ MAX_SUBNETS = 64
 # Machines
 
 
-def joiner_of(machine: str, message: participation.Join, peer: str = "") -> Joiner:
-    """Returns who joins; `peer` is what gRPC says of where the stream comes from.
+def joiner_of(machine: str, message: participation.Join, address: str = "") -> Joiner:
+    """Returns who joins; `address` is where the stream comes from.
 
     Raises:
         InvalidArgumentError: the size is impossible.
@@ -41,20 +40,8 @@ def joiner_of(machine: str, message: participation.Join, peer: str = "") -> Join
         no_multicast_reason=message.no_multicast_reason[:255],
         # proto3 cannot tell 0 from absent; no image fits into nothing, so nothing is said by it.
         target_size_bytes=message.target_size_bytes or -1,
-        address=address_of(peer),
+        address=address,
     )
-
-
-def address_of(peer: str) -> str:
-    """Returns the IP address in what gRPC says of a peer, `ipv4:192.0.2.1:50000`; empty if there is none."""
-    family, _, rest = unquote(peer).partition(":")
-    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ip_address(host) if family in ("ipv4", "ipv6") else None
-    except ValueError:
-        return ""
-    mapped = getattr(address, "ipv4_mapped", None)  # a machine of IPv4 on a port of IPv6
-    return str(mapped or address or "")
 
 
 def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:
@@ -193,4 +180,6 @@ def command_message(command_id: int, command: events.Command) -> registry.ServeS
             response.set_rate.rate.CopyFrom(policy_convert.rate_message(rate))
         case events.StopTransmission(transmission):
             response.stop.transmission = transmission
+        case events.WakeMachines(mac_addresses):
+            response.wake.mac_addresses.extend(mac_addresses)
     return response

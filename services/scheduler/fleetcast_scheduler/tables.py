@@ -137,6 +137,7 @@ class AuditRow(SQLModel, table=True):
     detail: dict[str, Any] = _json()
     request_id: str = _text(index=True)
     traceparent: str = _text()
+    address: str = _text()
 
 
 class MachineRow(SQLModel, table=True):

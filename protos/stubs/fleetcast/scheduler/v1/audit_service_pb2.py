@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*fleetcast/scheduler/v1/audit_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x02\n\nAuditEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12>\n\x06\x64\x65tail\x18\x06 \x03(\x0b\x32..fleetcast.scheduler.v1.AuditEntry.DetailEntry\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x17ListAuditEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\"n\n\x18ListAuditEntriesResponse\x12\x39\n\raudit_entries\x18\x01 \x03(\x0b\x32\".fleetcast.scheduler.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x85\x01\n\x0c\x41uditService\x12u\n\x10ListAuditEntries\x12/.fleetcast.scheduler.v1.ListAuditEntriesRequest\x1a\x30.fleetcast.scheduler.v1.ListAuditEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*fleetcast/scheduler/v1/audit_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n\nAuditEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12>\n\x06\x64\x65tail\x18\x06 \x03(\x0b\x32..fleetcast.scheduler.v1.AuditEntry.DetailEntry\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\x1a-\n\x0b\x44\x65tailEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x17ListAuditEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\"n\n\x18ListAuditEntriesResponse\x12\x39\n\raudit_entries\x18\x01 \x03(\x0b\x32\".fleetcast.scheduler.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x85\x01\n\x0c\x41uditService\x12u\n\x10ListAuditEntries\x12/.fleetcast.scheduler.v1.ListAuditEntriesRequest\x1a\x30.fleetcast.scheduler.v1.ListAuditEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITENTRY_DETAILENTRY']._loaded_options = None
   _globals['_AUDITENTRY_DETAILENTRY']._serialized_options = b'8\001'
   _globals['_AUDITENTRY']._serialized_start=104
-  _globals['_AUDITENTRY']._serialized_end=374
-  _globals['_AUDITENTRY_DETAILENTRY']._serialized_start=329
-  _globals['_AUDITENTRY_DETAILENTRY']._serialized_end=374
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=376
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=474
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=476
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=586
-  _globals['_AUDITSERVICE']._serialized_start=589
-  _globals['_AUDITSERVICE']._serialized_end=722
+  _globals['_AUDITENTRY']._serialized_end=391
+  _globals['_AUDITENTRY_DETAILENTRY']._serialized_start=346
+  _globals['_AUDITENTRY_DETAILENTRY']._serialized_end=391
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=393
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=491
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=493
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=603
+  _globals['_AUDITSERVICE']._serialized_start=606
+  _globals['_AUDITSERVICE']._serialized_end=739
 # @@protoc_insertion_point(module_scope)

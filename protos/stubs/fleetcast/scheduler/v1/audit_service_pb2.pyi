@@ -53,6 +53,7 @@ class AuditEntry(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `auditEntries/{id}`."""
     caller: _builtins.str
@@ -65,6 +66,8 @@ class AuditEntry(_message.Message):
     """`request_id` of the request, if it had one."""
     traceparent: _builtins.str
     """W3C trace context of the request."""
+    address: _builtins.str
+    """IP address that the request came from."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -84,10 +87,11 @@ class AuditEntry(_message.Message):
         detail: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "caller", b"caller", "detail", b"detail", "name", b"name", "request_id", b"request_id", "resource", b"resource", "time", b"time", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "address", b"address", "caller", b"caller", "detail", b"detail", "name", b"name", "request_id", b"request_id", "resource", b"resource", "time", b"time", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
