@@ -15,6 +15,7 @@ from fleetcast_kit.commandline import run_command_line
 from fleetcast_kit.server import GrpcServer, run_until_signal
 
 from fleetcast_scheduler.app import open_scheduler
+from fleetcast_scheduler.deployment_part import DeploymentOptions
 from fleetcast_scheduler.settings import SchedulerSettings
 
 NAME = "fleetcast-scheduler"
@@ -65,7 +66,11 @@ async def serve(settings: SchedulerSettings) -> None:
     installation = open_installation(settings.data_dir, listen=settings.listen, advertise=settings.advertise)
     url = settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'scheduler.db'}"
     scheduler = await open_scheduler(
-        url, authority=installation.authority, trust=installation.trust, catalog_address=settings.catalog
+        url,
+        authority=installation.authority,
+        trust=installation.trust,
+        catalog_address=settings.catalog,
+        deployment_options=DeploymentOptions(settings.deployment_confirmation_limit, settings.time_zone),
     )
     server = GrpcServer(settings.listen, installation.server, scheduler.services)
 

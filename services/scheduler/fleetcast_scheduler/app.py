@@ -41,6 +41,7 @@ from fleetcast_scheduler.sender_servicer import sender_service
 from fleetcast_scheduler.session_servicer import session_service
 from fleetcast_scheduler.sessions import Sessions
 from fleetcast_scheduler.store import MIGRATIONS, Store
+from fleetcast_scheduler.waking import Waking
 
 
 class SchedulerApp:
@@ -148,6 +149,7 @@ async def open_scheduler(
             audit=audit,
             census=census,
             machines=machines,
+            waking=Waking(pump),
             clock=clock,
         )
     except BaseException:

@@ -17,6 +17,7 @@ from fleetcast_scheduler.contents import Contents
 from fleetcast_scheduler.deployment_servicer import deployment_service
 from fleetcast_scheduler.deployment_store import DeploymentStore
 from fleetcast_scheduler.deployments import Deployments
+from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger, RunTiming
 from fleetcast_scheduler.domain.phases import awaited
 from fleetcast_scheduler.domain.targets import replace_target
@@ -26,8 +27,7 @@ from fleetcast_scheduler.orders import OrderWriter
 from fleetcast_scheduler.run_logs import RunLogs
 from fleetcast_scheduler.run_pump import RunPump
 from fleetcast_scheduler.run_servicer import run_service
-
-DEFAULT_CONFIRMATION_LIMIT = 100
+from fleetcast_scheduler.waking import Waking
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,11 @@ class DeploymentOptions:
 class DeploymentPart:
     """The services of deployments, and the loops behind them."""
 
-    def __init__(self, pump: RunPump, contents: Contents, services: list[Service]) -> None:
+    def __init__(self, pump: RunPump, contents: Contents, waking: Waking, services: list[Service]) -> None:
         self.pump = pump
         self.services = services
         self._contents = contents
+        self._waking = waking
 
     def awaited(self, deployment: str) -> dict[str, str] | None:
         """Returns whom a deployment's sessions wait for, with the names for display; None if it is over."""
@@ -61,6 +62,7 @@ class DeploymentPart:
         return [
             asyncio.create_task(self.pump.run(), name="scheduler deployments"),
             asyncio.create_task(self._contents.run(self.pump), name="scheduler contents"),
+            asyncio.create_task(self._waking.run(), name="scheduler waking"),
         ]
 
 
@@ -73,6 +75,7 @@ async def open_deployments(
     audit: Audit,
     census: CensusKeeper,
     machines: Machines,
+    waking: Waking,
     clock: Callable[[], float],
 ) -> DeploymentPart:
     """Returns the part with what the database holds; nothing is decided before `start`."""
@@ -84,7 +87,7 @@ async def open_deployments(
         ledger,
         store,
         write_order=OrderWriter(ledger, authority).write,
-        wake_machines=lambda _mac_addresses: None,
+        wake_machines=waking.wake,
         deployment_ended=contents.deployment_ended,
         clock=clock,
     )
@@ -104,6 +107,7 @@ async def open_deployments(
     return DeploymentPart(
         pump,
         contents,
+        waking,
         [
             deployment_service(deployments, pump, logs, MachineWatch(machines, deployments, pump)),
             run_service(pump, logs, machines.check_admission),

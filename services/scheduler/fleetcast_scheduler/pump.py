@@ -21,6 +21,7 @@ from fleetcast_scheduler.domain.events import (
     SessionEnded,
     SessionOpened,
     StartTransmission,
+    WakeMachines,
 )
 from fleetcast_scheduler.domain.participant import Joiner
 from fleetcast_scheduler.domain.sender import Registration
@@ -137,6 +138,13 @@ class Pump:
             self.dispatcher.disconnect_sender(stream.sender, stream.epoch, self.clock())
             self.wake()
             _logger.warning("%s is gone", stream.sender)
+
+    def wake_machines(self, mac_addresses: tuple[str, ...]) -> bool:
+        """Has every sender that is there wake machines; returns whether there is one."""
+        due_time = self.clock() + self.dispatcher.timing.command
+        for stream in self._senders.values():
+            stream.post(WakeMachines(mac_addresses), due_time, trace.INVALID_SPAN)
+        return bool(self._senders)
 
     def answer_command(self, stream: SenderStream, command_id: int, error: str) -> None:
         """A sender answered a command. Answers to what was never asked are ignored."""

@@ -11,6 +11,8 @@ from fleetcast_kit.logs import LogFormat
 from fleetcast_kit.settings import CommaSeparated, Settings
 from pydantic import Field
 
+from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
+
 
 def default_data_directory() -> Path:
     """Returns where the scheduler keeps its data: the system's place for root, the user's own for others."""
@@ -32,5 +34,9 @@ class SchedulerSettings(Settings):
     """Names and addresses by which administrators, machines and senders reach this scheduler."""
     catalog: str
     """HOST:PORT of the catalog."""
+    deployment_confirmation_limit: int = Field(default=DEFAULT_CONFIRMATION_LIMIT, ge=0)
+    """Deployments to more machines need their number confirmed."""
+    time_zone: str = "UTC"
+    """Of machines that do not say theirs: a name in the IANA time zone database."""
     log_format: LogFormat = "human"
     """Form of the log on standard error."""

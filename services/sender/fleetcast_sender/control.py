@@ -10,6 +10,7 @@ import grpc
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
+from fleetcast_kit import wake_on_lan
 from fleetcast_kit.errors import FleetcastError, ResourceExhaustedError, from_rpc_error
 
 from . import convert
@@ -50,6 +51,7 @@ class Control:
     ) -> None:
         self._stub = SenderRegistryServiceStub(channel)
         self._registration = registration
+        self._wake_addresses = wake_on_lan.broadcast_addresses(registration.subnets) or [wake_on_lan.EVERYWHERE]
         self._transmissions = transmissions
         self._start = start
         self._release = release
@@ -124,6 +126,8 @@ class Control:
                 work = self._move_to_unicast(command.move_to_unicast)
             case "set_rate":
                 work = self._set_rate(command.set_rate)
+            case "wake":
+                work = wake_on_lan.wake(list(command.wake.mac_addresses), self._wake_addresses)
             case _:
                 work = _refuse()
         task = asyncio.create_task(self._answer(command.command_id, work))

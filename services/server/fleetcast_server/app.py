@@ -11,6 +11,7 @@ from fleetcast_kit.bootstrap import Installation, open_installation
 from fleetcast_kit.errors import UnavailableError
 from fleetcast_kit.server import GrpcServer
 from fleetcast_scheduler.app import SchedulerApp, open_scheduler
+from fleetcast_scheduler.deployment_part import DeploymentOptions
 from fleetcast_sender.app import SenderApp, open_sender
 from fleetcast_sender.settings import SenderSettings
 
@@ -58,7 +59,10 @@ class ServerApp:
             catalog = await open_catalog(directory, authority=installation.authority.certificate)
             opened.push_async_callback(catalog.stop)
             scheduler = await open_scheduler(
-                f"sqlite:///{directory / 'scheduler.db'}", authority=installation.authority, trust=installation.trust
+                f"sqlite:///{directory / 'scheduler.db'}",
+                authority=installation.authority,
+                trust=installation.trust,
+                deployment_options=DeploymentOptions(settings.deployment_confirmation_limit, settings.time_zone),
             )
             opened.push_async_callback(scheduler.stop)
             sender = await open_sender(

@@ -9,6 +9,7 @@ from typing import ClassVar
 from fleetcast_kit.addresses import DEFAULT_PORT
 from fleetcast_kit.logs import LogFormat
 from fleetcast_kit.settings import CommaSeparated, Settings
+from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 from pydantic import Field
 
 
@@ -30,5 +31,9 @@ class ServerSettings(Settings):
     """Names and addresses by which others reach this server; the first is the one that they are told."""
     multicast_interface: str = ""
     """Name or address of the interface that multicast leaves by; empty chooses the one of the default route."""
+    deployment_confirmation_limit: int = Field(default=DEFAULT_CONFIRMATION_LIMIT, ge=0)
+    """Deployments to more machines need their number confirmed."""
+    time_zone: str = "UTC"
+    """Of machines that do not say theirs: a name in the IANA time zone database."""
     log_format: LogFormat = "human"
     """Form of the log on standard error."""

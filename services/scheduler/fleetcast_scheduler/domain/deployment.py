@@ -13,6 +13,7 @@ from fleetcast_scheduler.domain.start_rules import StartRules
 
 DEFAULT_MAX_RUN_SECONDS = 7200.0
 DEFAULT_SUCCESS_PERCENT = 95
+DEFAULT_CONFIRMATION_LIMIT = 100
 
 
 class Purpose(StrEnum):

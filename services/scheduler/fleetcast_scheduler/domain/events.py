@@ -110,8 +110,23 @@ class StopTransmission:
     transmission: str
 
 
+@dataclass(frozen=True, slots=True)
+class WakeMachines:
+    """Machines in the sender's subnets are to be woken."""
+
+    mac_addresses: tuple[str, ...]
+    transmission: str = ""
+    """None: it concerns the sender alone."""
+
+
 Command = (
-    StartTransmission | AdmitParticipants | DismissParticipants | MoveToUnicast | SetTransmissionRate | StopTransmission
+    StartTransmission
+    | AdmitParticipants
+    | DismissParticipants
+    | MoveToUnicast
+    | SetTransmissionRate
+    | StopTransmission
+    | WakeMachines
 )
 
 
