@@ -131,11 +131,11 @@ def plan_table(planned: Iterable[PlannedRun]) -> Table:
 
 def run_table(runs: Iterable[Run], *, of_machine: bool = False, one_line: bool = False) -> Table:
     """Returns a table with one row for each run: of machines, or of one machine's deployments."""
-    first = ("run", "deploys") if of_machine else ("machine", "name")
+    first = ("deployment", "deploys") if of_machine else ("machine", "name")
     rows = table(*first, "state", "step", "done", "took", "", right=("done", "took"), one_line=one_line)
     for run in runs:
         rows.add_row(
-            run.name.removeprefix("deployments/").replace("/runs/", "/") if of_machine else identifier(run.machine),
+            run.name.split("/")[1] if of_machine else identifier(run.machine),
             content(run.content) if of_machine else run.display_name or ABSENT,
             Text(short_name(run, "state"), style=_STYLES.get(run.state, "")),
             _step(run),

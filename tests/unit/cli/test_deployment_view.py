@@ -154,7 +154,7 @@ def test_runs_show_their_step_and_what_is_wrong() -> None:
     assert "no contact since 2026-12-01 02:00:00 +0100" in lines[2]
     assert "waits for phase 2" in lines[3]
     assert render(run_table(runs[:1], of_machine=True)).splitlines()[2].split()[:2] == [
-        "d1/a",
+        "d1",
         "base@sha256:abababababab",
     ]
     assert run_label(runs[3]) == "pc-d (d) is waiting: waits for phase 2"
