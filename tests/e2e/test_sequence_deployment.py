@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,18 +11,15 @@ import pytest
 from fleetcast_agent.receiving import ReceiveRequest
 from fleetcast_agent.sequence import volumes
 from fleetcast_agent.sequence.content import ImageDescription
-from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.execution import Assignment, execute
 from fleetcast_agent.sequence.server_content import ServerContent
 from fleetcast_kit.credentials import Credentials
-from fleetcast_sequence import Scope, parse
 from fleetcast_sequence.ready import ready_sequences
 
 from tests.e2e.test_sequence_steps import make_tree, make_wim
+from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, Machine
-from tests.support.sequences import Rehearsal, needs_disks, tool
+from tests.support.sequences import looking_at, needs_disks, tool
 
 pytestmark = needs_disks
 
@@ -32,7 +30,6 @@ SEQUENCE = (
     .replace('when: machine.firmware == "uefi"', "when: true")
     .replace('when: machine.firmware == "bios"', "when: false")
     .replace("image: windows-11, index: 1", "image: windows-11, index: 2")
-    .replace("when: size(machine.adapters) > 0", "when: false")
 )
 
 
@@ -49,31 +46,31 @@ def content_of(installation: Installation, machine: Machine, images: dict[str, I
 
 async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path, installation: Installation) -> None:
     tree = make_tree(tmp_path / "tree")
+    (tree / "Windows/large.bin").write_bytes(os.urandom(24 << 20))  # little would go by unicast
     wim = tmp_path / "windows.wim"
     make_wim(tree, wim)
-    await asyncio.to_thread(installation.fleetcast, "image", "import", str(wim), "--name", "windows-11")
-    await asyncio.to_thread(installation.fleetcast, "session", "create", "--image", "windows-11", "--min-clients", "4")
-    machines = await asyncio.to_thread(installation.enrol, ["pc1", "pc2", "pc3", "pc4"])
-    images = {"windows-11": ImageDescription(wim.stat().st_size, is_wim=True)}
+    file = tmp_path / "windows.yaml"
+    file.write_text(SEQUENCE)
 
-    async def install(machine: Machine) -> Rehearsal:
-        rehearsal = Rehearsal(machine.directory, 8 * GIB)
-        values = {"computer_name": machine.name.upper(), "administrator_password": "x" * 12}
-        outcome = await execute(
-            Assignment(parse(SEQUENCE), {Scope.MACHINE: values}, machine=machine.name),
-            rehearsal.state,
-            content=content_of(installation, machine, images),
-            disks=Disks(rehearsal.disk),
-            control=Control(),
-        )
-        assert outcome.restart == "installed", outcome
-        return rehearsal
+    def deploy() -> list[AttendingMachine]:
+        installation.fleetcast("image", "import", str(wim), "--name", "windows-11")
+        installation.fleetcast("task-sequence", "create", str(file))
+        machines = gather_machines(installation, ["pc1", "pc2", "pc3", "pc4"], 8 * GIB)
+        command = ["deploy", "--collection", "lab", "--task-sequence", "bare-metal-windows", "--purpose", "required"]
+        command += ["--min-clients", "4", "--variable", "computer_name={{ machine.name.upperAscii() }}"]
+        installation.fleetcast(*command, "--variable", f"administrator_password={'x' * 12}")
+        assert exit_codes(machines, 300) == dict.fromkeys(["pc1", "pc2", "pc3", "pc4"], 0)
+        return machines
 
-    async with asyncio.timeout(300):
-        installed = await asyncio.gather(*map(install, machines))
-    for machine, rehearsal in zip(machines, installed, strict=True):
-        context = rehearsal.context()
-        volume = await volumes.find(context, "windows")
+    machines = await asyncio.to_thread(deploy)
+    (session,) = (await asyncio.to_thread(installation.fleetcast, "session", "list"))["sessions"]
+    shown = await asyncio.to_thread(installation.fleetcast, "session", "show", session["name"])
+    assert all(each["totals"]["multicast_bytes"] > 20 << 20 for each in shown["participants"])
+    assert len(shown["participants"]) == 4
+    for machine in machines:
+        assert machine.events()[-1] == {"event": "restarting", "environment": "installed"}
+        context = looking_at(machine.disk, machine.directory / "looking")
+        volume = await volumes.find(context, "label:Windows")
         async with volumes.attached(context, volume) as device:
             await asyncio.to_thread(tool, "ntfsfix", "--no-action", device)
         async with volumes.mounted(context, volume, read_only=True) as root:
@@ -82,7 +79,7 @@ async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path
             compared = ["diff", "-rq", "--no-dereference", str(tree), str(root)]
             found = await asyncio.to_thread(subprocess.run, compared, capture_output=True, text=True, check=False)
             assert found.stdout == f"Only in {root}/Windows: Panther\n"
-        assert "No problems found" in await asyncio.to_thread(tool, "sgdisk", "--verify", rehearsal.disk)
+        assert "No problems found" in await asyncio.to_thread(tool, "sgdisk", "--verify", machine.disk)
 
 
 async def test_an_image_that_the_deployment_did_not_pin_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleetcast_agent.sequence.content import DirectoryContent
@@ -87,29 +88,32 @@ class Rehearsal:
 
     def context(self) -> StepContext:
         """Returns a context in which the test can look at the volumes of the last run."""
-        volumes = replay(_records(self.state)).volumes
-        directory = self.directory / "looking"
-        directory.mkdir(exist_ok=True)
+        return looking_at(self.disk, self.directory / "looking", replay(_records(self.state)).volumes)
 
-        async def nothing(*_: object) -> dict[str, object]:
-            return {}
 
-        control = Control()
-        return StepContext(
-            run_directory=directory,
-            step_directory=directory,
-            tools=Tools(control, lambda line: None),
-            control=control,
-            disks=Disks(self.disk),
-            content=DirectoryContent(self.content),
-            variables=Variables({}, {}),
-            environment="boot",
-            log=lambda line: None,
-            progress=lambda fraction: None,
-            save=nothing,  # type: ignore[arg-type]
-            volumes=volumes,
-            gather=nothing,
-        )
+def looking_at(disk: Path, directory: Path, volumes: Mapping[str, dict[str, Any]] | None = None) -> StepContext:
+    """Returns a context in which a test can look at a disk, from a directory of its own."""
+    directory.mkdir(exist_ok=True)
+
+    async def nothing(*_: object) -> dict[str, object]:
+        return {}
+
+    control = Control()
+    return StepContext(
+        run_directory=directory,
+        step_directory=directory,
+        tools=Tools(control, lambda line: None),
+        control=control,
+        disks=Disks(named=[disk]),
+        content=DirectoryContent(directory),
+        variables=Variables({}, {}),
+        environment="boot",
+        log=lambda line: None,
+        progress=lambda fraction: None,
+        save=nothing,  # type: ignore[arg-type]
+        volumes=volumes or {},
+        gather=nothing,
+    )
 
 
 def _records(state: Path) -> list[Record]:
