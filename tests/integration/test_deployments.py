@@ -5,13 +5,27 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from fleetcast.scheduler.v1 import deployment_pb2, session_pb2, session_service_pb2
+from fleetcast.scheduler.v1 import (
+    audit_service_pb2,
+    deployment_pb2,
+    run_service_pb2,
+    session_pb2,
+    session_service_pb2,
+)
+from fleetcast.scheduler.v1 import collection_service_pb2 as collections
 from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
+from fleetcast_kit.errors import FleetcastError, from_rpc_error
 from fleetcast_kit.grants import check_upload_grant
+from fleetcast_kit.identity import Role
+from fleetcast_scheduler.deployment_part import DeploymentOptions
 from fleetcast_sequence import canonical, parse
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.integration.deployment_actors import DEPLOYMENT_STATE, STATE, Operator, RunningMachine
+from tests.integration.deployment_actors import DEPLOYMENT_STATE, OUTCOME, STATE, Operator, RunningMachine
 from tests.integration.scheduler_actors import (
     IMAGE,
     SEQUENCE,
@@ -155,3 +169,134 @@ async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, ope
     async with asyncio.timeout(5):
         while site.sequences.held:  # noqa: ASYNC110 - nobody says when
             await asyncio.sleep(0.02)
+
+
+async def refusal(call: Any) -> FleetcastError:
+    """Returns the error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+async def test_a_large_or_protected_collection_is_not_deployed_to_by_mistake(tmp_path: Path) -> None:
+    async with open_site(tmp_path, TIMING, deployment_options=DeploymentOptions(confirmation_limit=1)) as site:
+        operator = Operator(site)
+        for name in ("1", "2"):
+            await ready_machine(site, name)
+        await operator.collect("1", "2")
+        error = await refusal(operator.deploy())
+        assert (error.reason, error.metadata["machine_count"]) == ("CONFIRMATION_REQUIRED", "2")
+        assert (await refusal(operator.deploy(confirmed=3))).reason == "CONFIRMATION_REQUIRED"
+        planned = (await operator.deploy(dry=True)).planned_runs
+        assert [(one.display_name, one.targeted) for one in planned] == [("pc-1", True), ("pc-2", True)]
+        request_id = "11111111-1111-1111-1111-111111111111"
+        made = (await operator.deploy(confirmed=2, request_id=request_id)).deployment
+        assert (await operator.deploy(confirmed=2, request_id=request_id)).deployment.name == made.name
+        await operator.collect(name="precious", protected=True)
+        assert (await refusal(operator.deploy(collection="collections/precious"))).reason == "PROTECTED"
+
+
+async def test_operators_pause_resume_retry_and_cancel_once_for_each_request(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await machine.attend()
+    name = (await operator.deploy()).deployment.name
+    order = await machine.hear("order")
+    for _ in range(2):
+        await operator.deployments.PauseDeployment(messages.PauseDeploymentRequest(name=name, request_id="p"))
+    control = await machine.hear("control")
+    assert (control.run, control.action) == (order.run, run_service_pb2.RunControl.ACTION_PAUSE)
+    await machine.progress(1, paused=True)
+    await operator.run_when(name, STATE.STATE_PAUSED)
+    await operator.deployments.ResumeDeployment(messages.ResumeDeploymentRequest(name=name))
+    assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_RESUME
+    await machine.finish(order.run, OUTCOME.OUTCOME_FAILED, step_name="Format", error="no disk", output_tail="mkfs: …")
+    await machine.hear("closed")
+    run = await operator.run_when(name, STATE.STATE_FAILED)
+    assert (run.error, run.output_tail) == ("Format: no disk", "mkfs: …")
+    answer = await operator.deployments.RetryRuns(messages.RetryRunsRequest(name=name))
+    assert [run.machine for run in answer.runs] == ["machines/1"]
+    assert (await machine.hear("order")).attempt == 2
+    await operator.deployments.CancelDeployment(messages.CancelDeploymentRequest(name=name))
+    assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_CANCEL
+    await machine.finish(order.run.removesuffix("1") + "2", OUTCOME.OUTCOME_CANCELLED)
+    await machine.hear("closed")
+    assert (await operator.get(name)).state == DEPLOYMENT_STATE.STATE_CANCELLED
+    assert [run.attempt for run in await operator.runs("machines/1")] == [2, 1]
+    audit: Any = AuditServiceStub(site.channel(Role.ADMINISTRATOR, "operator"))
+    entries = (await audit.ListAuditEntries(audit_service_pb2.ListAuditEntriesRequest(resource=name))).audit_entries
+    actions = [entry.action.removeprefix("deployment.") for entry in entries]
+    assert actions == ["cancel", "retry", "resume", "pause", "create"]
+
+
+async def test_steps_and_the_log_are_kept_and_can_be_read(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await machine.attend()
+    await operator.deploy()
+    order = await machine.hear("order")
+    step = deployment_pb2.StepRun(node="1", step_name="Format", attempt=1, start_time=Timestamp(seconds=100))
+    await machine.say(step=step)
+    step.outcome, step.end_time.seconds = OUTCOME.OUTCOME_SUCCEEDED, 130
+    await machine.known(await machine.say(step=step))
+    text = b"line\n" * 500_000
+    await machine.upload_log(order.run, text[:1_000_000], text[1_000_000:])
+    await machine.finish(order.run)
+    await machine.hear("closed")
+    answer = await operator.deployments.GetRun(messages.GetRunRequest(name=order.run))
+    assert list(answer.steps) == [step]
+    assert answer.run.has_log
+    read = operator.deployments.ReadRunLog(messages.ReadRunLogRequest(name=order.run))
+    assert b"".join([piece.data async for piece in read]) == text
+    other = await ready_machine(site, "2")
+    assert (await refusal(other.upload_log(order.run, b"x"))).reason == "RUN_NOT_FOUND"
+
+
+async def test_a_watch_shows_the_deployment_and_the_machine_until_all_is_over(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    name = (await operator.deploy()).deployment.name
+    watch = operator.deployments.WatchDeployment(messages.WatchDeploymentRequest(name=name))
+    first = await watch.read()
+    assert [run.state for run in first.runs] == [STATE.STATE_WAITING]
+    assert first.deployment.waiting_reason == "its agent is not connected"
+    machines = operator.deployments.WatchMachine(messages.WatchMachineRequest(name="machines/1"))
+    assert not (await machines.read()).machine.connected
+    await machine.attend()
+    order = await machine.hear("order")
+    async with asyncio.timeout(5):
+        while not (view := await machines.read()).machine.current_run:
+            pass
+    assert view.machine.connected
+    assert view.machine.current_run == order.run
+    await machine.finish(order.run)
+    states = [run.state async for view in watch for run in view.runs]
+    assert states[-1] == STATE.STATE_SUCCEEDED
+    machines.cancel()
+
+
+async def test_machines_that_are_not_there_are_woken_through_the_senders(site: Site, operator: Operator) -> None:
+    sender = FakeSender(site)
+    await sender.connect()
+    machine = await ready_machine(site)
+    registered = await machine.register(time_zone="Europe/Berlin")
+    assert registered.time_zone == "Europe/Berlin"
+    await operator.collect("1")
+    await operator.deploy(wake=True)
+    async with asyncio.timeout(5):
+        while not sender.commands:  # noqa: ASYNC110 - nobody says when
+            await asyncio.sleep(0.02)
+    assert list(sender.commands[0].wake.mac_addresses) == list(registered.inventory.mac_addresses)
+    await sender.disconnect()
+
+
+async def test_maintenance_windows_are_kept_and_a_wrong_one_is_refused(operator: Operator) -> None:
+    window = collections.MaintenanceWindow(
+        start="2026-12-01T22:00", duration=Duration(seconds=4 * 3600), recurrence="FREQ=WEEKLY;BYDAY=SA"
+    )
+    await operator.collect(maintenance_windows=[window])
+    request = collections.GetCollectionRequest(name="collections/lab")
+    found = (await operator.collections.GetCollection(request)).collection
+    assert list(found.maintenance_windows) == [window]
+    window.recurrence = "FREQ=SECONDLY"
+    assert "recurrence" in (await refusal(operator.collect(name="other", maintenance_windows=[window]))).message

@@ -7,13 +7,17 @@ from collections.abc import Callable
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_scheduler.domain.events import Assignment, SetTransmissionRate
+from fleetcast_scheduler.domain.local_time import ScheduleTime
 from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.participant import ParticipantState, ReceptionTotals
 from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy
+from fleetcast_scheduler.domain.run import RunState
 from fleetcast_scheduler.domain.session import SessionMode, SessionState
 from fleetcast_scheduler.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import World, live, machines
+from tests.unit.scheduler.deployment_world import DeploymentWorld
+from tests.unit.scheduler.test_deployments import nightly
 from tests.unit.scheduler.test_sessions import A, B, C, running_world
 
 
@@ -183,3 +187,89 @@ def test_an_ended_session_says_so_instead_of_letting_a_machine_wait() -> None:
     world.cancel()
     with pytest.raises(FailedPreconditionError, match="CANCELLED: join or create another one"):
         world.join(B)
+
+
+def test_02_a_deployment_that_waits_says_what_for_for_each_machine() -> None:
+    world = DeploymentWorld(2, maintenance_windows=(nightly(),))
+    deployment = world.deploy()
+    assert deployment.waiting_reason == "waits for the maintenance window at 2026-06-01T22:00:00+00:00"
+    world.advance_to("2026-06-01T22:00:00+00:00")
+    assert deployment.waiting_reason == "its agent is not connected"
+
+
+def test_03_a_machine_that_was_switched_off_goes_on_with_the_run_that_it_had() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    world.deploy()
+    world.depart(1)
+    world.advance(3600)
+    world.attend(1, run=world.run(1).name)
+    world.finish(1)
+    assert world.run(1).state is RunState.SUCCEEDED
+    assert len(set(world.ordered(1))) == 1
+
+
+def test_06_no_run_stays_in_progress_when_its_machine_never_comes_back() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    world.deploy(max_run_seconds=3600.0)
+    world.crash()
+    assert world.run(1).state is RunState.LOST
+    world.advance(3600)
+    assert world.run(1).state is RunState.FAILED
+    assert not world.ledger.current
+
+
+def test_07_all_that_failed_are_run_again_by_one_operation() -> None:
+    world = DeploymentWorld(5)
+    world.attend(1, 2, 3, 4, 5)
+    deployment = world.deploy()
+    world.fail(1, 2, 3)
+    world.finish(4, 5)
+    world.operations.retry(deployment, [], world.now)
+    world.settle()
+    assert +deployment.counts == {"running": 3, "succeeded": 2}
+
+
+def test_07_what_is_shown_is_true_even_of_a_machine_whose_agent_vanished() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    deployment = world.deploy()
+    world.progress(1)
+    world.advance(42)
+    contact_time = world.run(1).contact_time
+    world.crash()
+    assert world.run(1).state is RunState.LOST
+    assert world.run(1).contact_time == contact_time
+    assert world.deployment().counts["unknown"] == 1
+    assert deployment.name == world.deployment().name
+
+
+def test_a_running_sequence_can_be_stopped() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    deployment = world.deploy()
+    world.operations.cancel(deployment, world.now)
+    world.settle()
+    assert world.told(1) == ["CANCEL"]
+
+
+def test_schedules_count_in_the_boot_environment_because_the_server_keeps_them() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    world.deploy(available_time=ScheduleTime(utc=world.now + 60), expiry_time=ScheduleTime(utc=world.now + 120))
+    assert not world.ordered(1)
+    world.advance(59)
+    assert not world.ordered(1)
+    world.advance(1)
+    assert world.ordered(1)
+
+
+def test_a_machine_that_boots_from_the_network_is_not_installed_again_by_accident() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    world.deploy()
+    world.finish(1)
+    world.register(1)
+    world.attend(1)
+    assert len(world.ordered(1)) == 1

@@ -45,6 +45,8 @@ class Judge:
         `resident` is a target at this instant; `phase` is that in which it begins, from 0; `busy_with` is the run that
         it executes, if any.
         """
+        if exclusion := self._census.exclusion(resident):
+            return Verdict(reason=exclusion)
         if deployment.state is DeploymentState.PAUSED:
             return Verdict(reason="the deployment is paused")
         if (held_up := self._time_verdict(deployment, run, resident, phase)) is not None:

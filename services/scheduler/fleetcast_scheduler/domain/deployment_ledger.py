@@ -86,8 +86,9 @@ class DeploymentLedger:
         self.record(deployment)
 
     def put(self, deployment: Deployment, run: Run) -> None:
-        """A machine has a new run, which waits."""
+        """A machine has a new run, which waits; whether it still is a target is looked up before it begins."""
         deployment.put(run)
+        deployment.stale = True
         self.record(deployment, run)
 
     def explain(self, deployment: Deployment, run: Run, reason: str) -> None:

@@ -66,8 +66,8 @@ class Rollout:
         deployment.wake_time = None
         if not deployment.state.final:
             if deployment.stale:
-                deployment.stale = False
                 refresh_targets(self._ledger, deployment, now)
+                deployment.stale = False
             self._step_state(deployment, now)
         self._step_open_runs(deployment, now)
         if not deployment.state.final:
