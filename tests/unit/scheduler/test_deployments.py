@@ -4,7 +4,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from fleetcast_scheduler.domain.deployment import DeploymentState, Purpose, Rerun
 from fleetcast_scheduler.domain.local_time import ScheduleTime, instant_of
 from fleetcast_scheduler.domain.machine import MachineState
@@ -420,3 +420,19 @@ def test_machines_that_are_not_there_at_the_deadline_are_woken_a_few_times() -> 
     assert world.woken == [("aa:bb:cc:00:00:02",)]
     world.advance(3600)
     assert len(world.woken) == 3
+
+
+@pytest.mark.parametrize(
+    "recurrence",
+    ["FREQ=SECONDLY", "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", "every day", "FREQ=DAILY;UNTIL=20200101T000000"],
+)
+def test_a_window_that_cannot_be_is_refused(recurrence: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        nightly(recurrence=recurrence).check()
+
+
+def test_a_window_ends_with_its_recurrence() -> None:
+    window = nightly(recurrence="FREQ=DAILY;UNTIL=20260602T220000Z", time_zone="UTC")
+    window.check()
+    assert window.open_until(at("2026-06-02T23:00:00+00:00"), BERLIN) is not None
+    assert window.open_until(at("2026-06-03T23:00:00+00:00"), BERLIN) is None

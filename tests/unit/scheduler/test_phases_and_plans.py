@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Phase, Purpose, SessionTemplate
@@ -12,8 +14,8 @@ from tests.unit.scheduler.deployment_world import LAB, DeploymentWorld, machine_
 from tests.unit.scheduler.test_deployments import local, nightly, utc
 
 
-def draft(world: DeploymentWorld, purpose: Purpose = Purpose.REQUIRED, **fields: object) -> Deployment:
-    return Deployment(  # type: ignore[arg-type]
+def draft(world: DeploymentWorld, purpose: Purpose = Purpose.REQUIRED, **fields: Any) -> Deployment:
+    return Deployment(
         name="", collection=LAB, content="images/x@sha256:" + "a" * 64, create_time=world.now, purpose=purpose, **fields
     )
 

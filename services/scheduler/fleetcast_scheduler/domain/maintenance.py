@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrule, rrulestr
+from dateutil.rrule import rrule
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.domain.local_time import instant_of, local_of, time_zone
+from fleetcast_scheduler.domain.recurrence import HORIZON as NEVER
+from fleetcast_scheduler.domain.recurrence import parse_rule
 
 MAX_DURATION_SECONDS = 86400.0
 MAX_WINDOW_COUNT = 64
-MAX_RECURRENCE_LENGTH = 512
 HORIZON = timedelta(days=400)
 """How far ahead the next occurrence is looked for: a yearly one is found."""
 _CLOCK_CHANGE = timedelta(hours=3)
 """More than any clock is ever changed by at once in this century."""
-_FREQUENCY = re.compile(r"(^|;)FREQ=(DAILY|WEEKLY|MONTHLY|YEARLY)(;|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +52,19 @@ class MaintenanceWindow:
             )
         if self.time_zone:
             time_zone(self.time_zone, field)
-        if not self.recurrence:
-            return
-        if len(self.recurrence) > MAX_RECURRENCE_LENGTH or not _FREQUENCY.search(self.recurrence.upper()):
-            raise InvalidArgumentError(
-                f"the recurrence {self.recurrence[:80]!r} is not one: write a rule of RFC 5545 such as "
-                "FREQ=WEEKLY;BYDAY=SA,SU, by days, weeks, months or years",
-                field=field,
-            )
-        try:
-            first = next(iter(_rule(self.recurrence, self.start)), None)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidArgumentError(
-                f"the recurrence {self.recurrence!r} cannot be read: {error}", field=field
-            ) from error
-        if first is None:
-            raise InvalidArgumentError(f"the recurrence {self.recurrence!r} never comes", field=field)
+        if self.recurrence:
+            rule = parse_rule(self.recurrence, self.time_zone, field=field)
+            soon = self.start + NEVER
+            until = soon if rule._until is None else min(soon, rule._until)  # type: ignore[attr-defined]
+            if next(iter(rule.replace(dtstart=self.start, count=None, until=until)), None) is None:
+                raise InvalidArgumentError(f"the recurrence {self.recurrence!r} never comes", field=field)
 
     def open_until(self, now: float, machine_zone: ZoneInfo) -> float | None:
         """Returns when the occurrence that is open at `now` ends, the latest of several; None if none is open."""
         zone = ZoneInfo(self.time_zone) if self.time_zone else machine_zone
         local = local_of(now, zone)
         earliest = local - timedelta(seconds=self.duration_seconds) - _CLOCK_CHANGE
-        starts = [instant_of(start, zone) for start in self._starts(earliest, local + _CLOCK_CHANGE)]
+        starts = [instant_of(start, zone) for start in self._starts(earliest, local + _CLOCK_CHANGE, zone)]
         ends = [start + self.duration_seconds for start in starts if start <= now < start + self.duration_seconds]
         return max(ends, default=None)
 
@@ -83,17 +72,17 @@ class MaintenanceWindow:
         """Yields when it opens after `now`, in order."""
         zone = ZoneInfo(self.time_zone) if self.time_zone else machine_zone
         local = local_of(now, zone)
-        for start in self._starts(local - _CLOCK_CHANGE, local + HORIZON):
+        for start in self._starts(local - _CLOCK_CHANGE, local + HORIZON, zone):
             opening = instant_of(start, zone)
             if opening > now:
                 yield opening
 
-    def _starts(self, earliest: datetime, latest: datetime) -> Iterator[datetime]:
+    def _starts(self, earliest: datetime, latest: datetime, zone: ZoneInfo) -> Iterator[datetime]:
         if not self.recurrence:
             if earliest <= self.start <= latest:
                 yield self.start
             return
-        yield from _rule(self.recurrence, self.start).between(earliest, latest, inc=True)
+        yield from _rule(self.recurrence, self.start, zone.key).between(earliest, latest, inc=True)
 
 
 def fits(windows: Collection[MaintenanceWindow], now: float, zone: ZoneInfo, needed_seconds: float) -> bool:
@@ -124,9 +113,6 @@ def next_fit(windows: Collection[MaintenanceWindow], now: float, zone: ZoneInfo,
 
 
 @lru_cache(maxsize=256)
-def _rule(recurrence: str, start: datetime) -> rrule:
+def _rule(recurrence: str, start: datetime, zone: str) -> rrule:
     """Returns the rule; it remembers the occurrences that it was asked for."""
-    rule = rrulestr(recurrence.upper(), dtstart=start, cache=True)
-    if not isinstance(rule, rrule):
-        raise ValueError("it is more than one rule")
-    return rule
+    return parse_rule(recurrence, zone).replace(dtstart=start, cache=True)
