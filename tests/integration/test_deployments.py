@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,66 @@ async def test_maintenance_windows_are_kept_and_a_wrong_one_is_refused(operator:
     assert list(found.maintenance_windows) == [window]
     window.recurrence = "FREQ=SECONDLY"
     assert "recurrence" in (await refusal(operator.collect(name="other", maintenance_windows=[window]))).message
+
+
+async def test_a_restarted_scheduler_still_knows_whom_the_session_waits_for(tmp_path: Path) -> None:
+    async with open_site(tmp_path, replace(TIMING, idle=60.0)) as site:
+        operator = Operator(site)
+        first, second = [await ready_machine(site, name) for name in ("1", "2")]
+        await operator.collect("1", "2")
+        template = deployment_pb2.SessionTemplate(start_rules=session_pb2.StartRules(min_clients=2))
+        await operator.deploy(session=template)
+        sender = FakeSender(site)
+        await first.attend()
+        order = await first.hear("order")
+        receiver = FakeMachine(site, "1")
+        await receiver.join(image=order.image, run=order.run)
+        session = (await receiver.hear("waiting")).session
+        await site.kill()
+        await site.start()
+        await sender.connect()
+        await first.attend(order.run)
+        assert (await first.hear("order")).run == order.run
+        await receiver.join(image=order.image, run=order.run)
+        waiting = await receiver.hear("waiting")
+        assert waiting.session == session
+        assert "missing: pc-2" in waiting.reason
+        await second.attend()
+        other = FakeMachine(site, "2")
+        await other.join(image=order.image, run=(await second.hear("order")).run)
+        assert (await receiver.hear("assignment")).session == session
+        await sender.disconnect()
+
+
+async def test_what_a_machine_reported_survives_a_kill_and_a_decision_too(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await machine.attend()
+    name = (await operator.deploy()).deployment.name
+    order = await machine.hear("order")
+    await machine.known(await machine.progress(2))
+    await operator.deployments.PauseDeployment(messages.PauseDeploymentRequest(name=name))
+    await site.kill()
+    await site.start()
+    assert (await operator.get(name)).state == DEPLOYMENT_STATE.STATE_PAUSED
+    run = await operator.run_when(name, STATE.STATE_LOST)
+    assert run.step == 2
+    await machine.attend(order.run)
+    await machine.hear("order")
+    assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_PAUSE
+
+
+async def test_a_machine_may_only_receive_what_it_runs_now(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await operator.deploy()
+    await machine.attend()
+    order = await machine.hear("order")
+    thief = FakeMachine(site, "2")
+    await thief.join(image=order.image, run=order.run)
+    with pytest.raises(grpc.aio.AioRpcError, match="does not run"):
+        await thief.hear("waiting")
+    unregistered = RunningMachine(site, "3")
+    await unregistered.attend()
+    with pytest.raises(grpc.aio.AioRpcError, match="has not registered"):
+        await unregistered.hear("standby")
