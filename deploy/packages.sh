@@ -3,11 +3,13 @@
 # Where it may not, it names what is missing and succeeds: what needs the tools skips, with the reason.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done # Debian keeps them out of the path
 
 declare -A tools=(
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
   [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common"
+  [database]="postgres:postgresql"
   [peers]="udp-sender:udpcast uftp:uftp"
 )
 

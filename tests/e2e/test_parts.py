@@ -11,9 +11,11 @@ import pytest
 
 from tests.e2e.conftest import MIB, DiskImage
 from tests.e2e.test_deployment import Observer, open_session
-from tests.support.installation import BIN, wait_until
+from tests.support import postgres
+from tests.support.installation import BIN, Installation, wait_until
 from tests.support.lab import NetworkLab
 from tests.support.parts import PartsInstallation, Spot
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.e2e
 
@@ -67,6 +69,26 @@ def test_without_a_credential_a_sender_says_how_to_get_one(apart: PartsInstallat
     )
     assert refused.wait(30) == 3
     assert "fleetcast enrolment-token create --role sender" in (apart.directory / "refused").read_text()
+
+
+def test_the_server_keeps_everything_in_postgresql_when_its_url_is_given(
+    stopped_installation: Installation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    if reason := postgres.why_unavailable():
+        pytest.skip(reason)
+    with PostgresServer() as database:
+        url = database.create_database()
+        stopped_installation.start_server("--database-url", url)
+        disk = make_disk_image(12)
+        stopped_installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
+        (machine,) = stopped_installation.enrol(["one"])
+        stopped_installation.receive(machine, machine.directory / "disk.img", image="disk").wait()
+        assert (machine.directory / "disk.img").read_bytes() == disk.content
+        stopped_installation.kill_server()
+        stopped_installation.start_server("--database-url", url)
+        assert len(stopped_installation.fleetcast("session", "list")["sessions"]) == 1
+        assert not list(stopped_installation.data_directory.glob("*.db"))
+        stopped_installation.stop_server()
 
 
 @pytest.fixture

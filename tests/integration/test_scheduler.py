@@ -24,8 +24,8 @@ TIMING = Timing(idle=0.5, lost=0.3, sender_grace=0.3, quarantine=0.2, notice=0.1
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(tmp_path, TIMING) as opened:
+async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
+    async with open_site(tmp_path, TIMING, database_url) as opened:
         yield opened
 
 

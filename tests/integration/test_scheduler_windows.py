@@ -28,8 +28,8 @@ KICK = messages.KickParticipantRequest
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(tmp_path, TIMING) as opened:
+async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
+    async with open_site(tmp_path, TIMING, database_url) as opened:
         yield opened
 
 

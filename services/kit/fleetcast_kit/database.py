@@ -123,8 +123,15 @@ class Database:
                 ) from error
 
         with EnvironmentContext(config, scripts, fn=steps, destination_rev="head") as environment:
-            environment.configure(connection=connection, render_as_batch=True)
+            environment.configure(
+                connection=connection, render_as_batch=True, version_table=_version_table(connection, package)
+            )
             environment.run_migrations()
+
+
+def _version_table(connection: Connection, package: str) -> str:
+    """Returns where Alembic notes the revision: services share a PostgreSQL, and each has its own file of SQLite."""
+    return "alembic_version" if connection.dialect.name == "sqlite" else f"{package}_alembic_version"
 
 
 def open_database(url: str) -> Database:

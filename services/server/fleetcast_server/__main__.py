@@ -43,6 +43,13 @@ def run(
             "~/.local/share/fleetcast for others.",
         ),
     ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="postgresql://USER:PASSWORD@HOST/NAME; by default SQLite in the data directory.",
+        ),
+    ] = None,
     listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
     ] = None,
@@ -68,6 +75,7 @@ def run(
     settings = ServerSettings.load(
         config=config,
         data_dir=data_dir,
+        database_url=database_url,
         listen=listen,
         advertise=advertise,
         multicast_interface=multicast_interface,

@@ -56,10 +56,10 @@ class ServerApp:
         installation = open_installation(directory, listen=settings.listen, advertise=settings.advertise)
         interface = multicast_interface(settings.multicast_interface, settings.listen)
         async with AsyncExitStack() as opened:
-            catalog = await open_catalog(directory, authority=installation.authority.certificate)
+            catalog = await open_catalog(directory, settings.database_url, authority=installation.authority.certificate)
             opened.push_async_callback(catalog.stop)
             scheduler = await open_scheduler(
-                f"sqlite:///{directory / 'scheduler.db'}",
+                settings.database_url or f"sqlite:///{directory / 'scheduler.db'}",
                 authority=installation.authority,
                 trust=installation.trust,
                 deployment_options=DeploymentOptions(settings.deployment_confirmation_limit, settings.time_zone),

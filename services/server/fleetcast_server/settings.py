@@ -10,7 +10,7 @@ from fleetcast_kit.addresses import DEFAULT_PORT
 from fleetcast_kit.logs import LogFormat
 from fleetcast_kit.settings import CommaSeparated, Settings
 from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
-from pydantic import Field
+from pydantic import Field, field_validator
 
 
 def default_data_directory() -> Path:
@@ -25,6 +25,9 @@ class ServerSettings(Settings):
 
     data_dir: Path = Field(default_factory=default_data_directory)
     """Images, databases, the authority."""
+    database_url: str = ""
+    """`postgresql://USER:PASSWORD@HOST/NAME` for catalog and scheduler together; empty means SQLite in the data
+    directory."""
     listen: str = f"[::]:{DEFAULT_PORT}"
     """HOST:PORT of the one port; port 0 takes a free one."""
     advertise: CommaSeparated = ()
@@ -37,3 +40,10 @@ class ServerSettings(Settings):
     """Of machines that do not say theirs: a name in the IANA time zone database."""
     log_format: LogFormat = "human"
     """Form of the log on standard error."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _may_be_shared(cls, value: str) -> str:
+        if value.startswith("sqlite"):
+            raise ValueError("catalog and scheduler cannot share a file of SQLite: name a PostgreSQL")
+        return value
