@@ -17,11 +17,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from deploy.demo import bare_metal
 from deploy.demo.inputs import Input, MissingToolError, copy_tree, make_ext4, make_wim, require_tool
 from deploy.demo.proof import Proof, prove
-from deploy.demo.story import TraceStory
+from deploy.demo.story import DEPLOY_COMMAND, TraceStory
 from tests.support.collector import TraceCollector
-from tests.support.installation import SERVER_LOG, Installation, Machine, ProcessFailedError, tail
+from tests.support.installation import BIN, SERVER_LOG, Installation, Machine, ProcessFailedError, tail
 
 MACHINES = ("lab-01", "lab-02", "lab-03")
 NEEDED_BYTES = 4 * 10**9
@@ -86,15 +87,52 @@ def _tell(directory: Path) -> bool:
             proofs += _deploy(site, machines, image)
         _say("What every machine received, and whether its disk is the image")
         _console.print(_closing_table(proofs))
+        installed = _install(site, images, directory)
         site.stop_server()
         _say("One trace, from the command to every agent")
         stories = TraceStory.each(collector, len(images))
-        for story in stories:
+        told = TraceStory.each(collector, 1, command=DEPLOY_COMMAND) if installed else []
+        for story in stories + told:
             _console.print(story.text)
         whole = len(stories) == len(images) and all(story.is_complete(len(machines)) for story in stories)
+        whole = whole and (not installed or (len(told) == 1 and told[0].is_complete(len(machines))))
         if not whole:
             _console.print("The trace is not whole: a part of the path is missing.", style="bold red")
-        return whole and all(proof.holds for proof in proofs)
+        return whole and all(proof.holds for proof in proofs) and not any(each.complaint for each in installed)
+
+
+def _install(site: Installation, images: list[Input], directory: Path) -> list[bare_metal.Installed]:
+    """Returns what a task sequence made of three empty disks; nothing where it cannot run."""
+    tree = directory / "tree"
+    _say("A task sequence onto three empty disks, at once")
+    wim = next((image for image in images if image.name == "wim"), None)
+    lacking = bare_metal.what_lacks() if wim is not None else "there is no WIM"
+    if wim is None or lacking:
+        _console.print(f"  left out: {lacking}")
+        return []
+    for name in MACHINES:
+        for image in images:
+            (directory / "site" / name / image.file.name).unlink(missing_ok=True)
+    attending = bare_metal.start_machines(site, MACHINES)
+    site.fleetcast("collection", "create", bare_metal.COLLECTION)
+    site.fleetcast("collection", "add", bare_metal.COLLECTION, *MACHINES)
+    file = bare_metal.write_sequence(directory, wim)
+    _say(f"fleetcast task-sequence create {file.name}")
+    site.fleetcast("task-sequence", "create", str(file))
+    flags = ["--collection", bare_metal.COLLECTION, "--task-sequence", bare_metal.SEQUENCE, "--purpose", "required"]
+    flags += ["--min-clients", str(len(MACHINES))]
+    _say(f"fleetcast deploy {' '.join(flags)}")
+    made = site.fleetcast("deploy", *flags)
+    name = made["deployment"]["name"].removeprefix("deployments/")
+    watch = site.start([str(BIN / "fleetcast"), "deployment", "watch", name])
+    installed = bare_metal.prove_installed(attending, tree)
+    if watch.wait(30):
+        raise DemoError(f"the deployment {name} did not end well")
+    for each in installed:
+        what = f"NTFS clean, {each.file_count} files identical, its own name in machine.txt"
+        verdict = f"FAILED: {each.complaint}" if each.complaint else what
+        _console.print(f"  {each.machine}: {verdict}", style="bold red" if each.complaint else "")
+    return installed
 
 
 def _make_inputs(directory: Path) -> list[Input]:
@@ -110,7 +148,8 @@ def _make_inputs(directory: Path) -> list[Input]:
         images.append(wim)
     for image in images:
         _console.print(f"  {image.file.name}: {image.title}, {_megabytes(image.size_bytes)}")
-    shutil.rmtree(tree)
+    if bare_metal.what_lacks():
+        shutil.rmtree(tree)
     return images
 
 

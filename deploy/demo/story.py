@@ -1,4 +1,4 @@
-"""The trace of one session, from the operator's command down to each agent."""
+"""The trace of one command, from the operator down to each agent."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from tests.support.collector import Span, TraceCollector, render
 
 COMMAND = "fleetcast session create"
+DEPLOY_COMMAND = "fleetcast deploy"
 WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class TraceStory:
-    """All spans of the trace that one `fleetcast session create` began."""
+    """All spans of the trace that one `fleetcast session create` or `fleetcast deploy` began."""
 
     spans: list[Span]
 
     @classmethod
-    def each(cls, collector: TraceCollector, count: int) -> list[TraceStory]:
-        """Returns the stories of the first `count` sessions, in their order, once they are all told or time is up."""
+    def each(cls, collector: TraceCollector, count: int, *, command: str = COMMAND) -> list[TraceStory]:
+        """Returns the stories of the first `count` commands, in their order, once they are all told or time is up."""
 
         def stories(spans: Iterable[Span]) -> list[TraceStory]:
             ordered = sorted(spans, key=lambda span: span.start_seconds)
-            roots = [span for span in ordered if span.name == COMMAND and not span.parent_id]
+            roots = [span for span in ordered if span.name == command and not span.parent_id]
             return [cls([span for span in ordered if span.trace_id == root.trace_id]) for root in roots]
 
         try:
