@@ -113,6 +113,7 @@ class Pump:
         self._traced: tuple[Pass, Span] | None = None
         controller.follow_slow = slow_policy.action is SlowAction.KEEP
         controller.slow_threshold, controller.slow_seconds = slow_policy.threshold, slow_policy.seconds
+        controller.slow_bits_per_second = slow_policy.bits_per_second
         self._inputs: deque[Input] = deque()
         self._woken = threading.Event()
         self._stopping = False

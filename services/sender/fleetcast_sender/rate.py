@@ -28,6 +28,7 @@ _NEAR, _BEYOND = 0.8, 1.3
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
 _USED_SHARE = 0.5
+_USUAL_SHARE = 0.9
 _BACKLOG_SLOW = 0.25
 """Of the memory for windows: hosts that keep up wait with a tenth of it for their disks."""
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
@@ -60,6 +61,8 @@ class RateController:
         """What the transmission may use of the link: changes when others share it."""
         self.slow_threshold = 0.5
         """A receiver under this share of the group's median for `slow_seconds` is slow."""
+        self.slow_bits_per_second = 0
+        """A rate instead of the share; 0 for none. Nobody is slow who takes what the others take."""
         self.slow_seconds = 3.0
         self.follow_slow = False
         """True for the policy `keep`: slow receivers bound the rate like all others."""
@@ -222,6 +225,12 @@ class RateController:
         self._suspects[seat] = loss
         return min(max(1 - loss, 0.3) * 1.02, 0.95)
 
+    def _floor(self, usual: float, bits: int) -> float:
+        """Return below how many units of so many bits a second a receiver is slow, where `usual` ones are taken."""
+        if self.slow_bits_per_second:
+            return min(self.slow_bits_per_second / bits, _USUAL_SHARE * usual)
+        return self.slow_threshold * usual
+
     def _find_slow(self, fresh: dict[int, ReceiverPace], now: float) -> None:
         telling = {seat: pace for seat, pace in fresh.items() if pace.telling}
         if len(telling) < 3:
@@ -234,8 +243,8 @@ class RateController:
         usual_written = median(pace.written_per_second for pace in telling.values())
         for seat, pace in telling.items():
             host_slow = pace.dropped_windows > 0 or pace.backlog_share > _BACKLOG_SLOW
-            behind = pace.delivered_per_second < self.slow_threshold * usual or (
-                host_slow and pace.written_per_second < self.slow_threshold * usual_written
+            behind = pace.delivered_per_second < self._floor(usual, self._datagram_bits) or (
+                host_slow and pace.written_per_second < self._floor(usual_written, 8)
             )
             if not behind:
                 pace.slow_since = None
