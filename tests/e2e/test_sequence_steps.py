@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import files, filesystems, tables, volumes
+from fleetcast_agent.sequence import carrying, files, filesystems, tables, volumes
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.records import Outcome
 
@@ -487,3 +487,15 @@ async def test_a_restart_takes_the_journal_along(machine: Rehearsal) -> None:
     assert outcome.restart == "installed"
     carried = await read(machine, "root", "var/lib/fleetcast-agent/task-sequence/journal")
     assert carried == (machine.state / "journal").read_bytes()
+
+
+async def test_a_restart_takes_the_machines_identity_along(machine: Rehearsal, tmp_path: Path) -> None:
+    assert (await machine.steps(SMALL)).outcome is Outcome.SUCCEEDED
+    identity = tmp_path / "identity"
+    identity.mkdir()
+    for name in ("ca.pem", "cert.pem", "key.pem", "server.json"):
+        (identity / name).write_text(name)
+    for volume, directory in (("root", "var/lib/fleetcast-agent"), ("data", "ProgramData/fleetcast-agent")):
+        await carrying.carry(machine.context(), volume, identity)
+        for name in ("ca.pem", "cert.pem", "key.pem", "server.json"):
+            assert await read(machine, volume, f"{directory}/{name}") == name.encode()

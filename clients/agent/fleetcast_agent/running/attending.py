@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,29 @@ from fleetcast_kit.channel import open_channel
 from fleetcast_kit.enrolment import renew_if_due
 from fleetcast_kit.errors import FleetcastError, UnavailableError, from_rpc_error
 
-from fleetcast_agent.participation import TRANSIENT_CODES, backoff_seconds
+from fleetcast_agent.participation import backoff_seconds
 from fleetcast_agent.running import convert
 from fleetcast_agent.running.convert import Word
 from fleetcast_agent.running.orders import Arrival, Progress
 from fleetcast_agent.running.registering import MachineDescription
 
+_log = logging.getLogger(__name__)
+
 _CALL_SECONDS = 30.0
 _HELD_SECONDS = 5.0
 """How often a machine that is held asks again."""
+_RENEW_SECONDS = 12 * 3600.0
+"""How often to look whether the certificate is to be renewed, while the stream lasts."""
 _UNREGISTERED_CODES = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND})
 """After these the machine registers anew: an operator may have removed it."""
+_FINAL_CODES = _UNREGISTERED_CODES | {
+    grpc.StatusCode.ABORTED,  # another agent attends with this identity
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+"""After these trying again does not help."""
 
 Message = Callable[[int], Any]
 """Makes the message with this sequence number."""
@@ -78,7 +91,10 @@ class Attendance:
         self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         self._reopening = False
         self._is_registered = False
-        self._task = asyncio.create_task(self._run(), name="attendance")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="attendance"),
+            asyncio.create_task(self._renew_regularly(), name="renewal"),
+        ]
 
     async def next(self) -> Word:
         """Return the next word of the scheduler.
@@ -127,8 +143,9 @@ class Attendance:
 
     async def close(self) -> None:
         """End the stream."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         attempt, lost = 0, ""
@@ -148,7 +165,7 @@ class Attendance:
                 failure = from_rpc_error(error, address=self._server)
                 if error.code() in _UNREGISTERED_CODES and self._is_registered:
                     self._is_registered = False
-                elif error.code() not in TRANSIENT_CODES and not self._reopening:
+                elif error.code() in _FINAL_CODES and not self._reopening:
                     self._heard.put_nowait(failure)
                     return
             except FleetcastError as error:
@@ -161,6 +178,15 @@ class Attendance:
                 self._notice(f"waiting for the server at {self._server}: {lost}")
             await asyncio.sleep(backoff_seconds(attempt))
             attempt += 1
+
+    async def _renew_regularly(self) -> None:
+        """Keeps the certificate fresh, for what opens connections later."""
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            try:
+                await renew_if_due(self._server, self._state_dir)
+            except FleetcastError as error:
+                _log.warning("the certificate is not renewed yet: %s", error.message)
 
     async def _attend(self) -> AsyncIterator[Word | None]:
         credentials = await renew_if_due(self._server, self._state_dir)

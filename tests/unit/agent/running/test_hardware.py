@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fleetcast_agent.running.hardware import open_hardware
 from fleetcast_agent.running.registering import describe
-from fleetcast_agent.running.restarting import Rehearsal, _environment_of
+from fleetcast_agent.running.restarting import Computer, Rehearsal, _environment_of
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 
 
 def disk(path: Path, size_bytes: int = 8192) -> Path:
@@ -97,3 +97,26 @@ async def test_a_rehearsed_machine_that_restarts_has_started_anew(tmp_path: Path
 )
 def test_a_boot_environment_runs_from_memory(mounts: str, environment: str) -> None:
     assert _environment_of(mounts) == environment
+
+
+def programs(directory: Path, script: str) -> str:
+    """Returns a PATH with nothing on it but a harmless `reboot`, and one that systemd would have."""
+    for name in ("reboot", "systemctl"):
+        (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / name).chmod(0o755)
+    return str(directory)
+
+
+async def test_a_computer_is_restarted_by_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, f"echo restarted > {tmp_path}/done"))
+    assert not await Computer("boot").restart("installed")
+    assert (tmp_path / "done").read_text() == "restarted\n"
+
+
+async def test_a_computer_that_cannot_restart_itself_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, "echo must be superuser >&2; exit 1"))
+    with pytest.raises(FailedPreconditionError, match=r"must be superuser.*restart it by hand"):
+        await Computer("boot").restart("installed")
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(FailedPreconditionError, match="has no program"):
+        await Computer("boot").restart("installed")
