@@ -254,13 +254,20 @@ class Room:
     def disk(self) -> Path:
         return self.directory / "disk.img"
 
-    def agent(self, *, accepted: tuple[str, ...] = (), once: bool = True) -> Agent:
-        """Returns an agent as it is after a start of the machine's process."""
+    def agent(
+        self,
+        *,
+        accepted: tuple[str, ...] = (),
+        once: bool = True,
+        named: bool = True,
+        environment: Environment | None = None,
+    ) -> Agent:
+        """Returns an agent as it is after a start of the machine's process; with the disk file `named`, or without."""
         site = Site(
             server=self.server.address,
             state_dir=self.state,
-            hardware=open_hardware([self.disk], None, self.state),
-            starter=Rehearsal(self.state, None),
+            hardware=open_hardware([self.disk] if named else [], None, self.state),
+            starter=Rehearsal(self.state, environment),
             display_name="pc1",
         )
         return Agent(site, self.shown, accepted=accepted, once=once)

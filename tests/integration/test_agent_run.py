@@ -100,6 +100,15 @@ async def test_an_order_that_cannot_be_carried_out_fails_with_the_reason(
         assert reason in here.script.outcomes[0].error
 
 
+async def test_an_image_never_goes_onto_some_disk_beside_the_installed_system(tmp_path: Path) -> None:
+    order = run_service_pb2.RunOrder(run=RUN, attempt=1, image="images/office@sha256:00")
+    async with room(tmp_path, Script(order)) as here:
+        end = await here.run(named=False, environment="installed")
+        assert end is not None
+        assert end.outcome is Outcome.FAILED
+        assert "name the disk with --disk" in here.script.outcomes[0].error
+
+
 async def test_a_refused_machine_says_what_to_do(tmp_path: Path) -> None:
     async with room(tmp_path, Script(refuse=True)) as here:
         with pytest.raises(FailedPreconditionError, match="ask for an import") as caught:

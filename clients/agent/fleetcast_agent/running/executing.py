@@ -18,7 +18,7 @@ from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceStub
 from fleetcast_kit import telemetry
 from fleetcast_kit.channel import open_channel
 from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.errors import FleetcastError, from_rpc_error
+from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, from_rpc_error
 from fleetcast_sequence import Redactor, Variables
 from opentelemetry import context as tracing
 
@@ -107,6 +107,7 @@ class Execution:
         if order.traceparent:
             tracing.attach(telemetry.context_from(order.traceparent))
         try:
+            self._refuse_unsafe()
             assignment = order.assignment()
             outcome = await execute(
                 assignment,
@@ -139,6 +140,19 @@ class Execution:
             )
         await asyncio.to_thread(self.kept.conclude, end)
         return None
+
+    def _refuse_unsafe(self) -> None:
+        """Does nothing if the order can be meant for this machine as it is now.
+
+        Raises:
+            FailedPreconditionError: the only disk that is not in use is not the one that an image of a disk is for.
+        """
+        installed = self._site.starter.environment == "installed"
+        if self.kept.order.image and installed and not self._site.hardware.disks.named:
+            raise FailedPreconditionError(
+                "the machine has started its installed system, so the image would go onto some other disk: start the "
+                "boot environment, or name the disk with --disk"
+            )
 
     def _content(self) -> ServerContent:
         order, site = self.kept.order, self._site

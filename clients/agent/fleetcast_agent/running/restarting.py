@@ -16,7 +16,7 @@ from fleetcast_agent.running.orders import Environment
 from fleetcast_agent.sequence import inventory
 
 _REBOOT_SECONDS = 60.0
-_IN_MEMORY = frozenset({"rootfs", "tmpfs", "ramfs", "overlay", "squashfs"})
+_OF_BOOT_ENVIRONMENTS = frozenset({"rootfs", "tmpfs", "ramfs", "overlay", "squashfs", "nfs", "nfs4"})
 """File systems that a boot environment runs from."""
 
 
@@ -96,6 +96,6 @@ def _has_systemd() -> bool:
 
 
 def _environment_of(mounts: str) -> Environment:
-    """Returns what has started, by the mounts of its processes: a boot environment runs from memory."""
+    """Returns what has started, by the mounts of its processes: a boot environment runs from memory or the network."""
     kind = next((fields[2] for fields in map(str.split, mounts.splitlines()) if fields[1] == "/"), "")
-    return "boot" if kind in _IN_MEMORY else "installed"
+    return "boot" if kind in _OF_BOOT_ENVIRONMENTS else "installed"

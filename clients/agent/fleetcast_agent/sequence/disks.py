@@ -46,6 +46,11 @@ class Disks:
         self._system = named[0] if named else system
         self._protected = [path.resolve() for path in protected]
 
+    @property
+    def named(self) -> bool:
+        """Whether the agent was told which disks to use."""
+        return bool(self._named)
+
     def find(self, selector: str) -> Disk:
         """Returns the disk that `system`, `serial:...` or a path says.
 
