@@ -25,6 +25,7 @@ class Cycle:
         self.clock = clock
         self._wake = asyncio.Event()
         self._next_turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._present_turn: asyncio.Future[None] | None = None
         self._broken = False
 
     def wake(self) -> None:
@@ -42,6 +43,19 @@ class Cycle:
         self._wake.set()
         await asyncio.shield(self._next_turn)
 
+    async def decided(self) -> None:
+        """Returns when what was decided so far is stored, as `durable`; begins no turn for it if nothing waits.
+
+        Raises:
+            UnavailableError: the scheduler met an error of its own and decides nothing any more.
+        """
+        if self._broken:
+            raise _broken()
+        if self._present_turn is not None:
+            await asyncio.shield(self._present_turn)
+        if self._wake.is_set():
+            await asyncio.shield(self._next_turn)
+
     async def run(self) -> None:
         """Takes turns until cancelled."""
         try:
@@ -58,6 +72,7 @@ class Cycle:
         """Decides, stores, acts: once."""
         self._wake.clear()
         finished, self._next_turn = self._next_turn, asyncio.get_running_loop().create_future()
+        self._present_turn = finished
         try:
             await self.decide_and_act(self.clock())
         except BaseException:
@@ -65,6 +80,8 @@ class Cycle:
                 finished.set_exception(_broken())
                 finished.exception()
             raise
+        finally:
+            self._present_turn = None
         finished.set_result(None)
 
     async def decide_and_act(self, now: float) -> None:

@@ -164,7 +164,7 @@ class Deployments:
         with self._pump.pulse.watched(name) as changed:
             while True:
                 changed.clear()
-                await self._pump.durable()
+                await self._pump.decided()
                 if deployment.revision > seen or first:
                     runs = [run for run in deployment.runs.values() if run.revision > seen]
                     seen, first = deployment.revision, False

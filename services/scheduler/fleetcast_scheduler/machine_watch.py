@@ -49,7 +49,7 @@ class MachineWatch:
         with self._pump.pulse.watched(name) as changed:
             while True:
                 changed.clear()
-                await self._pump.durable()
+                await self._pump.decided()
                 machine = await self._machines.get(name)
                 runs = await self._deployments.list_runs(name, None, HISTORY_COUNT)
                 fresh = [run for run in runs if seen_runs.get(run.name) != run.revision]

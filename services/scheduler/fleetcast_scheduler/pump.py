@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -11,8 +10,8 @@ from dataclasses import replace
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import AbortedError, UnavailableError
 from opentelemetry import trace
-from sqlalchemy.exc import SQLAlchemyError
 
+from fleetcast_scheduler.cycle import REPORT_SECONDS, Cycle
 from fleetcast_scheduler.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.domain.events import (
     AdmitParticipants,
@@ -34,14 +33,9 @@ from fleetcast_scheduler.streams import Mailbox, SenderStream
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
-REPORT_SECONDS = 1.0
-"""Totals are stored this often: at most so much progress, and the time of one write, is lost by a kill."""
-_RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
-"""Pauses while the database cannot be written; the last one repeats. Nothing takes effect meanwhile."""
 
-
-class Pump:
-    """Runs the dispatcher: one cycle settles, stores in one transaction, then says and does."""
+class Pump(Cycle):
+    """Runs the dispatcher: one turn settles, stores in one transaction, then says and does."""
 
     def __init__(
         self,
@@ -52,36 +46,18 @@ class Pump:
         session_ended: Callable[[SessionEnded], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(clock)
         self.dispatcher = dispatcher
         self.pulse = Pulse()
-        self.clock = clock
         self._store = store
         self._session_opened = session_opened
         self._session_ended = session_ended
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
         self._senders: dict[str, SenderStream] = {}
         self._audit: list[Row] = []
-        self._wake = asyncio.Event()
-        self._next_cycle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._report_time = 0.0
-        self._broken = False
 
     # For those who decide
-
-    def wake(self) -> None:
-        """Has a cycle run soon."""
-        self._wake.set()
-
-    async def durable(self) -> None:
-        """Returns when everything decided so far is stored.
-
-        Raises:
-            UnavailableError: the scheduler met an error of its own and decides nothing any more.
-        """
-        if self._broken:
-            raise _broken()
-        self._wake.set()
-        await asyncio.shield(self._next_cycle)
 
     def audit(self, row: Row) -> None:
         """Stores an entry of the audit with the next cycle."""
@@ -168,36 +144,15 @@ class Pump:
 
     # The loop
 
-    async def run(self) -> None:
-        """Runs cycles until cancelled."""
-        try:
-            while True:
-                await self._sleep()
-                await self.cycle()
-        except Exception:
-            self._broken = True
-            _logger.exception("the scheduler met an error of its own and stops deciding: restart it")
-            self._next_cycle.set_exception(_broken())
-            self._next_cycle.exception()  # seen, even if nobody waits
-
-    async def cycle(self) -> None:
+    async def decide_and_act(self, now: float) -> None:
         """Settles, stores, acts: once."""
-        self._wake.clear()
-        finished, self._next_cycle = self._next_cycle, asyncio.get_running_loop().create_future()
-        now = self.clock()
-        try:
-            self._expire_commands(now)
-            self.dispatcher.settle(now)
-            batch, acknowledgements, changed = self._collect(now)
-            events = self.dispatcher.take_events()
-            self.dispatcher.forget_ended(now)
-            if batch:
-                await self._write(batch)
-        except BaseException:
-            if not finished.done():
-                finished.set_exception(_broken())
-                finished.exception()
-            raise
+        self._expire_commands(now)
+        self.dispatcher.settle(now)
+        batch, acknowledgements, changed = self._collect(now)
+        events = self.dispatcher.take_events()
+        self.dispatcher.forget_ended(now)
+        if batch:
+            await self.persist(lambda: self._store.write(batch))
         for mailbox, sequence in acknowledgements:
             mailbox.acknowledge(sequence)
         for event in events:
@@ -216,7 +171,6 @@ class Pump:
                     self._session_ended(event)
         for name in changed:
             self.pulse.beat(name)
-        finished.set_result(None)
 
     def _collect(self, now: float) -> tuple[Batch, list[tuple[Mailbox, int]], set[str]]:
         """Returns what is new, as rows; the acknowledgements due once it is stored; and the sessions that changed."""
@@ -245,32 +199,14 @@ class Pump:
         batch.transmissions = [transmission_row(pool.transmissions[name]) for name in transmissions]
         return batch, acknowledgements, changed
 
-    async def _write(self, batch: Batch) -> None:
-        """Stores a batch, however long that takes: what is decided and not stored must not take effect."""
-        attempt = 0
-        while True:
-            try:
-                return await self._store.write(batch)
-            except SQLAlchemyError as error:
-                pause_seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
-                attempt += 1
-                _logger.error("the database cannot be written, trying again in %g s: %s", pause_seconds, error)
-                await asyncio.sleep(pause_seconds)
-
-    async def _sleep(self) -> None:
+    def due_time(self) -> float | None:
+        """Returns when a rule has something to decide or a command is late, if nothing happens before."""
         times = [pending.due_time for stream in self._senders.values() for pending in stream.pending.values()]
-        if (due_time := self.dispatcher.wake_time()) is not None:
-            times.append(due_time)
+        if (wake_time := self.dispatcher.wake_time()) is not None:
+            times.append(wake_time)
         if self.dispatcher.ledger.reported or self.dispatcher.pool.reported:
             times.append(self._report_time)
-        # Reports wake nobody, so the loop looks by itself once an interval.
-        seconds = min([REPORT_SECONDS, *(due_time - self.clock() for due_time in times)])
-        if seconds > 0 and not self._wake.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
+        return min(times, default=None)
 
     def _send(self, event: CommandIssued, now: float) -> None:
         stream = self._senders.get(event.sender)
@@ -318,7 +254,3 @@ class Pump:
             pending.span.end()
         stream.pending.clear()
         stream.close(error)
-
-
-def _broken() -> UnavailableError:
-    return UnavailableError("the scheduler met an error of its own: its log says more; restart it", reason="BROKEN")

@@ -108,15 +108,18 @@ class RunPump(Cycle):
         """Settles, stores, acts: once."""
         self.rollout.settle(now)
         batch, beats = self._collect(now)
-        acknowledgements = [(mailbox, mailbox.received_sequence) for mailbox in self._mailboxes.values()]
-        due = self._report_time <= now
+        unstored = {run.machine for run in self.ledger.reported.values()}
+        acknowledgements = [
+            (mailbox, mailbox.received_sequence)
+            for machine, mailbox in self._mailboxes.items()
+            if machine not in unstored
+        ]
         events, self.ledger.events = self.ledger.events, []
         self.rollout.forget_ended(now)
         if batch:
             await self.persist(lambda: self._store.write(batch))
-        if batch.runs or batch.steps or due:
-            for mailbox, sequence in acknowledgements:
-                mailbox.acknowledge(sequence)
+        for mailbox, sequence in acknowledgements:
+            mailbox.acknowledge(sequence)
         for event in events:
             self._act(event, now)
         for name in beats:
