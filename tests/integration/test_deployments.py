@@ -41,8 +41,8 @@ from tests.integration.test_scheduler import TIMING
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(tmp_path, TIMING) as opened:
+async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
+    async with open_site(tmp_path, TIMING, database_url) as opened:
         yield opened
 
 
