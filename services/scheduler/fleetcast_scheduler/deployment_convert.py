@@ -10,25 +10,19 @@ from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler import convert, policy_convert
+from fleetcast_scheduler import schedule_convert as schedule
 from fleetcast_scheduler.domain.deployment import (
-    DEFAULT_MAX_RUN_SECONDS,
-    DEFAULT_SUCCESS_PERCENT,
     Deployment,
-    Phase,
     Purpose,
     Rerun,
     SessionTemplate,
 )
-from fleetcast_scheduler.domain.local_time import ScheduleTime
 from fleetcast_scheduler.domain.machine import check_variables
 from fleetcast_scheduler.domain.planning import PlannedRun
 from fleetcast_scheduler.domain.policies import AdmissionRules
 from fleetcast_scheduler.domain.run import Run, StepRun
-from fleetcast_scheduler.machine_convert import MAX_TEXT_LENGTH, collection_name, local_time_of
+from fleetcast_scheduler.machine_convert import MAX_TEXT_LENGTH, collection_name
 
-MAX_RUN_SECONDS = 7 * 86400.0
-MAX_PHASE_COUNT = 20
-MAX_DELAY_SECONDS = 90 * 86400.0
 _DEPLOYMENT = re.compile(r"deployments/[A-Za-z0-9-]{1,63}")
 _RUN = re.compile(r"deployments/[A-Za-z0-9-]{1,63}/runs/[A-Za-z0-9-]{1,90}")
 _TASK_SEQUENCE = re.compile(r"taskSequences/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
@@ -81,13 +75,13 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
         description=message.description[:MAX_TEXT_LENGTH],
         purpose=Purpose.AVAILABLE if purpose == "UNSPECIFIED" else Purpose(purpose),
         rerun=Rerun.IF_FAILED if rerun == "UNSPECIFIED" else Rerun(rerun),
-        available_time=_time_of(message, "available_time"),
-        deadline_time=_time_of(message, "deadline_time"),
-        expiry_time=_time_of(message, "expiry_time"),
-        max_run_seconds=_max_run_seconds(message),
+        available_time=schedule.time_of(message, "available_time"),
+        deadline_time=schedule.time_of(message, "deadline_time"),
+        expiry_time=schedule.time_of(message, "expiry_time"),
+        max_run_seconds=schedule.max_run_seconds_of(message),
         ignore_maintenance_windows=message.ignore_maintenance_windows,
         wake=message.wake,
-        phases=_phases_of(message),
+        phases=schedule.phases_of(message),
         variables=check_variables(dict(message.variables)),
         session=SessionTemplate(
             rules=policy_convert.start_rules_of(message.session.start_rules),
@@ -111,14 +105,14 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
         description=deployment.description,
         collection=deployment.collection,
         purpose=deployments.Deployment.Purpose.Value(f"PURPOSE_{deployment.purpose}"),
-        available_time=_time_message(deployment.available_time),
-        deadline_time=_time_message(deployment.deadline_time),
-        expiry_time=_time_message(deployment.expiry_time),
+        available_time=schedule.time_message(deployment.available_time),
+        deadline_time=schedule.time_message(deployment.deadline_time),
+        expiry_time=schedule.time_message(deployment.expiry_time),
         rerun=deployments.Deployment.Rerun.Value(f"RERUN_{deployment.rerun}"),
         max_run_time=policy_convert.duration(deployment.max_run_seconds),
         ignore_maintenance_windows=deployment.ignore_maintenance_windows,
         wake=deployment.wake,
-        phases=[_phase_message(phase) for phase in deployment.phases],
+        phases=[schedule.phase_message(phase) for phase in deployment.phases],
         current_phase=deployment.current_phase,
         variables=deployment.variables,
         session=deployments.SessionTemplate(
@@ -215,83 +209,6 @@ def _task_sequence_name(name: str) -> str:
             field="deployment.task_sequence",
         )
     return name
-
-
-def _time_of(message: deployments.Deployment, field: str) -> ScheduleTime | None:
-    if not message.HasField(field):  # type: ignore[arg-type]
-        return None
-    time: deployments.ScheduleTime = getattr(message, field)
-    match time.WhichOneof("time"):
-        case "utc":
-            return ScheduleTime(utc=time.utc.ToMicroseconds() / 1e6)
-        case "local":
-            return ScheduleTime(local=local_time_of(time.local, f"deployment.{field}"))
-        case _:
-            return None
-
-
-def _time_message(time: ScheduleTime | None) -> deployments.ScheduleTime | None:
-    if time is None:
-        return None
-    if time.local is not None:
-        return deployments.ScheduleTime(local=time.local.isoformat())
-    return deployments.ScheduleTime(utc=policy_convert.timestamp(time.utc))
-
-
-def _max_run_seconds(message: deployments.Deployment) -> float:
-    if not message.HasField("max_run_time"):
-        return DEFAULT_MAX_RUN_SECONDS
-    seconds = message.max_run_time.ToMicroseconds() / 1e6
-    if not 0 < seconds <= MAX_RUN_SECONDS:
-        raise InvalidArgumentError(
-            f"max_run_time is {seconds:g} s: it must be positive, and a week at most", field="deployment.max_run_time"
-        )
-    return seconds
-
-
-def _phases_of(message: deployments.Deployment) -> tuple[Phase, ...]:
-    field = "deployment.phases"
-    if len(message.phases) > MAX_PHASE_COUNT:
-        raise InvalidArgumentError(
-            f"there are {len(message.phases)} phases: {MAX_PHASE_COUNT} are the most", field=field
-        )
-    phases = []
-    for number, phase in enumerate(message.phases, 1):
-        delay_seconds = phase.delay.ToMicroseconds() / 1e6
-        size = phase.percent if phase.WhichOneof("size") == "percent" else phase.count
-        if size < 1 or phase.percent > 100:
-            raise InvalidArgumentError(
-                f"phase {number} has the size {size}: write 1 to 100 per cent, or a number of machines", field=field
-            )
-        if not 0 <= phase.success_percent <= 100 or not 0 <= delay_seconds <= MAX_DELAY_SECONDS:
-            raise InvalidArgumentError(
-                f"phase {number} needs {phase.success_percent} % and waits {delay_seconds:g} s: write 0 to 100 % "
-                "and 90 days at most",
-                field=field,
-            )
-        phases.append(
-            Phase(
-                percent=phase.percent,
-                count=phase.count,
-                success_percent=phase.success_percent or DEFAULT_SUCCESS_PERCENT,
-                manual=phase.manual,
-                delay_seconds=delay_seconds,
-            )
-        )
-    return tuple(phases)
-
-
-def _phase_message(phase: Phase) -> deployments.Phase:
-    message = deployments.Phase(
-        success_percent=phase.success_percent,
-        manual=phase.manual,
-        delay=policy_convert.duration(phase.delay_seconds),
-    )
-    if phase.percent:
-        message.percent = phase.percent
-    else:
-        message.count = phase.count
-    return message
 
 
 def _check_purpose(draft: Deployment) -> None:
