@@ -161,6 +161,8 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
         cpu_before, began = cpu_seconds_of(server_pid), time.monotonic()
         await _report(agents, began)
         cores = (cpu_seconds_of(server_pid) - cpu_before) / (time.monotonic() - began)
+        if watching.done():
+            watching.result()  # it goes on for ever, or failed
         watching.cancel()
         for agent in agents:
             totals = ReceptionTotals(size_bytes=_IMAGE_BYTES, written_bytes=_IMAGE_BYTES)

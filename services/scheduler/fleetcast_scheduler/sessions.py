@@ -147,7 +147,7 @@ class Sessions:
         with self._pump.pulse.watched(name) as changed:
             while True:
                 changed.clear()
-                await self._pump.durable()
+                await self._pump.decided()
                 if session.revision > seen or first:
                     participants = [one for one in session.participants.values() if one.revision > seen]
                     seen, first = session.revision, False
