@@ -139,8 +139,8 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
             Agent(each, await stack.enter_async_context(open_channel(installation.address, each)))
             for each in credentials
         ]
-        for start in range(0, agent_count, 100):
-            await asyncio.gather(*(agent.channel.channel_ready() for agent in agents[start : start + 100]))
+        for first in range(0, agent_count, 100):
+            await asyncio.gather(*(agent.channel.channel_ready() for agent in agents[first : first + 100]))
         _say("all connected")
         burst, rest = agents[: agent_count // 2], agents[agent_count // 2 :]
         began = time.monotonic()
@@ -154,20 +154,15 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
         assignment_seconds = await _all(agent.assigned for agent in agents) - joined_at
         _say(f"all assigned {assignment_seconds:.2f} s after the last join")
 
-        administrator = Credentials.load(installation.data_directory / "administrator")
-        channel = await stack.enter_async_context(open_channel(installation.address, administrator))
-        watcher = Watcher(time.monotonic())
-        watching = asyncio.create_task(watcher.watch(channel, session))
+        watching = await _start_watching(installation, session, start := time.monotonic())
         cpu_before, began = cpu_seconds_of(server_pid), time.monotonic()
-        await _report(agents, began)
+        await _report(agents, start, began)
         cores = (cpu_seconds_of(server_pid) - cpu_before) / (time.monotonic() - began)
-        if watching.done():
-            watching.result()  # it goes on for ever, or failed
-        watching.cancel()
+        seen, _ = await watching.communicate(b"")  # it ends with its input
         for agent in agents:
             totals = ReceptionTotals(size_bytes=_IMAGE_BYTES, written_bytes=_IMAGE_BYTES)
             agent.say(outcome=Outcome(totals=totals, succeeded=True))
-    delays = sorted(watcher.delays)
+    delays = sorted(json.loads(seen))
     return Figures(
         agent_count=agent_count,
         enrolment_seconds=enrolment_seconds,
@@ -198,11 +193,36 @@ def _join(agents: list[Agent], session: str, group: asyncio.TaskGroup) -> None:
         group.create_task(agent.take_part())
 
 
-async def _report(agents: list[Agent], start: float) -> None:
-    """Let every agent report once a second, evenly spread."""
+async def _start_watching(installation: Installation, session: str, start: float) -> asyncio.subprocess.Process:
+    """Return a process of its own that watches, as an operator's is; it prints the delays when its input ends."""
+    where = [installation.address, str(installation.data_directory / "administrator"), session, repr(start)]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.agents", "--watch", *where),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    return process
+
+
+async def _watch(address: str, credentials: str, session: str, start: str) -> None:
+    watcher = Watcher(float(start))
+    async with open_channel(address, Credentials.load(Path(credentials))) as channel:
+        watching = asyncio.create_task(watcher.watch(channel, session))
+        print("watching", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        if watching.done():
+            watching.result()  # it goes on for ever, or failed
+        watching.cancel()
+    print(json.dumps(watcher.delays))
+
+
+async def _report(agents: list[Agent], start: float, began: float) -> None:
+    """Let every agent report once a second, evenly spread; reports carry the milliseconds since `start`."""
     for second in range(_REPORT_SECONDS):
         for tenth, chunk in enumerate(_tenths(agents)):
-            await asyncio.sleep(max(0.0, start + second + tenth / 10 - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + second + tenth / 10 - time.monotonic()))
             stamp = int((time.monotonic() - start) * 1000) + 1
             written = _IMAGE_BYTES * second // _REPORT_SECONDS
             for agent in chunk:
@@ -231,7 +251,11 @@ def main() -> int:
     """Measure and print the figures as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.agents", description=__doc__)
     parser.add_argument("--agents", type=int, default=2000, metavar="N")
+    parser.add_argument("--watch", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.watch:
+        asyncio.run(_watch(*arguments.watch))
+        return 0
     with tempfile.TemporaryDirectory(prefix="fleetcast-agents-") as name:
         folder = Path(name)
         image = folder / "image.raw"
