@@ -24,11 +24,17 @@ def berlin(text: str) -> float:
 
 
 def nightly(
-    world: World, start: str, *, until: str = "", rule: str = "FREQ=DAILY", match: Match = Match.ALL, **rules: int
+    world: World,
+    start: str,
+    *,
+    until: str = "",
+    rule: str = "FREQ=DAILY",
+    match: Match = Match.ALL,
+    min_clients: int = 0,
 ) -> Session:
     """Opens a session that recurs, an hour before its first start."""
     world.now = berlin(start) - HOUR
-    start_rules = StartRules(start_time=berlin(start), match=match, **rules)
+    start_rules = StartRules(start_time=berlin(start), match=match, min_clients=min_clients)
     admission = AdmissionRules(until_time=berlin(until) if until else None)
     series = begin_series(rule, "Europe/Berlin", start_rules, admission)
     return world.open_session(start_rules, admission=admission, series=series)
@@ -114,14 +120,14 @@ def test_a_window_that_cannot_start_says_why_and_becomes_the_next_with_its_machi
 def test_one_that_is_idle_when_the_next_is_due_gives_way() -> None:
     world = World()
     world.connect_sender()
-    session = nightly(world, "2027-01-15T02:00", match=Match.ANY, min_clients=2)
+    nightly(world, "2027-01-15T02:00", match=Match.ANY, min_clients=2)
     world.join(A)
     world.advance(DAY + HOUR - 60)
     world.answer_all()
     world.finish(A)
-    assert session.state is SessionState.IDLE
+    assert world.state() is SessionState.IDLE
     world.advance(60)
-    assert session.state is SessionState.COMPLETED
+    assert world.state() is SessionState.COMPLETED
     assert starts_on_the_clock(world.session(SECOND)) == "01-16 02:00"
 
 
