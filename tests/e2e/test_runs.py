@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import DiskImage
-from tests.support.attending import exit_codes, gather_machines
+from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -164,3 +164,32 @@ def test_an_available_deployment_runs_where_somebody_accepts_it(installation: In
     accepting.start("--accept", made["deployment"]["name"].removeprefix("deployments/"))
     assert accepting.wait() == 0
     assert other.processes[-1].poll() is None
+
+
+def test_an_operator_holds_a_machine_that_receives(
+    installation: Installation, make_disk_image: Callable[..., DiskImage]
+) -> None:
+    image = make_disk_image(60)
+    installation.fleetcast("image", "import", str(image.file), "--name", "office")
+    (machine,) = gather_machines(installation, ["pc1"], 64 * MIB)
+    made = installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--rate", "40M")
+    name = made["deployment"]["name"].removeprefix("deployments/")
+    wait_until(lambda: any(each.get("step_fraction", 0) > 0.1 for each in machine.events()), "a part is written")
+    installation.fleetcast("deployment", "pause", name)
+    machine.wait_for("progress", paused=True)
+    before = machine.events()[-1]["step_fraction"]
+    wait_until(lambda: len([each for each in machine.events() if each.get("paused")]) > 3, "some seconds pass")
+    assert machine.events()[-1]["step_fraction"] - before < 0.2
+    installation.fleetcast("deployment", "resume", name)
+    assert machine.wait() == 0
+    assert machine.disk.read_bytes()[: len(image.content)] == image.content
+
+
+def test_a_machine_that_is_held_waits_for_an_operator(installation: Installation) -> None:
+    installation.fleetcast("machine", "policy", "hold")
+    token = installation.fleetcast("enrolment-token", "create")["token"]
+    machine = AttendingMachine("pc1", installation, MIB)
+    machine.start("--token", token)
+    wait_until(lambda: any("held:" in each.get("text", "") for each in machine.events()), "it says that it is held")
+    installation.fleetcast("machine", "approve", "pc1")
+    machine.wait_for("standby")
