@@ -113,7 +113,9 @@ def test_a_failure_is_known_with_its_step_its_reason_and_its_log(installation: I
         "key=hunter-hunter",
     )
     assert machine.wait() == 1
-    shown = installation.run("deployment", "show", name, "pc1").stdout
+    shown = (
+        installation.run("deployment", "show", name).stdout + installation.run("deployment", "show", name, "pc1").stdout
+    )
     assert "Broken" in shown
     log = installation.run("deployment", "log", name, "pc1").stdout
     assert "all is well" in log

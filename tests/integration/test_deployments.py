@@ -152,17 +152,20 @@ async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, ope
     machine = await ready_machine(site)
     await operator.collect("1")
     steps = "steps: [{name: Keep, type: capture-image, with: {volume: c, image: '{{ series }}'}}]"
-    variables = "variables: {series: {default: other}}"
+    variables = "variables: {series: {default: other}, key: {secret: true}}"
     site.sequences.canonical_form = canonical(parse(f"name: bare-metal\n{variables}\n{steps}\n"))
     site.sequences.uploads = ["reference"]
-    answer = await operator.deploy(task_sequence="taskSequences/bare-metal", variables={"series": "reference"})
+    given = {"series": "reference", "key": "hunter-hunter"}
+    answer = await operator.deploy(task_sequence="taskSequences/bare-metal", variables=given)
     name = answer.deployment.name
+    assert answer.deployment.variables == {"series": "reference", "key": "***"}, "an operator needs no secret back"
     assert answer.deployment.task_sequence == SEQUENCE
     assert site.sequences.held == {name: SEQUENCE}
     await machine.attend()
     order = await machine.hear("order")
     assert order.task_sequence == site.sequences.canonical_form
     assert order.task_sequence_digest == SEQUENCE_DIGEST
+    assert order.deployment_variables == given
     assert order.images[0].is_wim
     check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image="reference")
     await machine.finish(order.run)

@@ -22,6 +22,7 @@ from fleetcast_scheduler.domain.planning import PlannedRun
 from fleetcast_scheduler.domain.policies import AdmissionRules
 from fleetcast_scheduler.domain.run import Run, StepRun
 from fleetcast_scheduler.machine_convert import MAX_TEXT_LENGTH, collection_name
+from fleetcast_scheduler.secret_variables import public_variables
 
 _DEPLOYMENT = re.compile(r"deployments/[A-Za-z0-9-]{1,63}")
 _RUN = re.compile(r"deployments/[A-Za-z0-9-]{1,63}/runs/[A-Za-z0-9-]{1,90}")
@@ -114,7 +115,7 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
         wake=deployment.wake,
         phases=[schedule.phase_message(phase) for phase in deployment.phases],
         current_phase=deployment.current_phase,
-        variables=deployment.variables,
+        variables=public_variables(deployment),
         session=deployments.SessionTemplate(
             start_rules=policy_convert.start_rules_message(template.rules),
             rate=policy_convert.rate_message(template.rate),
@@ -236,6 +237,6 @@ def _check_order(draft: Deployment) -> None:
         pairs = ((time.utc, expiry.utc), (time.local, expiry.local))
         if any(one is not None and other is not None and one >= other for one, other in pairs):  # type: ignore[operator]
             raise InvalidArgumentError(
-                f"it expires at {expiry}, and {field} is {time}: nothing could ever begin",
+                f"it expires at {expiry}, and its {field.removesuffix('_time')} time is {time}: nothing could ever begin",
                 field="deployment.expiry_time",
             )
