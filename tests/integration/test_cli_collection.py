@@ -52,7 +52,7 @@ async def test_what_cannot_be_is_refused_in_one_line(cli: Cli) -> None:
     assert "'a b'" in await cli.refused(BAD_INPUT, "collection", "create", "a b")
     assert "'ghost'" in await cli.refused(NOT_FOUND, "collection", "add", "lab", "ghost")
     for arguments in (("show", "x"), ("delete", "x"), ("set", "x", "--rule", "true")):
-        assert "collections/x" in await cli.refused(NOT_FOUND, "collection", *arguments)
+        assert "no collection x" in await cli.refused(NOT_FOUND, "collection", *arguments)
 
 
 async def test_senders_are_listed_shown_drained_and_resumed(cli: Cli) -> None:
@@ -69,7 +69,7 @@ async def test_senders_are_listed_shown_drained_and_resumed(cli: Cli) -> None:
     assert (await cli.json("sender", "resume", "senders/a"))["draining"] is False
     await sender.disconnect()
     assert "lost" in await cli.text("sender", "show", "a")
-    assert "senders/z" in await cli.refused(NOT_FOUND, "sender", "show", "z")
+    assert "no sender z" in await cli.refused(NOT_FOUND, "sender", "show", "z")
 
 
 async def test_the_record_says_who_did_what_and_when(cli: Cli) -> None:

@@ -191,7 +191,7 @@ async def test_a_deployment_is_paused_resumed_retried_skipped_and_cancelled(cli:
     assert (await first.hear("order")).attempt == 2
     assert (await cli.text("deployment", "skip", deployment, "pc-2")).startswith("pc-2 (2) is ")
     assert "is cancelled" in await cli.text("deployment", "cancel", deployment)
-    assert "deployments/x" in await cli.refused(NOT_FOUND, "deployment", "cancel", "x")
+    assert "no deployment x" in await cli.refused(NOT_FOUND, "deployment", "cancel", "x")
 
 
 async def test_the_next_phase_begins_when_an_operator_says_so(cli: Cli) -> None:
@@ -226,6 +226,33 @@ async def test_a_watch_shows_every_change_until_the_end(cli: Cli) -> None:
     changes = [json.loads(line) for line in lines.out.splitlines()]
     assert changes[-1]["deployment"]["state"] == "completed"
     assert changes[0]["runs"][0]["machine"] == "machines/1"
+
+
+async def test_a_watch_ends_when_nothing_waits_or_runs_and_says_how_to_go_on(cli: Cli) -> None:
+    (machine,) = await make_lab(cli, "1")
+    await machine.attend()
+    deployment = await deploy(cli)
+    order = await machine.hear("order")
+    watch = asyncio.create_task(cli.run("deployment", "watch", deployment))
+    await machine.finish(order.run, OUTCOME.OUTCOME_FAILED, error="broken")
+    ended = await watch
+    assert ended.code == FAILED
+    assert ended.err == (
+        f"fleetcast: deployment {deployment} is active, 1 machine failed; look at them with 'deployment log', then: "
+        f"fleetcast deployment retry {deployment} --failed\n"
+    )
+
+
+async def test_a_dry_run_says_that_a_machine_waits_for_its_maintenance_window(cli: Cli) -> None:
+    await make_lab(cli, "1")
+    await cli.text("collection", "set", "lab", "--maintenance-window", "tomorrow 12:00 8h")
+    flags = ["--collection", "lab", "--image", "win11", "--purpose", "required", "--dry-run"]
+    assert "waits for its maintenance window" in await cli.text("deploy", *flags)
+    assert "begins at once" in await cli.text("deploy", *flags, "--ignore-maintenance-windows")
+    never = "never begins: no maintenance window has room for it "
+    assert f"{never}before it expires" in await cli.text("deploy", *flags, "--expires", "+1h")
+    await cli.text("collection", "set", "lab", "--maintenance-window", "2090-12-01 22:00 8h")
+    assert f"{never}within " in await cli.text("deploy", *flags)
 
 
 async def test_the_watch_of_a_deployment_that_failed_somewhere_is_no_success(cli: Cli) -> None:

@@ -77,7 +77,7 @@ async def test_an_import_is_all_rows_or_none_and_names_every_bad_one(cli: Cli, t
     assert "nothing was imported" in lines[-1]
     assert await cli.json("machine", "list") == {"machines": []}
     file.write_text("\ufeffdisplay_name;serial_number;mac_addresses;collection\nLeft;S1;AA-BB-CC-00-00-01;lab\n\n")
-    assert "collections/lab" in await cli.refused(NOT_FOUND, "machine", "import", str(file))
+    assert "no collection lab" in await cli.refused(NOT_FOUND, "machine", "import", str(file))
     file.write_text("display_name,serial_number,mac_addresses\nLeft,S1,AABBCC000001\nRight,S2,AABBCC000002\n")
     made = (await cli.json("machine", "import", str(file)))["machines"]
     assert [(machine["state"], machine["inventory"]["mac_addresses"]) for machine in made] == [
@@ -113,6 +113,6 @@ async def test_held_machines_are_approved_and_removed_ones_forgotten(cli: Cli) -
 
 
 async def test_the_policy_for_unknown_machines_names_a_collection_that_exists(cli: Cli) -> None:
-    assert "collections/fresh" in await cli.refused(NOT_FOUND, "machine", "policy", "accept", "--collection", "fresh")
+    assert "no collection fresh" in await cli.refused(NOT_FOUND, "machine", "policy", "accept", "--collection", "fresh")
     assert "is for accepted machines" in await cli.refused(BAD_INPUT, "machine", "policy", "hold", "--collection", "x")
     assert (await cli.json("machine", "policy", "refuse")) == {"action": "refuse", "collection": ""}

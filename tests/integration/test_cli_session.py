@@ -108,7 +108,7 @@ async def test_a_session_is_extended_closed_drained_and_stopped(cli: Cli) -> Non
     assert (await cli.json("session", "drain", endless))["closed"]
     third = await create(cli)
     assert "is completed" in await cli.text("session", "stop", third)
-    assert "sessions/x" in await cli.refused(NOT_FOUND, "session", "stop", "x")
+    assert "no session x" in await cli.refused(NOT_FOUND, "session", "stop", "x")
 
 
 async def test_machines_are_kicked_by_any_of_their_names(cli: Cli) -> None:

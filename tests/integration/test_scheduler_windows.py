@@ -101,7 +101,7 @@ async def test_a_recurrence_is_changed_and_cleared_by_an_edit(site: Site) -> Non
         ({"recurrence": "FREQ=DAILY"}, "set start_rules.start_time"),
         ({"recurrence": "every night", "start_rules": rules(2e9)}, "is no recurrence rule"),
         ({"recurrence_time_zone": "Mars/Base"}, "'Mars/Base' is not a time zone"),
-        ({"collection": "collections/none"}, "there is no collection 'collections/none'"),
+        ({"collection": "collections/none"}, "there is no collection none"),
         ({"collection": "room 1"}, "is not the name of a collection"),
     ],
 )

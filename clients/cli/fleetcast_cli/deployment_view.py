@@ -17,7 +17,7 @@ from fleetcast_cli.plain import short_name
 from fleetcast_cli.references import identifier, short_image
 from fleetcast_cli.session_view import template_fields
 from fleetcast_cli.task_sequence_lookup import short_sequence
-from fleetcast_cli.text import ABSENT, fields, format_instant, format_seconds, format_time, plural, table
+from fleetcast_cli.text import ABSENT, fields, format_clock, format_instant, format_seconds, format_time, plural, table
 from fleetcast_cli.variables import format_variables
 
 FINAL_STATES = frozenset({Deployment.STATE_COMPLETED, Deployment.STATE_EXPIRED, Deployment.STATE_CANCELLED})
@@ -97,6 +97,12 @@ def deployment_fields(deployment: Deployment) -> list[tuple[str, str]]:
     ]
 
 
+def is_over(deployment: Deployment) -> bool:
+    """Returns whether every machine has an outcome."""
+    counts = deployment.summary
+    return bool(counts.target_count) and counts.succeeded_count + counts.failed_count >= counts.target_count
+
+
 def state_line(deployment: Deployment) -> str:
     """Returns a deployment's state and what holds it up."""
     return "; ".join(filter(None, [short_name(deployment, "state"), deployment.waiting_reason]))
@@ -130,18 +136,27 @@ def plan_table(planned: Iterable[PlannedRun]) -> Table:
 
 
 def run_table(runs: Iterable[Run], *, of_machine: bool = False, one_line: bool = False) -> Table:
-    """Returns a table with one row for each run: of machines, or of one machine's deployments."""
-    first = ("deployment", "deploys") if of_machine else ("machine", "name")
+    """Returns a table with one row for each run: of machines, or of one machine's deployments.
+
+    With `one_line` the reason has the room that ids and digests would take where a name says the same.
+    """
+    runs = list(runs)
+    names = {run.display_name for run in runs if run.display_name}
+    first = ["deployment", "deploys"] if of_machine else ["machine", "name"]
+    if one_line and not of_machine and len(names) == len(runs):
+        first.remove("machine")
     rows = table(*first, "state", "step", "done", "took", "", right=("done", "took"), one_line=one_line)
     for run in runs:
+        known = content(run.content).partition("@")[0] if one_line else content(run.content)
+        who = (run.name.split("/")[1], known) if of_machine else (identifier(run.machine), run.display_name or ABSENT)
+        percent = int(100 * run.step_fraction) if run.state == Run.STATE_RUNNING else 0
         rows.add_row(
-            run.name.split("/")[1] if of_machine else identifier(run.machine),
-            content(run.content) if of_machine else run.display_name or ABSENT,
+            *who[-len(first) :],
             Text(short_name(run, "state"), style=_STYLES.get(run.state, "")),
             _step(run),
-            f"{int(100 * run.step_fraction)} %" if run.state == Run.STATE_RUNNING else ABSENT,
+            f"{percent} %" if percent else ABSENT,
             _took(run),
-            _remark(run),
+            remark(run),
         )
     return rows
 
@@ -155,7 +170,7 @@ def step_table(steps: Iterable[StepRun], *, one_line: bool = False) -> Table:
             step.node + (f" #{step.attempt}" if step.attempt > 1 else ""),
             step.step_name,
             Text(short_name(step, "outcome") or "running", style="bold red" if failed else ""),
-            format_time(step.start_time),
+            format_clock(step.start_time) if one_line else format_time(step.start_time),
             _between(step.start_time.ToNanoseconds(), step.end_time.ToNanoseconds()),
             step.message,
         )
@@ -212,15 +227,15 @@ def run_change(before: Run | None, after: Run) -> str | None:
     parts = [short_name(after, "state"), *filter(lambda part: part not in ("", ABSENT), [_step(after)])]
     if after.state == Run.STATE_RUNNING and after.step_fraction:
         parts.append(f"{int(100 * after.step_fraction)} %")
-    parts += filter(None, [_remark(after)])
+    parts += filter(None, [remark(after)])
     return f"{name} ({identifier(after.machine)}): {', '.join(parts)}"
 
 
 def run_label(run: Run) -> str:
     """Returns a run in a sentence: `pc-7 (ab12) is waiting: for phase 2`."""
     name, machine = run.display_name, identifier(run.machine)
-    remark = _remark(run)
-    return f"{name or machine} ({machine}) is {short_name(run, 'state')}{f': {remark}' if remark else ''}"
+    why = remark(run)
+    return f"{name or machine} ({machine}) is {short_name(run, 'state')}{f': {why}' if why else ''}"
 
 
 def _phases(deployment: Deployment) -> Iterable[str]:
@@ -241,6 +256,8 @@ def _mark(run: Run) -> tuple[object, ...]:
 def _step(run: Run) -> str:
     if not run.step:
         return ABSENT
+    if run.state == Run.STATE_SUCCEEDED and run.step < run.step_count:
+        return f"{run.step_count}/{run.step_count}"  # the last steps ended while nobody heard of them
     of = f"/{run.step_count}" if run.step_count else ""
     return f"{run.step}{of} {run.step_name}"
 
@@ -256,7 +273,8 @@ def _between(start_nanoseconds: int, end_nanoseconds: int, *, running: bool = Fa
     return format_seconds(max(0.0, end - start_nanoseconds / 1e9))
 
 
-def _remark(run: Run) -> str:
+def remark(run: Run) -> str:
+    """Returns why a run is where it is; empty if there is nothing to say."""
     if run.state == Run.STATE_LOST:
         return f"no contact since {format_time(run.contact_time)}"
     if run.state == Run.STATE_WAITING:

@@ -14,7 +14,15 @@ from rich.console import RenderableType
 from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import connection
 from fleetcast_cli.deployment import Name, group
-from fleetcast_cli.deployment_view import FINAL_STATES, deployment_change, run_change, screen, state_line, summary
+from fleetcast_cli.deployment_view import (
+    FINAL_STATES,
+    deployment_change,
+    is_over,
+    run_change,
+    screen,
+    state_line,
+    summary,
+)
 from fleetcast_cli.plain import Plain, to_plain
 from fleetcast_cli.references import identifier, resource
 from fleetcast_cli.text import output, plural
@@ -48,6 +56,11 @@ class DeploymentWatch(Watch[WatchDeploymentResponse]):
         """True when the deployment is in a final state, and nothing runs any more."""
         return self.deployment.state in FINAL_STATES and not self.deployment.summary.running_count
 
+    @property
+    def settled(self) -> bool:
+        """True when every machine has an outcome: one that failed runs again only if somebody asks for it."""
+        return self.deployment.state not in FINAL_STATES and is_over(self.deployment)
+
     def lines(self, change: WatchDeploymentResponse) -> Iterator[str | None]:
         """Yields what a change says for people."""
         yield deployment_change(self.deployment if self.deployment.revision else None, change.deployment)
@@ -61,7 +74,7 @@ class DeploymentWatch(Watch[WatchDeploymentResponse]):
 
 @command(group, "watch", span="fleetcast deployment watch")
 async def watch(context: typer.Context, deployment: Name, as_json: Json = False) -> None:
-    """Show every machine of a deployment until it ends. Exits with 0 if it was not cancelled and no machine failed."""
+    """Show every machine until none waits or runs. Exits with 0 if none failed and it was not cancelled."""
     name = resource("deployments", deployment)
     opened = connection(context)
     async with opened.dial() as channel:
@@ -78,7 +91,13 @@ async def watch(context: typer.Context, deployment: Name, as_json: Json = False)
     failed_count = ended.summary.failed_count
     if ended.state == Deployment.STATE_CANCELLED or failed_count:
         failed = f", {plural(failed_count, 'machine')} failed" if failed_count else ""
-        raise UnsuccessfulError(f"deployment {identifier(ended.name)} is {state_line(ended)}{failed}")
+        again = (
+            f"; look at them with 'deployment log', then: fleetcast deployment retry {identifier(ended.name)} --failed"
+        )
+        raise UnsuccessfulError(
+            f"deployment {identifier(ended.name)} is {state_line(ended)}{failed}"
+            + (again if ended.state not in FINAL_STATES else "")
+        )
 
 
 def _plain(change: WatchDeploymentResponse) -> Plain:

@@ -18,7 +18,7 @@ from rich.text import Text
 from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import UNARY_SECONDS, connection
 from fleetcast_cli.deployment import list_runs, print_runs
-from fleetcast_cli.deployment_view import content, run_change, run_table, step_table
+from fleetcast_cli.deployment_view import content, remark, run_change, run_table, step_table
 from fleetcast_cli.machine import MachineName, group
 from fleetcast_cli.machine_lookup import find_machine
 from fleetcast_cli.machine_view import contact, machine_label
@@ -84,7 +84,7 @@ class MachineWatch(Watch[WatchMachineResponse]):
             yield f"{machine_label(after)} is {_state(after)}"
         for run in change.runs:
             line = run_change(self.runs.get(run.name), run)
-            yield line and f"{run.name.removeprefix('deployments/')}: {line}"
+            yield line and f"{run.name.split('/')[1]}: {line}"
         for each in change.steps:
             known = self.steps.get((each.run, each.step.node, each.step.attempt))
             if known is None or known.outcome != each.step.outcome:
@@ -101,11 +101,13 @@ class MachineWatch(Watch[WatchMachineResponse]):
         if not newest:
             return Group(*parts, Text("nothing ran yet"))
         steps = [step for (run, _, _), step in self.steps.items() if run == newest[0].name]
-        room = max(2, rows - len(parts) - 9)
+        room = max(2, rows - len(parts) - 10)
         parts += [Text(""), run_table(newest[: max(1, room // 3)], of_machine=True, one_line=True)]
         if steps:
+            why = remark(newest[0])
             parts += [
                 Text(f"\n{content(newest[0].content)}", style="bold"),
+                *([Text(why, style="yellow", no_wrap=True, overflow="ellipsis")] if why else []),
                 step_table(steps[-(room - room // 3) :], one_line=True),
             ]
         return Group(*parts)

@@ -58,7 +58,10 @@ def resource(collection: str, text: str) -> str:
     """
     identifier = text.removeprefix(f"{collection}/")
     if not _IDENTIFIER.fullmatch(identifier):
-        raise InvalidArgumentError(f"{text!r} is not the name of one of the {collection}", field=collection)
+        raise InvalidArgumentError(
+            f"{text!r} cannot be a name among the {collection}: names have letters, digits, '.', '_' and '-'",
+            field=collection,
+        )
     return f"{collection}/{identifier}"
 
 

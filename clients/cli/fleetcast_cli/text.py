@@ -51,6 +51,8 @@ def format_bytes(size_bytes: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Returns a duration of some work: `0.42 s`, `12 s`, `3:05`, `1:02:03`."""
+    if 0 < seconds < 0.1:
+        return "<0.1 s"
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 60:
@@ -70,6 +72,11 @@ def format_time(time: Timestamp) -> str:
     if not time.ToNanoseconds():
         return ABSENT
     return datetime.fromtimestamp(time.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def format_clock(time: Timestamp) -> str:
+    """Returns an instant's time of day in local time, for screens that are watched; `-` for none."""
+    return f"{datetime.fromtimestamp(time.seconds).astimezone():%H:%M:%S}" if time.ToNanoseconds() else ABSENT
 
 
 def format_instant(time: Timestamp, *, now: datetime | None = None, zone: tzinfo | None = None) -> str:

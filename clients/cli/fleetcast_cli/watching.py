@@ -53,8 +53,13 @@ class Watch(ABC, Generic[Change]):
     def ended(self) -> bool:
         """True when nothing more will change."""
 
+    @property
+    def settled(self) -> bool:
+        """True when there is nothing left to wait for, though somebody may still change it."""
+        return False
+
     async def changes(self) -> AsyncIterator[Change | None]:
-        """Gives every change, for the caller to merge; None when `notice` changed. Ends when the watched thing does.
+        """Gives every change, for the caller to merge; None when `notice` changed. Ends when nothing more is to come.
 
         Raises:
             FleetcastError: it cannot be watched, or the server stayed away too long.
@@ -66,6 +71,8 @@ class Watch(ABC, Generic[Change]):
                     self.notice, self._unreachable_since, pause_seconds = "", None, 0.2
                     self._seen = True
                     yield change
+                    if self.settled:
+                        return
             except grpc.aio.AioRpcError as error:
                 self._note(from_rpc_error(error, address=self._address))
             else:

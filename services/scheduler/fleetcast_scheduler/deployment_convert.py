@@ -237,6 +237,7 @@ def _check_order(draft: Deployment) -> None:
         pairs = ((time.utc, expiry.utc), (time.local, expiry.local))
         if any(one is not None and other is not None and one >= other for one, other in pairs):  # type: ignore[operator]
             raise InvalidArgumentError(
-                f"it expires at {expiry}, and its {field.removesuffix('_time')} time is {time}: nothing could ever begin",
+                f"it expires at {expiry}, and its {field.removesuffix('_time')} time is {time}: nothing could "
+                "ever begin",
                 field="deployment.expiry_time",
             )

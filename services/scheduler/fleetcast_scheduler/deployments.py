@@ -115,7 +115,8 @@ class Deployments:
         deployment = self._pump.ledger.deployments.get(name) or await self._store.find(name)
         if deployment is None:
             raise NotFoundError(
-                f"there is no deployment {name}: list them to see which there are", reason="DEPLOYMENT_NOT_FOUND"
+                f"there is no deployment {name.rpartition('/')[2]}: `fleetcast deployment list` shows what there is",
+                reason="DEPLOYMENT_NOT_FOUND",
             )
         return deployment
 
@@ -205,7 +206,8 @@ class Deployments:
         collection = self._pump.ledger.census.collection(draft.collection)
         if collection is None:
             raise NotFoundError(
-                f"there is no collection {draft.collection!r}: list them to see which there are",
+                f"there is no collection {draft.collection.rpartition('/')[2]}: `fleetcast collection list` shows what "
+                "there is",
                 reason="COLLECTION_NOT_FOUND",
             )
         if collection.protected:

@@ -72,7 +72,8 @@ class MachineTables:
         machine = await self.machine(name)
         if machine is None:
             raise NotFoundError(
-                f"there is no machine {name!r}: list them to see which there are", reason="MACHINE_NOT_FOUND"
+                f"there is no machine {name!r}: `fleetcast machine list` shows what there is",
+                reason="MACHINE_NOT_FOUND",
             )
         return machine
 
@@ -151,7 +152,8 @@ class MachineTables:
         collection = await self.collection(name)
         if collection is None:
             raise NotFoundError(
-                f"there is no collection {name!r}: list them to see which there are", reason="COLLECTION_NOT_FOUND"
+                f"there is no collection {name.rpartition('/')[2]}: `fleetcast collection list` shows what there is",
+                reason="COLLECTION_NOT_FOUND",
             )
         return collection
 

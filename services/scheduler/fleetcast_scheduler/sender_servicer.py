@@ -95,7 +95,8 @@ class SenderServicer(SenderServiceServicer):
             return self._pump.dispatcher.pool.senders[name]
         except KeyError:
             raise NotFoundError(
-                f"there is no sender {name!r}: list them to see which there are", reason="SENDER_NOT_FOUND"
+                f"there is no sender {name.rpartition('/')[2]}: `fleetcast sender list` shows what there is",
+                reason="SENDER_NOT_FOUND",
             ) from None
 
     def _message(self, sender: Sender) -> messages.Sender:

@@ -97,7 +97,8 @@ class Sessions:
         session = self._pump.dispatcher.ledger.sessions.get(name) or await self._store.find_session(name)
         if session is None:
             raise NotFoundError(
-                f"there is no session {name}: list them to see which there are", reason="SESSION_NOT_FOUND"
+                f"there is no session {name.rpartition('/')[2]}: `fleetcast session list` shows what there is",
+                reason="SESSION_NOT_FOUND",
             )
         return session
 

@@ -10,6 +10,7 @@ from fleetcast.scheduler.v1.deployment_service_pb2 import PlannedRun
 from fleetcast_cli.deployment_view import (
     deployment_change,
     deployment_fields,
+    is_over,
     plan_table,
     run_change,
     run_label,
@@ -185,11 +186,39 @@ def test_only_changes_that_matter_make_a_line() -> None:
     assert run_change(None, before) == "pc-a (a): running, 3/9 Apply image, 42 %"
     assert run_change(before, run("a", Run.STATE_RUNNING, step_fraction=0.45)) is None
     assert run_change(before, run("a", Run.STATE_RUNNING, step_fraction=0.55)) is not None
-    assert run_change(before, run("a", Run.STATE_SUCCEEDED)) == "pc-a (a): succeeded, 3/9 Apply image"
+    assert run_change(before, run("a", Run.STATE_SUCCEEDED, step=9)) == "pc-a (a): succeeded, 9/9 Apply image"
     assert deployment_change(None, deployment()) == (
         "deployment d1: active; 4: 1 waiting, 1 running, 1 succeeded, 1 failed"
     )
     assert deployment_change(deployment(), deployment(revision=2)) is None
+
+
+def test_a_run_that_succeeded_unheard_shows_no_step_that_it_left_long_ago() -> None:
+    assert run_change(None, run("a", Run.STATE_SUCCEEDED, step=4)) == "pc-a (a): succeeded, 9/9"
+
+
+def test_a_step_that_measures_nothing_has_no_percentage() -> None:
+    assert "%" not in render(run_table([run("a", Run.STATE_RUNNING, step_fraction=0)]))
+    assert "42 %" in render(run_table([run("a", Run.STATE_RUNNING)]))
+
+
+def test_a_watched_screen_leaves_out_ids_that_names_make_needless() -> None:
+    reason = "waits for the maintenance window"
+    both = [run("a", Run.STATE_WAITING, reason=reason), run("b", Run.STATE_WAITING, reason=reason)]
+    assert render(run_table(both, one_line=True)).split()[0] == "name"
+    both[1].display_name = "pc-a"
+    assert render(run_table(both, one_line=True)).split()[0] == "machine"
+    assert render(run_table(both)).split()[0] == "machine"
+    of_machine = render(run_table(both[:1], of_machine=True, one_line=True))
+    assert "base " in of_machine
+    assert "sha256" not in of_machine
+
+
+def test_a_deployment_is_over_when_every_machine_has_an_outcome() -> None:
+    ended = DeploymentSummary(target_count=4, succeeded_count=1, failed_count=3)
+    assert not is_over(deployment())
+    assert not is_over(Deployment())
+    assert is_over(Deployment(summary=ended))
 
 
 def test_a_crowded_screen_shows_those_in_need_first_and_counts_the_rest() -> None:

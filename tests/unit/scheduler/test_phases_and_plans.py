@@ -94,7 +94,7 @@ def test_a_plan_says_what_happens_where_and_who_is_left_out_and_why() -> None:
     assert planned[0].reason == "it is protected"
     assert planned[1].reason == "it is held until an operator approves it"
     assert planned[2].start_time == "2026-06-01T22:00:00+02:00"
-    assert planned[2].reason == "has not registered yet"
+    assert planned[2].reason == "waits for its maintenance window; has not registered yet"
     assert planned[3].reason == "waits for phase 2 of 2"
 
 

@@ -57,14 +57,18 @@ class Judge:
             return Verdict(reason=f"the machine runs {busy_with}")
         return Verdict(begin=True)
 
-    def earliest(self, deployment: Deployment, resident: Resident) -> float | None:
-        """Returns when a machine begins at the earliest if it asks for it or its phase has come; None if never."""
+    def due(self, deployment: Deployment, resident: Resident) -> float:
+        """Returns when a machine would begin if it had no maintenance windows; now at the earliest."""
         times = [self._now]
         if deployment.available_time is not None:
             times.append(deployment.available_time.instant(resident.zone))
         if deployment.purpose is Purpose.REQUIRED and deployment.deadline_time is not None:
             times.append(deployment.deadline_time.instant(resident.zone))
-        earliest = self._next_fit(deployment, resident, max(times))
+        return max(times)
+
+    def earliest(self, deployment: Deployment, resident: Resident) -> float | None:
+        """Returns when a machine begins at the earliest if it asks for it or its phase has come; None if never."""
+        earliest = self._next_fit(deployment, resident, self.due(deployment, resident))
         if earliest is not None and earliest >= expiry(deployment, resident.zone):
             return None
         return earliest

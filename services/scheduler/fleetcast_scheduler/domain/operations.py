@@ -142,7 +142,7 @@ class Operations:
         if session.closed or not (waits or admission.until_time is not None):
             raise FailedPreconditionError(
                 f"{session.name} has no end and no start time to move: "
-                + ("it is closed" if session.closed else "set until_time first"),
+                + ("it is closed" if session.closed else "set one first, by `fleetcast session update --until`"),
                 reason="NOTHING_TO_EXTEND",
             )
         if admission.until_time is not None:

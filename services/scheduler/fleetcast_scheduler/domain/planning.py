@@ -12,6 +12,7 @@ from fleetcast_scheduler.domain.census import Census, Resident
 from fleetcast_scheduler.domain.deployment import Deployment, Purpose
 from fleetcast_scheduler.domain.local_time import describe_instant
 from fleetcast_scheduler.domain.machine import MachineState
+from fleetcast_scheduler.domain.maintenance import HORIZON
 from fleetcast_scheduler.domain.phases import phase_count, phases_of
 from fleetcast_scheduler.domain.start_rules import Match
 from fleetcast_scheduler.domain.targets import first_run
@@ -91,7 +92,8 @@ def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, no
     earliest = judge.earliest(draft, resident)
     start_time = ""
     if earliest is None:
-        reason = "never begins: no maintenance window has room for it before it expires"
+        limit = f"within {HORIZON.days} days" if draft.expiry_time is None else "before it expires"
+        reason = f"never begins: no maintenance window has room for it {limit}"
     elif draft.purpose is Purpose.AVAILABLE:
         reason = "begins when somebody asks for it"
         if earliest > now:
@@ -100,7 +102,10 @@ def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, no
         reason = f"waits for phase {phase + 1} of {phase_count(draft)}"
     else:
         start_time = describe_instant(earliest, resident.zone)
-        reason = "" if earliest > now else "begins at once"
+        if earliest > judge.due(draft, resident):
+            reason = "waits for its maintenance window"
+        else:
+            reason = "" if earliest > now else "begins at once"
     if resident.state is MachineState.EXPECTED:
         reason = f"{reason}; has not registered yet".removeprefix("; ")
     return PlannedRun(
