@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path | None, typer.Option(help="TOML file with a table [agent].")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with a table \\[agent].")]
 StateDir = Annotated[Path | None, typer.Option(help="Where this machine's identity and journals are kept.")]
 
 

@@ -64,7 +64,7 @@ def run(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="TOML file with these settings in [catalog]."),
+        typer.Option(metavar="FILE", help="TOML file with these settings in \\[catalog]."),
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""

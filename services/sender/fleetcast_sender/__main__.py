@@ -69,7 +69,7 @@ def run(
         str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with these and more settings in [sender].")
+        Path | None, typer.Option(metavar="FILE", help="TOML file with these and more settings in \\[sender].")
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""

@@ -68,7 +68,9 @@ def run(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="TOML file with these settings in [server]; /etc/fleetcast/fleetcast.toml."),
+        typer.Option(
+            metavar="FILE", help="TOML file with these settings in \\[server]; /etc/fleetcast/fleetcast.toml."
+        ),
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""
