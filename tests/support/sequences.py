@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.content import ContentSource, DirectoryContent
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
@@ -43,6 +43,8 @@ class Rehearsal:
     size_bytes: int
     runs: int = 0
     reports: list[SequenceProgress] = field(default_factory=list)
+    source: ContentSource | None = None
+    """In place of the directory."""
 
     def __post_init__(self) -> None:
         self.content.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class Rehearsal:
         return await execute(
             Assignment(parse(source), {Scope.DEPLOYMENT: values}, machine="pc1"),
             self.state,
-            content=DirectoryContent(self.content),
+            content=self.source or DirectoryContent(self.content),
             disks=Disks(self.disk),
             control=Control(),
             report=self.reports.append,

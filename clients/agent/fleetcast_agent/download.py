@@ -70,6 +70,14 @@ class Download:
         """Which chunks need not be sent: those held, and the zero chunks."""
         return self.holding.snapshot() | self._zeros
 
+    @property
+    def leading_bytes(self) -> int:
+        """How many bytes from the beginning, without a gap, are proven and on the target."""
+        held, manifest = self.holding.snapshot(), self.table.manifest
+        if self._zeroing.done() and not self._zeroing.cancelled() and self._zeroing.exception() is None:
+            held |= self._zeros
+        return manifest.size_bytes if held.all() else int(np.argmin(held)) * manifest.chunk_size_bytes
+
     def damaged(self, chunk: int) -> None:
         """Note that a chunk came whole and wrong. Any thread.
 

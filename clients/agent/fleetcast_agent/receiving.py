@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,7 @@ from fleetcast_agent.transmission import TransmissionStream, fetch_chunk_table
 _log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 _PROGRESS_SECONDS = 1.0
+_VERIFIED_SECONDS = 0.2
 _FIRST_CONTACT_SECONDS = 4.0
 
 
@@ -106,10 +107,13 @@ class Observer(Protocol):
         """Something that a person may want to know."""
 
 
-async def receive_image(request: ReceiveRequest, observer: Observer, stop: asyncio.Event) -> ReceiveSummary:
+async def receive_image(
+    request: ReceiveRequest, observer: Observer, stop: asyncio.Event, *, verified: Callable[[int], None] | None = None
+) -> ReceiveSummary:
     """Return once the whole image is proven and on the medium, and the scheduler knows.
 
-    Setting `stop` ends the reception early; the same call then continues it.
+    Setting `stop` ends the reception early; the same call then continues it. `verified` is told, a few times a second,
+    how many bytes from the beginning, without a gap, are proven and can be read from the output.
 
     Raises:
         FleetcastError: it could not be received; the sentence says why.
@@ -121,7 +125,7 @@ async def receive_image(request: ReceiveRequest, observer: Observer, stop: async
     try:
         async with open_channel(request.server, request.credentials) as channel:
             receiving = _Receiving(request, observer, network=network, target=target, journal=journal, channel=channel)
-            return await receiving.run(stop)
+            return await receiving.run(stop, verified)
     finally:
         await asyncio.to_thread(target.close)
 
@@ -167,12 +171,15 @@ class _Receiving:
             run=self._request.run,
         )
 
-    async def run(self, stop: asyncio.Event) -> ReceiveSummary:
+    async def run(self, stop: asyncio.Event, verified: Callable[[int], None] | None) -> ReceiveSummary:
         if self._network.no_multicast_reason:
             self._observer.noticed(f"receiving by unicast: {self._network.no_multicast_reason}")
         succeeded = False
         try:
-            summary = await self._race(self._receive(), self._listen(), self._interrupted(stop))
+            others = [self._listen(), self._interrupted(stop)]
+            if verified is not None:
+                others.append(self._say_verified(verified))
+            summary = await self._race(self._receive(), *others)
             succeeded = True
             return summary
         except (DismissedError, InterruptedReceptionError):
@@ -354,6 +361,12 @@ class _Receiving:
             totals = self._totals()
             self._participation.report(totals)
             self._observer.progressed(totals)
+
+    async def _say_verified(self, verified: Callable[[int], None]) -> None:
+        while True:
+            await asyncio.sleep(_VERIFIED_SECONDS)
+            if self._download is not None:
+                verified(self._download.leading_bytes)
 
     def _totals(self) -> Totals:
         return self._download.totals() if self._download is not None else Totals()

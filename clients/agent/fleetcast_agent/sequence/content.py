@@ -8,17 +8,21 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from fleetcast_agent.sequence.errors import StepError
 
 Delivery = Literal["multicast-only", "prefer-multicast", "unicast"]
 Progress = Callable[[float], None]
 """Receives the part that is done, from 0 to 1."""
+Verified = Callable[[int], None]
+"""Receives how many bytes from the beginning, without a gap, are verified and on the target."""
 
 
-WIM_MAGIC = (b"MSWIM\0\0\0", b"WLPWM\0\0\0")
-"""How WIM and ESD files begin; the second is a pipable one."""
+PIPABLE_MAGIC = b"WLPWM\0\0\0"
+"""How WIM files begin that can be applied from a pipe."""
+WIM_MAGIC = (b"MSWIM\0\0\0", PIPABLE_MAGIC)
+"""How WIM and ESD files begin."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,14 @@ class ContentSource(Protocol):
         """
         ...
 
-    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+    async def fetch(
+        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+    ) -> None:
         """Writes the verified content of `image` to `target`, from its first byte: a device, or a file that it makes.
 
         Called again after an interruption it fetches what is missing. Content that reads as zeros may stay unwritten in
-        a new file, but not on a device or in an existing file.
+        a new file, but not on a device or in an existing file. `verified` is called on the event loop as the content
+        grows that can be read from the target, whatever was there before; a source may call it rarely.
 
         Raises:
             StepError: it cannot be had, or not in this way.
@@ -76,16 +83,18 @@ class DirectoryContent:
             is_wim = file.read(8) in WIM_MAGIC
         return ImageDescription(path.stat().st_size, is_wim)
 
-    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+    async def fetch(
+        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+    ) -> None:
         """Copies the image to `target`."""
         if delivery == "multicast-only":
             raise StepError(f"{image} comes from a directory, which cannot multicast: use another delivery")
-        await asyncio.to_thread(_copy, self._path(image), target, progress)
+        await _copy(self._path(image), target, progress, verified)
 
     async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
         """Copies `source` into the directory, replacing the image of that name at once."""
         partial = self._directory / f".{image}.partial"
-        await asyncio.to_thread(_copy, source, partial, progress)
+        await _copy(source, partial, progress)
         partial.replace(self._directory / image)
         return f"images/{image}"
 
@@ -97,16 +106,27 @@ class DirectoryContent:
         return path
 
 
-def _copy(source: Path, target: Path, progress: Progress) -> None:
-    total = source.stat().st_size or 1
+async def _copy(source: Path, target: Path, progress: Progress, verified: Verified | None = None) -> None:
     done = 0
-    with source.open("rb") as reader, target.open("r+b" if target.exists() else "wb") as writer:
-        while content := reader.read(1 << 20):
-            writer.write(content)
-            done += len(content)
+    with await asyncio.to_thread(source.open, "rb") as reader, await asyncio.to_thread(_opened, target) as writer:
+        total = os.fstat(reader.fileno()).st_size or 1
+        while copied := await asyncio.to_thread(_copy_block, reader, writer):
+            done += copied
             progress(done / total)
-        writer.flush()
-        os.fsync(writer.fileno())
+            if verified is not None:
+                verified(done)
+        await asyncio.to_thread(os.fsync, writer.fileno())
+
+
+def _opened(target: Path) -> BinaryIO:
+    return target.open("r+b" if target.exists() else "wb")
+
+
+def _copy_block(reader: BinaryIO, writer: BinaryIO) -> int:
+    content = reader.read(1 << 20)
+    writer.write(content)
+    writer.flush()
+    return len(content)
 
 
 def delete_content(path: Path) -> None:

@@ -18,7 +18,7 @@ from fleetcast_kit.errors import UnavailableError, from_rpc_error
 from fleetcast_agent.errors import InterruptedReceptionError
 from fleetcast_agent.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving import Observer, ReceiveRequest, receive_image
-from fleetcast_agent.sequence.content import Delivery, ImageDescription, Progress
+from fleetcast_agent.sequence.content import Delivery, ImageDescription, Progress, Verified
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 
@@ -58,7 +58,9 @@ class ServerContent:
             raise StepError(f"the image {name!r} is not one that this deployment pinned")
         return self._images[name]
 
-    async def fetch(self, image: str, target: Path, *, delivery: Delivery, progress: Progress) -> None:
+    async def fetch(
+        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+    ) -> None:
         """Takes part in a session until the whole image is verified and on the target."""
         request = replace(
             self._request,
@@ -68,10 +70,12 @@ class ServerContent:
             keep_size=True,
             no_multicast_reason=_NO_MULTICAST if delivery == "unicast" else self._request.no_multicast_reason,
         )
-        while not await self._receive(request, delivery, progress):
+        while not await self._receive(request, delivery, progress, verified):
             await self._control.go()
 
-    async def _receive(self, request: ReceiveRequest, delivery: Delivery, progress: Progress) -> bool:
+    async def _receive(
+        self, request: ReceiveRequest, delivery: Delivery, progress: Progress, verified: Verified | None
+    ) -> bool:
         """Receives to the end, and returns True; or, False, until the run is paused."""
         stop, paused = asyncio.Event(), False
 
@@ -83,12 +87,13 @@ class ServerContent:
 
         observer = _Observer(progress, stop if delivery == "multicast-only" else None, self._observer)
         unwatch = self._control.watch(held)
-        reception = asyncio.ensure_future(receive_image(request, observer, stop))
+        reception = asyncio.ensure_future(receive_image(request, observer, stop, verified=verified))
         try:
             await asyncio.wait([reception])
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait([reception])
+            reception.exception()  # that it was stopped is no news
             raise
         finally:
             unwatch()

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Tools:
         self,
         command: Sequence[str | Path],
         *,
-        stdin: bytes = b"",
+        stdin: bytes | Callable[[], Awaitable[bytes]] = b"",
         environment: Mapping[str, str] | None = None,
         working_directory: Path | None = None,
         success_codes: Sequence[int] = (0,),
@@ -81,10 +81,12 @@ class Tools:
     ) -> Finished:
         """Runs a program to its end. Cancelling this kills it with its children; the agent's death kills it too.
 
-        `progress` receives each line, ended by a carriage return too; `quiet` keeps the output from the log.
+        `stdin` is all of its standard input, or returns the next part of it, an empty one at its end. `progress`
+        receives each line, ended by a carriage return too; `quiet` keeps the output from the log.
 
         Raises:
             StepError: it is not there, or its exit code is not one of success; says the end of what it wrote.
+            Exception: what `stdin` raised, once the program has ended because of it.
         """
         words = [str(word) for word in command]
         environment = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
@@ -104,21 +106,21 @@ class Tools:
         )
         self._control.add_process_group(process.pid)
         output, errors = _Lines(self._log, progress, quiet), _Lines(self._log, progress, False)
-        pipes = [
-            asyncio.ensure_future(work)
-            for work in (_feed(process, stdin), output.read(process.stdout), errors.read(process.stderr))
-        ]
+        feeding = asyncio.ensure_future(_feed(process, stdin))
+        pipes = [asyncio.ensure_future(lines) for lines in (output.read(process.stdout), errors.read(process.stderr))]
         try:
             exit_code = await process.wait()
             await asyncio.wait(pipes, timeout=PIPE_SECONDS)
         finally:
-            for pipe in pipes:
-                pipe.cancel()
-            await asyncio.gather(*pipes, return_exceptions=True)
+            for task in (feeding, *pipes):
+                task.cancel()
+            await asyncio.gather(feeding, *pipes, return_exceptions=True)
             self._control.remove_process_group(process.pid)
             if process.returncode is None:
                 _kill(process.pid)
                 await process.wait()
+        if not feeding.cancelled():
+            feeding.result()
         finished = Finished(exit_code, output.text, errors.text)
         if exit_code not in success_codes:
             name = Path(words[0]).name
@@ -183,13 +185,19 @@ class _Lines:
             self._log(text)
 
 
-async def _feed(process: asyncio.subprocess.Process, content: bytes) -> None:
+async def _feed(process: asyncio.subprocess.Process, content: bytes | Callable[[], Awaitable[bytes]]) -> None:
     if process.stdin is None:
         return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(content)
-        await process.stdin.drain()
-    process.stdin.close()
+    try:
+        part = content if isinstance(content, bytes) else await content()
+        while part:
+            process.stdin.write(part)
+            await process.stdin.drain()
+            part = b"" if isinstance(content, bytes) else await content()
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it wants no more
+    finally:
+        process.stdin.close()
 
 
 def _kill(group: int) -> None:

@@ -27,7 +27,9 @@ class _Applied(SequenceModel):
     volume: str | None = Field(default=None, description=_VOLUME)
     delivery: Delivery = Field(default="prefer-multicast", description=_DELIVERY)
     spool: str | None = Field(
-        default=None, description="Volume that holds a WIM while it is applied; the run's directory by default."
+        default=None,
+        description="Volume that holds a WIM, which is applied once it is whole. By default the run's directory holds "
+        "it, and a pipable one is applied while it arrives.",
     )
 
 

@@ -1,0 +1,62 @@
+"""What the content of the servers says of its way onto the machine."""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fleetcast_agent.sequence.content import Delivery
+from fleetcast_agent.sequence.server_content import ServerContent
+
+from tests.integration.agent_site import Script, Site, running_site
+from tests.unit.agent.transmitting import make_image
+
+IMAGE = make_image(42, 3_000_000)
+
+
+@dataclass
+class Reader:
+    """Compares what is said to be verified with what is there."""
+
+    file: Path
+    counts: list[int] = field(default_factory=list)
+
+    def take(self, verified_bytes: int) -> None:
+        if verified_bytes:
+            assert self.file.read_bytes()[:verified_bytes] == IMAGE.content[:verified_bytes]
+        self.counts.append(verified_bytes)
+
+
+async def fetch(site: Site, reader: Reader, delivery: Delivery = "prefer-multicast") -> None:
+    content = ServerContent(site.request(), {})
+    await content.fetch("office", reader.file, delivery=delivery, progress=lambda part: None, verified=reader.take)
+
+
+@pytest.mark.parametrize("delivery", ["prefer-multicast", "unicast"])
+async def test_what_is_said_to_be_verified_can_be_read(tmp_path: Path, delivery: Delivery) -> None:
+    reader = Reader(tmp_path / "image.wim")
+    reader.file.write_bytes(os.urandom(len(IMAGE.content)))  # of another attempt, and worth nothing
+    async with running_site(Script(IMAGE, fetch_pause_seconds=0.07), tmp_path) as site:
+        await fetch(site, reader, delivery)
+    assert reader.file.read_bytes() == IMAGE.content
+    assert any(0 < count < len(IMAGE.content) for count in reader.counts)
+
+
+async def test_after_an_interruption_what_is_held_is_verified_before_more_comes(tmp_path: Path) -> None:
+    first, second = Reader(tmp_path / "image.wim"), Reader(tmp_path / "image.wim")
+    script = Script(IMAGE, unicast=True, fetch_pause_seconds=0.05)
+    async with running_site(script, tmp_path) as site:
+        fetching = asyncio.ensure_future(fetch(site, first))
+        while len(script.fetched) < 15:  # noqa: ASYNC110 - the script only counts
+            await asyncio.sleep(0.01)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        held = list(script.fetched)
+        script.fetched.clear()
+        await fetch(site, second)
+    assert first.counts[-1] < len(IMAGE.content)
+    assert next(filter(None, second.counts)) >= min(held[-3], len(IMAGE.stored)) * 65536
+    assert second.file.read_bytes() == IMAGE.content
+    assert len(script.fetched) <= np.count_nonzero(~IMAGE.manifest.zero) - len(held) + 3
