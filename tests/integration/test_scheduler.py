@@ -307,7 +307,7 @@ async def test_a_broken_stream_shows_the_machine_as_lost_and_a_comeback_as_recei
 @pytest.mark.parametrize(
     ("join", "code", "part"),
     [
-        ({"session": "sessions/none"}, grpc.StatusCode.NOT_FOUND, "there is no session sessions/none"),
+        ({"session": "sessions/none"}, grpc.StatusCode.NOT_FOUND, "there is no session none"),
         ({"image": "images/none"}, grpc.StatusCode.NOT_FOUND, "there is no image"),
         ({"image": "win11"}, grpc.StatusCode.INVALID_ARGUMENT, "'win11' is not the name of an image"),
         ({}, grpc.StatusCode.INVALID_ARGUMENT, "must name a session or an image"),
