@@ -10,8 +10,8 @@ SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
 PYTHON_SOURCES := protos/wire protos/sequence services clients deploy tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
-# A build must not depend on what else is on the machine.
-unexport PYTHONPATH
+# A build must not depend on what else is on the machine, and every process must not compile everything anew.
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup stubs lock demo test check lint bench fuzz baseline clean
 
