@@ -158,7 +158,7 @@ def _await(meter: Meter, reception: Reception, size_bytes: int) -> dict[str, Any
 
 def _needless_chunks(summary: dict[str, Any], size_bytes: int) -> float:
     """Return how many whole chunks a receiver was sent that it held; a part of the one in which it joined is none."""
-    return max(0.0, (summary["datagram_count"] * _SYMBOL_BYTES - size_bytes) // _CHUNK_BYTES)
+    return max(0.0, float((summary["datagram_count"] * _SYMBOL_BYTES - size_bytes) // _CHUNK_BYTES))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import SubprocessError
@@ -18,6 +18,7 @@ from tests.bench.fleetcast import Fleetcast
 from tests.bench.measurement import Measurement
 from tests.bench.peers import run_udpcast, run_uftp
 from tests.bench.process import BenchError
+from tests.bench.warm import WarmMemory
 from tests.support.installation import ProcessFailedError
 from tests.support.lab import NetworkLab
 
@@ -25,6 +26,8 @@ Runner = Callable[[Path], Measurement]
 
 _FAILURES = (BenchError, ProcessFailedError, SubprocessError, OSError)
 _BLOCK_BYTES = 16 << 20
+_MORE_BYTES, _EACH_BYTES = 1 << 30, 500 << 20
+"""Memory that programs use besides the copies, in all and at each receiver."""
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _PREFIX = "fleetcast-bench-"
 _LOCK = Path(tempfile.gettempdir(), "fleetcast-bench.lock")
@@ -58,14 +61,18 @@ class Bench:
         with _alone(), _work_folder(self._size_bytes) as folder:
             source = folder / "image.raw"
             _write_incompressible(source, self._size_bytes)
-            for case in cases:
-                case_folder = folder / case.name
-                case_folder.mkdir()
-                self._run_case(case, source, case_folder)
-                shutil.rmtree(case_folder)
+            receivers = max(case.receiver_count for case in cases)
+            with closing(
+                WarmMemory(folder / "warm", _MORE_BYTES + receivers * (self._size_bytes + _EACH_BYTES))
+            ) as warm:
+                for case in cases:
+                    case_folder = folder / case.name
+                    case_folder.mkdir()
+                    self._run_case(case, source, case_folder, warm)
+                    shutil.rmtree(case_folder)
         return self.outcome
 
-    def _run_case(self, case: Case, source: Path, folder: Path) -> None:
+    def _run_case(self, case: Case, source: Path, folder: Path, warm: WarmMemory) -> None:
         with (
             NetworkLab(
                 receiver_count=case.receiver_count,
@@ -89,13 +96,14 @@ class Bench:
                     run_folder = folder / f"{tool}-{number}"
                     run_folder.mkdir()
                     before = len(self.outcome.failures)
-                    with self._noting_failure(case, tool, folder):
+                    with self._noting_failure(case, tool, folder), warm.lent():
                         measurement = runners[tool](run_folder)
                         self.outcome.results[case.name, tool].append(measurement)
                         _say(f"{case.title}: {tool} {number}: {measurement.goodput_bits_per_second / 1e6:.0f} Mbit/s")
                     if len(self.outcome.failures) > before:
                         del runners[tool]
                     shutil.rmtree(run_folder)
+                    warm.take_back()
 
     @contextmanager
     def _noting_failure(self, case: Case, tool: str, folder: Path) -> Iterator[None]:
@@ -142,7 +150,7 @@ def _work_folder(size_bytes: int) -> Iterator[Path]:
         if not Path("/proc", abandoned.name.removeprefix(_PREFIX).partition("-")[0]).exists():
             shutil.rmtree(abandoned, ignore_errors=True)
     room = shutil.disk_usage(_MEMORY).free if os.access(_MEMORY, os.W_OK) else 0
-    in_memory = room > 12 * size_bytes
+    in_memory = room > 14 * size_bytes + 5 * _MORE_BYTES
     if not in_memory:
         _say("there is not enough room in /dev/shm: the files are on disk, which may be what is measured")
     parent = _MEMORY if in_memory else None
