@@ -229,15 +229,16 @@ def _check_purpose(draft: Deployment) -> None:
 
 def _check_order(draft: Deployment) -> None:
     """Compares the times that can be compared: two instants, or two local times."""
-    order = [("available_time", draft.available_time), ("deadline_time", draft.deadline_time)]
-    for field, time in order:
-        expiry = draft.expiry_time
-        if time is None or expiry is None:
-            continue
-        pairs = ((time.utc, expiry.utc), (time.local, expiry.local))
-        if any(one is not None and other is not None and one >= other for one, other in pairs):  # type: ignore[operator]
+    available, deadline, expiry = draft.available_time, draft.deadline_time, draft.expiry_time
+    if available is not None and deadline is not None and available.after(deadline):
+        raise InvalidArgumentError(
+            f"its deadline is {deadline}, before it is available at {available}: give a later deadline, or none to "
+            "begin as soon as it is available",
+            field="deployment.deadline_time",
+        )
+    for word, time in (("available time", available), ("deadline", deadline)):
+        if time is not None and expiry is not None and (time == expiry or time.after(expiry)):
             raise InvalidArgumentError(
-                f"it expires at {expiry}, and its {field.removesuffix('_time')} time is {time}: nothing could "
-                "ever begin",
+                f"it expires at {expiry}, and its {word} is {time}: nothing could ever begin; give a later expiry",
                 field="deployment.expiry_time",
             )

@@ -101,7 +101,31 @@ def test_a_plan_says_what_happens_where_and_who_is_left_out_and_why() -> None:
 def test_a_plan_says_when_a_machine_can_never_begin() -> None:
     world = DeploymentWorld(1, maintenance_windows=(nightly(),))
     (one,) = plan(world.census, draft(world, expiry_time=utc("2026-06-01T20:00")), world.now)
-    assert one.reason == "never begins: no maintenance window has room for it before it expires"
+    assert one.reason == (
+        "never begins: no maintenance window has room for it before it expires at 2026-06-01 20:00:00 UTC"
+    )
+
+
+def test_a_required_deployment_of_which_no_machine_can_ever_begin_is_refused() -> None:
+    world = DeploymentWorld(2, maintenance_windows=(nightly(),))
+    made = draft(world, expiry_time=utc("2026-06-01T20:00"))
+    planned = plan(world.census, made, world.now)
+    with pytest.raises(FailedPreconditionError, match=r"none of the 2 machines.*pc-1 never begins: no .*20:00:00"):
+        check_plan(world.census, made, planned, ())
+    late = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-01T23:00"))
+    with pytest.raises(FailedPreconditionError, match="it is due only after it expires at 2026-06-01 23:00:00 UTC"):
+        check_plan(world.census, late, plan(world.census, late, world.now), ())
+
+
+def test_a_required_deployment_is_made_if_one_machine_can_begin_or_none_is_there_yet() -> None:
+    world = DeploymentWorld(1, time_zone="America/New_York")
+    world.add_machine(2, time_zone="Europe/Berlin")
+    made = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-02T02:00"))
+    planned = plan(world.census, made, world.now)
+    assert [one.never for one in planned] == [True, False]
+    check_plan(world.census, made, planned, ())
+    empty = DeploymentWorld(0)
+    check_plan(empty.census, made, plan(empty.census, made, empty.now), ())
 
 
 def test_a_plan_shows_a_local_deadline_with_the_machines_offset() -> None:

@@ -22,6 +22,12 @@ class ScheduleTime:
         """Returns the instant that it means for a machine in a time zone."""
         return instant_of(self.local, zone) if self.local is not None else self.utc or 0.0
 
+    def after(self, other: ScheduleTime) -> bool:
+        """Returns whether it comes after another everywhere; an instant and a local time cannot be compared so."""
+        if self.local is not None and other.local is not None:
+            return self.local > other.local
+        return self.utc is not None and other.utc is not None and self.utc > other.utc
+
     def __str__(self) -> str:
         if self.local is not None:
             return f"{self.local:%Y-%m-%d %H:%M:%S} on each machine's clock"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fleetcast_kit.errors import FailedPreconditionError
 
-from fleetcast_scheduler.domain.assignment import Judge
+from fleetcast_scheduler.domain.assignment import Judge, expiry
 from fleetcast_scheduler.domain.census import Census, Resident
 from fleetcast_scheduler.domain.deployment import Deployment, Purpose
 from fleetcast_scheduler.domain.local_time import describe_instant
@@ -33,6 +33,8 @@ class PlannedRun:
     phase: int = 0
     start_time: str = ""
     """RFC 3339 with the machine's offset; empty if nobody can say."""
+    never: bool = False
+    """It is targeted and can never begin; `reason` says why."""
 
 
 def plan(census: Census, draft: Deployment, now: float) -> list[PlannedRun]:
@@ -62,8 +64,8 @@ def check_plan(
     """Returns if a deployment may be made.
 
     Raises:
-        FailedPreconditionError: a variable has no value somewhere, or its sessions would wait for more machines than
-            there are.
+        FailedPreconditionError: a variable has no value somewhere, its sessions would wait for more machines than
+            there are, or none of the machines that must run it could ever begin.
     """
     targets = [one for one in planned if one.targeted]
     for variable in required_variables:
@@ -86,14 +88,21 @@ def check_plan(
             reason="NEVER_STARTS",
             metadata={"machine_count": str(len(targets))},
         )
+    if draft.purpose is Purpose.REQUIRED and targets and all(one.never for one in targets):
+        first = targets[0]
+        raise FailedPreconditionError(
+            f"none of the {len(targets)} machines targeted could begin: {first.display_name or first.machine} "
+            f"{first.reason}; give a later expiry, a shorter run, or ignore the maintenance windows",
+            reason="NEVER_BEGINS",
+            metadata={"machine_count": str(len(targets))},
+        )
 
 
 def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, now: float) -> PlannedRun:
     earliest = judge.earliest(draft, resident)
     start_time = ""
     if earliest is None:
-        limit = f"within {HORIZON.days} days" if draft.expiry_time is None else "before it expires"
-        reason = f"never begins: no maintenance window has room for it {limit}"
+        reason = f"never begins: {_hindrance(judge, draft, resident)}"
     elif draft.purpose is Purpose.AVAILABLE:
         reason = "begins when somebody asks for it"
         if earliest > now:
@@ -109,8 +118,22 @@ def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, no
     if resident.state is MachineState.EXPECTED:
         reason = f"{reason}; has not registered yet".removeprefix("; ")
     return PlannedRun(
-        resident.name, resident.display_name, targeted=True, reason=reason, phase=phase, start_time=start_time
+        resident.name,
+        resident.display_name,
+        targeted=True,
+        reason=reason,
+        phase=phase,
+        start_time=start_time,
+        never=earliest is None,
     )
+
+
+def _hindrance(judge: Judge, draft: Deployment, resident: Resident) -> str:
+    """Returns why a machine can never begin."""
+    if judge.due(draft, resident) >= expiry(draft, resident.zone):
+        return f"it is due only after it expires at {draft.expiry_time}"
+    limit = f"within {HORIZON.days} days" if draft.expiry_time is None else f"before it expires at {draft.expiry_time}"
+    return f"no maintenance window has room for it {limit}"
 
 
 def _has_variable(census: Census, draft: Deployment, machine: str, variable: str) -> bool:
