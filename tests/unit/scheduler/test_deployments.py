@@ -317,6 +317,41 @@ def test_a_pause_holds_what_runs_lets_nothing_begin_and_does_not_count_as_run_ti
     assert world.told(1)[-1] == "CANCEL"
 
 
+def test_a_deployment_that_expires_while_it_is_paused_says_so_and_what_it_holds_can_go_on() -> None:
+    world = DeploymentWorld(2)
+    world.attend(1)
+    deployment = world.deploy(expiry_time=utc("2026-06-01T13:00"), max_run_seconds=1000.0)
+    world.operations.pause(deployment, world.now)
+    world.advance_to("2026-06-01T13:00:00+00:00")
+    assert world.states() == [RunState.RUNNING, RunState.FAILED]
+    assert world.state() is DeploymentState.EXPIRED
+    assert deployment.waiting_reason == "1 machine that has begun is held by an operator's pause: resume or cancel it"
+    world.crash()
+    world.attend(1, run=world.run(1).name)
+    assert world.told(1) == ["PAUSE", "PAUSE"]
+    deployment = world.ledger.deployments[DEPLOYMENT]
+    world.operations.resume(deployment, world.now)
+    world.settle()
+    assert world.told(1)[-1] == "RESUME"
+    assert world.state() is DeploymentState.EXPIRED
+    assert not deployment.waiting_reason
+    world.advance(999)
+    world.finish(1)
+    assert world.run(1).state is RunState.SUCCEEDED
+    with pytest.raises(FailedPreconditionError, match="is expired: make a new deployment"):
+        world.operations.resume(deployment, world.now)
+
+
+def test_a_deployment_that_expires_while_it_is_paused_and_holds_nothing_is_over() -> None:
+    world = DeploymentWorld(2)
+    deployment = world.deploy(expiry_time=utc("2026-06-01T13:00"))
+    world.operations.pause(deployment, world.now)
+    world.advance_to("2026-06-01T13:00:00+00:00")
+    assert world.states() == [RunState.FAILED, RunState.FAILED]
+    assert world.state() is DeploymentState.EXPIRED
+    assert not deployment.waiting_reason
+
+
 def test_a_cancelled_deployment_ends_what_runs_by_its_machines_word_and_the_rest_at_once() -> None:
     world = DeploymentWorld(3)
     world.attend(1, 2)

@@ -38,17 +38,20 @@ class DeploymentOperations:
             self._control(deployment, run, ControlAction.PAUSE, "an operator paused the deployment")
 
     def resume(self, deployment: Deployment, now: float) -> None:
-        """Goes on after a pause.
+        """Goes on after a pause; what is held goes on also if the deployment expired meanwhile.
 
         Raises:
-            FailedPreconditionError: it is over.
+            FailedPreconditionError: it is over, and holds nothing.
         """
-        self._require_open(deployment)
-        if deployment.state is not DeploymentState.PAUSED:
+        held = [run for run in deployment.open_runs if run.pause_time is not None]
+        if not held:
+            self._require_open(deployment)
+        if deployment.state is DeploymentState.PAUSED:
+            deployment.state = DeploymentState.SCHEDULED  # settling finds out whether it is available
+        elif not held:
             return
-        deployment.state = DeploymentState.SCHEDULED  # settling finds out whether it is available
         self._edit(deployment)
-        for run in deployment.open_runs:
+        for run in held:
             if run.pause_time is not None and run.limit_time is not None:
                 run.limit_time += now - run.pause_time
             run.pause_time = None

@@ -65,6 +65,11 @@ class Presence:
             run.contact_time = now
             self._lose(run)
 
+    def hear_connected(self, now: float) -> None:
+        """Notes that the machines that are there were heard until now."""
+        for machine in self._ledger.connected:
+            self._hear(machine, now)
+
     def register(self, machine: str, now: float) -> None:
         """A machine registered anew: what it ran before may run again."""
         for deployment in self._ledger.open_deployments:
@@ -149,7 +154,7 @@ class Presence:
         self._ledger.events.append(RunOrdered(run.machine, run.name))
         if run.ending is not None:
             self._ledger.events.append(RunControlled(run.machine, run.name, ControlAction.CANCEL, run.ending.error))
-        elif deployment.state is DeploymentState.PAUSED:
+        elif run.pause_time is not None:
             self._ledger.events.append(
                 RunControlled(run.machine, run.name, ControlAction.PAUSE, "an operator paused the deployment")
             )

@@ -85,8 +85,7 @@ class Rollout:
             for run in targets(deployment):
                 if run.state is RunState.WAITING:
                     self._expire(deployment, run, now)
-            if deployment.state is not DeploymentState.PAUSED:  # or what is held would be held for ever
-                self.finish(deployment, DeploymentState.EXPIRED, now)
+            self.finish(deployment, DeploymentState.EXPIRED, now)
             return
         if expiry_time != float("inf"):
             wake(deployment, expiry_time)
@@ -211,7 +210,7 @@ class Rollout:
         self._ledger.restless.update(deployment.runs)
 
     def _explain(self, deployment: Deployment) -> None:
-        reason = "" if deployment.state.final else self._reason(deployment)
+        reason = _held(deployment) if deployment.state.final else self._reason(deployment)
         if reason != deployment.waiting_reason:
             deployment.waiting_reason = reason
             self._ledger.record(deployment)
@@ -254,6 +253,13 @@ class Rollout:
     def _zones(self, deployment: Deployment) -> set[ZoneInfo]:
         residents = [self._ledger.census.machine(run.machine) for run in deployment.runs.values()]
         return {resident.zone for resident in residents if resident is not None} or {self._ledger.census.default_zone}
+
+
+def _held(deployment: Deployment) -> str:
+    """Returns what an operator who paused a deployment still has to decide after its end; empty if nothing."""
+    count = sum(run.pause_time is not None and run.ending is None for run in deployment.open_runs)
+    machines = "1 machine that has begun is" if count == 1 else f"{count} machines that have begun are"
+    return f"{machines} held by an operator's pause: resume or cancel it" if count else ""
 
 
 def wake(deployment: Deployment, time: float | None) -> None:
