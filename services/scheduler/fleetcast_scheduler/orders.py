@@ -12,6 +12,7 @@ from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, 
 
 from fleetcast_scheduler.domain.deployment import Deployment
 from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger
+from fleetcast_scheduler.domain.machine import Inventory
 from fleetcast_scheduler.domain.run import Run
 from fleetcast_scheduler.run_streams import Order
 
@@ -40,7 +41,10 @@ class OrderWriter:
             Scope.DEPLOYMENT: dict(deployment.variables),
         }
         display_name = resident.display_name if resident is not None else run.display_name
-        context = {"name": deployment.name, "run": run.name, "attempt": run.attempt}
+        context = {
+            "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
+            "machine": _facts(resident.inventory) if resident is not None else {},
+        }
         grant = ""
         if deployment.pinned.uploads:
             grant = issue_upload_grant(
@@ -65,13 +69,31 @@ class OrderWriter:
         )
 
 
+def _facts(inventory: Inventory) -> dict[str, object]:
+    """Returns what a machine said of itself as its own templates name it: only what it says there in the same words."""
+    return {
+        "manufacturer": inventory.manufacturer,
+        "model": inventory.model,
+        "serial": inventory.serial_number,
+        "uuid": inventory.smbios_uuid,
+        "firmware": inventory.firmware,
+        "cpu_count": inventory.processor_count,
+        "memory_bytes": inventory.memory_bytes,
+        "mac_addresses": list(inventory.mac_addresses),
+        "disks": [
+            {"path": disk.device, "model": disk.model, "serial": disk.serial_number, "size_bytes": disk.size_bytes}
+            for disk in inventory.disks
+        ],
+    }
+
+
 def _uploaded(
     deployment: Deployment, variables: Mapping[Scope, Mapping[str, str]], context: Mapping[str, object]
 ) -> list[str]:
     """Returns the images that a run adds versions to, as far as that is known before it begins."""
     try:
         sequence = from_canonical(deployment.pinned.task_sequence)
-        values = Variables(sequence.variables, dict(variables), context={"deployment": context})
+        values = Variables(sequence.variables, dict(variables), context=context)
         return uploads(sequence, values)
     except (SequenceError, ValueError) as error:  # a form of a newer version of the program, perhaps
         _logger.warning("%s: what it uploads cannot be computed, so nothing is granted: %s", deployment.name, error)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 from fleetcast_scheduler.domain.collection import Collection, Rule
-from fleetcast_scheduler.domain.machine import Machine, MachineState
+from fleetcast_scheduler.domain.machine import Inventory, Machine, MachineState
 from fleetcast_scheduler.domain.maintenance import MaintenanceWindow
 
 
@@ -24,6 +24,8 @@ class Resident:
     mac_addresses: tuple[str, ...]
     collections: tuple[str, ...]
     """Those it is in, in the order of names."""
+    inventory: Inventory = field(default_factory=Inventory, compare=False)
+    """Nothing is decided by it, so a change of it alone is none of the census."""
 
 
 class Census:
@@ -109,9 +111,10 @@ class Census:
             variables=machine.variables,
             mac_addresses=machine.inventory.mac_addresses,
             collections=found,
+            inventory=machine.inventory,
         )
+        self._residents[machine.name] = resident
         if resident != present:
-            self._residents[machine.name] = resident
             self.changed.update(found, present.collections if present else ())
 
     def place(self, machine: Machine, collection: str, *, named: bool) -> None:
