@@ -17,6 +17,7 @@ from fleetcast.scheduler.v1 import (
 )
 from fleetcast.scheduler.v1 import collection_service_pb2 as collections
 from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast_kit.errors import FleetcastError, from_rpc_error
 from fleetcast_kit.grants import check_upload_grant
@@ -151,7 +152,10 @@ async def find_session(site: Site, name: str) -> session_pb2.Session:
 async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, operator: Operator) -> None:
     machine = await ready_machine(site)
     await operator.collect("1")
-    steps = "steps: [{name: Keep, type: capture-image, with: {volume: c, image: '{{ series }}'}}]"
+    steps = (
+        "steps: [{name: Keep, type: capture-image, with: {volume: c, image: '{{ series }}'}},"
+        " {name: State, type: capture-user-state, with: {volume: c, paths: [home], image: 'of-{{ machine.serial }}'}}]"
+    )
     variables = "variables: {series: {default: other}, key: {secret: true}}"
     site.sequences.canonical_form = canonical(parse(f"name: bare-metal\n{variables}\n{steps}\n"))
     site.sequences.uploads = ["reference"]
@@ -167,7 +171,8 @@ async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, ope
     assert order.task_sequence_digest == SEQUENCE_DIGEST
     assert order.deployment_variables == given
     assert order.images[0].is_wim
-    check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image="reference")
+    for image in ("reference", "of-S1"):
+        check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image=image)
     await machine.finish(order.run)
     await machine.hear("closed")
     async with asyncio.timeout(5):
@@ -304,6 +309,46 @@ async def test_maintenance_windows_are_kept_and_a_wrong_one_is_refused(operator:
     assert list(found.maintenance_windows) == [window]
     window.recurrence = "FREQ=SECONDLY"
     assert "recurrence" in (await refusal(operator.collect(name="other", maintenance_windows=[window]))).message
+
+
+async def test_times_that_leave_nothing_to_begin_are_refused_with_both_values(site: Site, operator: Operator) -> None:
+    await ready_machine(site)
+    await operator.collect("1")
+    early, late = deployment_pb2.ScheduleTime(), deployment_pb2.ScheduleTime()
+    early.utc.FromJsonString("2100-01-01T02:00:00Z")
+    late.utc.FromJsonString("2100-01-01T10:00:00Z")
+    error = await refusal(operator.deploy(available_time=late, deadline_time=early))
+    assert error.message == (
+        "its deadline is 2100-01-01 02:00:00 UTC, before it is available at 2100-01-01 10:00:00 UTC: give a later "
+        "deadline, or none to begin as soon as it is available"
+    )
+    for field in ("available_time", "deadline_time"):
+        times: dict[str, Any] = {"expiry_time": early, field: late}
+        message = (await refusal(operator.deploy(**times))).message
+        assert "it expires at 2100-01-01 02:00:00 UTC" in message
+        assert "is 2100-01-01 10:00:00 UTC: nothing could ever begin" in message
+    past = deployment_pb2.ScheduleTime(utc=Timestamp(seconds=1_000_000_000))
+    error = await refusal(operator.deploy(expiry_time=past))
+    assert (error.reason, error.metadata["machine_count"]) == ("NEVER_BEGINS", "1")
+    assert (await operator.deploy(available_time=early, deadline_time=early)).deployment.name
+
+
+async def test_a_stop_stores_when_machines_that_are_there_were_heard(site: Site, operator: Operator) -> None:
+    await ready_machine(site)
+    machine = await ready_machine(site, "2")
+    await machine.attend()
+    await machine.hear("standby")
+    assert site.app is not None
+    pump = site.app.deployments.pump
+    stored_at = pump.clock() + 420.0
+    pump.clock = lambda: stored_at
+    await pump.durable()
+    stopped_at = stored_at + 0.1  # sooner than such times are stored again
+    pump.clock = lambda: stopped_at
+    await site.stop()
+    await site.start()
+    found = await operator.machines.GetMachine(machines.GetMachineRequest(name="machines/2"))
+    assert found.machine.contact_time.ToMilliseconds() == pytest.approx(stopped_at * 1000, rel=0, abs=1)
 
 
 async def test_a_restarted_scheduler_still_knows_whom_the_session_waits_for(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ class SchedulerApp:
         """Stores what is decided and ends. To be awaited after the server stopped; nothing is lost without it."""
         if self._tasks:
             with suppress(UnavailableError):
-                await self.pump.durable()
-                await self.deployments.pump.durable()
+                await self.pump.conclude()
+                await self.deployments.pump.conclude()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

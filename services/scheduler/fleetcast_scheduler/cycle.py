@@ -28,6 +28,8 @@ class Cycle:
         self._next_turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._present_turn: asyncio.Future[None] | None = None
         self._broken = False
+        self._report_time = 0.0
+        """When progress is stored next, at the earliest."""
 
     def wake(self) -> None:
         """Has a turn begin soon."""
@@ -43,6 +45,15 @@ class Cycle:
             raise _broken()
         self._wake.set()
         await asyncio.shield(self._next_turn)
+
+    async def conclude(self) -> None:
+        """Returns when everything decided and reported so far is stored: nothing is lost by an end after it.
+
+        Raises:
+            UnavailableError: the scheduler met an error of its own and decides nothing any more.
+        """
+        self._report_time = 0.0
+        await self.durable()
 
     async def decided(self) -> None:
         """Returns when what was decided so far is stored, as `durable`; begins no turn for it if nothing waits.

@@ -55,7 +55,6 @@ class Pump(Cycle):
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
         self._senders: dict[str, SenderStream] = {}
         self._audit: list[Row] = []
-        self._report_time = 0.0
 
     # For those who decide
 

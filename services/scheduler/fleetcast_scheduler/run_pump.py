@@ -61,7 +61,6 @@ class RunPump(Cycle):
         self._deployment_ended = deployment_ended
         self._mailboxes: dict[str, RunMailbox] = {}
         self._audit: list[Row] = []
-        self._report_time = 0.0
 
     def recover(self, contact_times: dict[str, float]) -> None:
         """Call once before the first turn: no machine is there, nothing else is different."""
@@ -72,6 +71,11 @@ class RunPump(Cycle):
             for run in deployment.runs.values():
                 run.revision = deployment.revision
             self.ledger.record(deployment)
+
+    async def conclude(self) -> None:
+        """As Cycle.conclude; machines that are there are heard until this moment."""
+        self.presence.hear_connected(self.clock())
+        await super().conclude()
 
     def audit(self, row: Row) -> None:
         """Stores an entry of the audit with the next turn."""
