@@ -351,6 +351,35 @@ async def test_a_stop_stores_when_machines_that_are_there_were_heard(site: Site,
     assert found.machine.contact_time.ToMilliseconds() == pytest.approx(stopped_at * 1000, rel=0, abs=1)
 
 
+async def test_a_run_keeps_the_variables_that_it_began_with(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    collection = await operator.collect("1", variables={"room": "5"})
+    await machine.attend()
+    await operator.deploy()
+    order = await machine.hear("order")
+    change = machines.UpdateMachineRequest(machine=machines.Machine(name="machines/1", variables={"owner": "me"}))
+    change.update_mask.paths.append("variables")
+    await operator.machines.UpdateMachine(change)
+    edit = collections.UpdateCollectionRequest(
+        collection=collections.Collection(name=collection, variables={"room": "6"})
+    )
+    edit.update_mask.paths.append("variables")
+    await operator.collections.UpdateCollection(edit)
+    await site.kill()
+    await site.start()
+    await machine.attend()
+    again = await machine.hear("order")
+    assert again.run == order.run
+    assert dict(again.collection_variables) == {"room": "5"}
+    assert not again.machine_variables
+    await machine.finish(order.run, OUTCOME.OUTCOME_FAILED)
+    await machine.hear("closed")
+    await operator.deployments.RetryRuns(messages.RetryRunsRequest(name=order.run.partition("/runs/")[0]))
+    later = await machine.hear("order")
+    assert dict(later.collection_variables) == {"room": "6"}
+    assert dict(later.machine_variables) == {"owner": "me"}
+
+
 async def test_a_restarted_scheduler_still_knows_whom_the_session_waits_for(tmp_path: Path) -> None:
     async with open_site(tmp_path, replace(TIMING, idle=60.0)) as site:
         operator = Operator(site)

@@ -32,12 +32,12 @@ class OrderWriter:
     def write(self, run: Run, now: float) -> Order:
         """Returns the order of a run that has begun."""
         deployment = self._ledger.deployment_of(run)
-        census = self._ledger.census
-        resident = census.machine(run.machine)
+        resident = self._ledger.census.machine(run.machine)
         remaining_seconds = (run.limit_time or now) - now
+        kept = run.variables or {}
         variables = {
-            Scope.COLLECTION: census.collection_variables(resident) if resident is not None else {},
-            Scope.MACHINE: dict(resident.variables) if resident is not None else {},
+            Scope.COLLECTION: kept.get("collection", {}),
+            Scope.MACHINE: kept.get("machine", {}),
             Scope.DEPLOYMENT: dict(deployment.variables),
         }
         display_name = resident.display_name if resident is not None else run.display_name

@@ -278,6 +278,7 @@ class RunRow(SQLModel, table=True):
     reason: str = _text()
     wanted: bool
     excepted: bool
+    variables: dict[str, Any] | None = _json(nullable=True)
     progress: dict[str, Any] = _json()
     error: str = _text()
     output_tail: str = _text()

@@ -76,6 +76,13 @@ class Census:
             variables |= self._collections[name].variables
         return variables
 
+    def variables(self, machine: str) -> dict[str, dict[str, str]]:
+        """Returns the variables of a machine and of its collections, as Run.variables."""
+        resident = self.machine(machine)
+        if resident is None:
+            return {"collection": {}, "machine": {}}
+        return {"collection": self.collection_variables(resident), "machine": dict(resident.variables)}
+
     # Telling
 
     def put_collection(self, collection: Collection) -> None:

@@ -69,6 +69,8 @@ class DeploymentLedger:
         for deployment in self.deployments.values():
             for run in deployment.open_runs:
                 self.current[run.machine] = run
+                if run.variables is None:  # it began before they were kept
+                    run.variables = census.variables(run.machine)
 
     def record(self, deployment: Deployment, run: Run | None = None) -> None:
         """Counts a change of a deployment, and of one run, and has both stored; both are looked at again."""
@@ -103,6 +105,7 @@ class DeploymentLedger:
         run.attempt, run.reason, run.start_time = run.number, "", now
         run.limit_time = now + deployment.max_run_seconds
         run.contact_time = self.contact_times.get(run.machine)
+        run.variables = self.census.variables(run.machine)
         deployment.move(run, RunState.RUNNING)
         self.current[run.machine] = run
         self.events.append(RunOrdered(run.machine, run.name))
@@ -118,7 +121,7 @@ class DeploymentLedger:
         else:
             run.error = error or run.error
         run.reason, run.end_time, run.ending = "", now, None
-        run.restart_time = run.pause_time = None
+        run.restart_time = run.pause_time = run.variables = None
         deployment.move(run, state)
         self.record(deployment, run)
 

@@ -127,6 +127,9 @@ class Run:
     """Somebody asked for it: it begins whatever its purpose and phase."""
     excepted: bool = False
     """An operator excepted the machine, until one has it run again."""
+    variables: dict[str, dict[str, str]] | None = None
+    """Of its machine and of that one's collections, by `machine` and `collection`, as they were when it began; None
+    before and after, for they may be secret."""
     progress: RunProgress = field(default_factory=RunProgress)
     error: str = ""
     output_tail: str = ""
