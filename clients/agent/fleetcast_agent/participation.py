@@ -7,7 +7,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ TRANSIENT_CODES = frozenset(
 _OUTCOME_SECONDS = 300.0
 """How long to try to say how it ended: longer than a restart of the server."""
 _QUEUED_MESSAGES = 64
+_Outbox = asyncio.Queue[Callable[[int], Any] | None]
+"""What is said on one stream; None ends it."""
 
 
 def backoff_seconds(attempt: int) -> float:
@@ -65,7 +68,7 @@ class Participation:
         self._address = address
         self._notice = notice
         self._heard: asyncio.Queue[Waiting | Assignment | Dismissal | FleetcastError] = asyncio.Queue()
-        self._outbox: asyncio.Queue[Callable[[int], Any]] = asyncio.Queue(_QUEUED_MESSAGES)
+        self._outbox = _Outbox(_QUEUED_MESSAGES)
         self._totals: Totals | None = None
         self._outcome: tuple[Totals, str] | None = None
         self._sequence = 0
@@ -118,9 +121,7 @@ class Participation:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _put(self, message: Callable[[int], Any]) -> None:
-        if self._outbox.full():  # the stream stalls: totals are not deltas, the oldest says least
-            self._outbox.get_nowait()
-        self._outbox.put_nowait(message)
+        _put(self._outbox, message)
 
     def _outcome_message(self, sequence: int) -> Any:
         self._outcome_sequence = sequence
@@ -132,15 +133,16 @@ class Participation:
         while True:
             connected = False
             try:
-                async for word in self._converse():
-                    if attempt and not connected:
-                        self._notice(f"the server at {self._address} is back")
-                    connected, attempt = True, 0
-                    if word is not None:
-                        self._heard.put_nowait(word)
-                    if isinstance(word, Dismissal):
-                        self._acknowledged.set()
-                        return
+                async with aclosing(self._converse()) as words:
+                    async for word in words:
+                        if attempt and not connected:
+                            self._notice(f"the server at {self._address} is back")
+                        connected, attempt = True, 0
+                        if word is not None:
+                            self._heard.put_nowait(word)
+                        if isinstance(word, Dismissal):
+                            self._acknowledged.set()
+                            return
                 failure: FleetcastError = UnavailableError(f"the server at {self._address} ended the stream")
             except asyncio.CancelledError:
                 if not self._rejoining:
@@ -157,14 +159,13 @@ class Participation:
             await asyncio.sleep(backoff_seconds(attempt))
             attempt += 1
 
-    async def _converse(self) -> AsyncIterator[Waiting | Assignment | Dismissal | None]:
-        while not self._outbox.empty():
-            self._outbox.get_nowait()
+    async def _converse(self) -> AsyncGenerator[Waiting | Assignment | Dismissal | None, None]:
+        outbox = self._outbox = _Outbox(_QUEUED_MESSAGES)
         self._sequence = 0
         self._outcome_sequence = None
         if self._outcome is not None:
             self._put(self._outcome_message)
-        call = self._call = self._stub.Participate(self._requests())
+        call = self._call = self._stub.Participate(self._requests(outbox))
         try:
             async for response in call:
                 self._patient_until = math.inf
@@ -174,11 +175,17 @@ class Participation:
                 yield convert.from_scheduler(response)
         finally:
             call.cancel()
+            _put(outbox, None)  # gRPC leaves the requests of a broken stream waiting
 
-    async def _requests(self) -> AsyncIterator[Any]:
+    async def _requests(self, outbox: _Outbox) -> AsyncIterator[Any]:
         self._sequence += 1
         yield convert.join_message(self._join, self._sequence)
-        while True:
-            message = await self._outbox.get()
+        while (message := await outbox.get()) is not None:
             self._sequence += 1
             yield message(self._sequence)
+
+
+def _put(outbox: _Outbox, message: Callable[[int], Any] | None) -> None:
+    if outbox.full():  # the stream stalls: totals are not deltas, the oldest says least
+        outbox.get_nowait()
+    outbox.put_nowait(message)

@@ -23,6 +23,9 @@ _REPORT_SECONDS = 1.0
 _LOOK_SECONDS = 0.1
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 10.0
 _WELL_SECONDS = 30.0
+
+_Outgoing = asyncio.Queue[pb.ServeSenderRequest | None]
+"""What is said on one stream; None ends it."""
 """A stream that lasted so long was well: the next wait is short again."""
 
 Start = Callable[[pb.StartTransmission], Coroutine[None, None, Transmission]]
@@ -56,7 +59,7 @@ class Control:
         self._start = start
         self._release = release
         self._starting: dict[str, asyncio.Task[Transmission]] = {}
-        self._outgoing: asyncio.Queue[pb.ServeSenderRequest] = asyncio.Queue()
+        self._outgoing = _Outgoing()
         self._answers: set[asyncio.Task[None]] = set()
         self._said: dict[str, tuple[int, str]] = {}
         self.registered = asyncio.Event()
@@ -85,26 +88,27 @@ class Control:
                 task.cancel()
 
     async def _serve(self) -> None:
-        self._outgoing = asyncio.Queue()
+        outgoing = self._outgoing = _Outgoing()
         self._said.clear()
         registration = pb.SenderRegistration()
         registration.CopyFrom(self._registration)
         registration.transmissions.extend({*self._transmissions.running, *self._starting})
         self._outgoing.put_nowait(pb.ServeSenderRequest(registration=registration))
         reporter = asyncio.create_task(self._report())
-        call = self._stub.ServeSender(self._requests(self._outgoing))
+        call = self._stub.ServeSender(self._requests(outgoing))
         try:
             async for command in call:
                 self._carry_out(command)
         finally:
             reporter.cancel()
             call.cancel()
+            outgoing.put_nowait(None)  # gRPC leaves the requests of a broken stream waiting
             with suppress(asyncio.CancelledError):
                 await reporter
 
-    async def _requests(self, outgoing: "asyncio.Queue[pb.ServeSenderRequest]") -> AsyncIterator[pb.ServeSenderRequest]:
-        while True:
-            yield await outgoing.get()
+    async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ServeSenderRequest]:
+        while (request := await outgoing.get()) is not None:
+            yield request
 
     def _carry_out(self, command: pb.ServeSenderResponse) -> None:
         """Begin what the scheduler says; commands begin in order, and their answers come when they are done."""

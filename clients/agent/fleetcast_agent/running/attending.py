@@ -195,10 +195,9 @@ class Attendance:
                 await self._register(channel)
             for told in self._told:
                 told.sequence = 0
-            # An event of its own for each stream: gRPC may leave the requests of a broken one waiting for a while.
-            self._something_to_say = asyncio.Event()
-            self._something_to_say.set()
-            call = self._call = RunServiceStub(channel).Attend(self._requests(self._something_to_say))
+            something_to_say = self._something_to_say = asyncio.Event()
+            something_to_say.set()
+            call = self._call = RunServiceStub(channel).Attend(self._requests(something_to_say))
             try:
                 async for response in call:
                     self._acknowledge(response.acknowledged_sequence)
@@ -206,6 +205,9 @@ class Attendance:
             finally:
                 self._call = None
                 call.cancel()
+                # gRPC leaves the requests of a broken stream waiting: another event tells them that they are over.
+                self._something_to_say = asyncio.Event()
+                something_to_say.set()
 
     async def _register(self, channel: grpc.aio.Channel) -> None:
         stub = MachineServiceStub(channel)
@@ -229,6 +231,8 @@ class Attendance:
         yield convert.arrival_message(self._arrival(), sequence)
         while True:
             await something_to_say.wait()
+            if something_to_say is not self._something_to_say:
+                return
             something_to_say.clear()
             while (told := next((each for each in self._told if not each.sequence), None)) is not None:
                 sequence += 1
