@@ -16,6 +16,7 @@ from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_cli.command import Json, command
 from fleetcast_cli.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.deployment_view import (
+    by_attention,
     content,
     deployment_fields,
     run_label,
@@ -96,9 +97,7 @@ async def show(
     output().print(fields(deployment_fields(found)))
     if runs:
         output().print()
-        output().print(
-            run_table(sorted(runs, key=lambda run: (run.display_name or identifier(run.machine), run.machine)))
-        )
+        output().print(run_table(sorted(runs, key=by_attention)))
 
 
 @command(group, "pause", span="fleetcast deployment pause")

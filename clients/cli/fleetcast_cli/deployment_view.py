@@ -45,7 +45,7 @@ _ATTENTION = (
     Run.STATE_SKIPPED,
     Run.STATE_SUCCEEDED,
 )
-"""Order of a table too long for the screen: who needs attention first."""
+"""Order of a table of machines: who needs attention first."""
 
 _STEP_PERCENT = 25
 """A change line for every so many percent of a step."""
@@ -187,12 +187,12 @@ def screen(deployment: Deployment, runs: Mapping[str, Run], *, rows: int, notice
     ]
     if notice:
         parts.append(Text(notice, style="bold yellow"))
-    by_attention = sorted(runs.values(), key=_attention)
-    shown = by_attention[: max(1, rows - len(parts) - 6)]
+    ordered = sorted(runs.values(), key=by_attention)
+    shown = ordered[: max(1, rows - len(parts) - 6)]
     if shown:
         parts += [Text(""), run_table(shown, one_line=True)]
-    if len(by_attention) > len(shown):
-        parts.append(Text(f"and {plural(len(by_attention) - len(shown), 'more machine')}"))
+    if len(ordered) > len(shown):
+        parts.append(Text(f"and {plural(len(ordered) - len(shown), 'more machine')}"))
     return Group(*parts)
 
 
@@ -203,7 +203,7 @@ def summary(deployment: Deployment, runs: Mapping[str, Run]) -> Group:
         ("state", state_line(deployment)),
         ("machines", summary_line(deployment)),
     ]
-    return Group(fields(head), Text(""), run_table(sorted(runs.values(), key=_attention)))
+    return Group(fields(head), Text(""), run_table(sorted(runs.values(), key=by_attention)))
 
 
 def deployment_change(before: Deployment | None, after: Deployment) -> str | None:
@@ -244,9 +244,10 @@ def _phases(deployment: Deployment) -> Iterable[str]:
         yield f"{index + 1}: {format_phase(phase)}{present}"
 
 
-def _attention(run: Run) -> tuple[int, int, str]:
+def by_attention(run: Run) -> tuple[int, int, str]:
+    """Returns the place of a run in a table of a deployment's machines: who needs attention first."""
     rank = _ATTENTION.index(run.state) if run.state in _ATTENTION else len(_ATTENTION)
-    return rank, run.step, run.display_name
+    return rank, run.step, run.display_name or identifier(run.machine)
 
 
 def _mark(run: Run) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ import pytest
 from fleetcast.scheduler.v1.deployment_pb2 import Deployment, DeploymentSummary, Phase, Run, ScheduleTime, StepRun
 from fleetcast.scheduler.v1.deployment_service_pb2 import PlannedRun
 from fleetcast_cli.deployment_view import (
+    by_attention,
     deployment_change,
     deployment_fields,
     is_over,
@@ -230,3 +231,10 @@ def test_a_crowded_screen_shows_those_in_need_first_and_counts_the_rest() -> Non
     assert "pc-x" in lines[6]
     assert lines[-1].startswith("and 2")
     assert "more machines" in lines[-1]
+
+
+def test_the_machines_of_a_deployment_are_listed_by_who_needs_attention_then_by_name() -> None:
+    states = (Run.STATE_SUCCEEDED, Run.STATE_WAITING, Run.STATE_RUNNING, Run.STATE_LOST, Run.STATE_FAILED)
+    runs = [run(f"m{number}", state) for number, state in enumerate((*states, Run.STATE_FAILED))]
+    ordered = [one.machine.rpartition("/")[2] for one in sorted(runs, key=by_attention)]
+    assert ordered == ["m4", "m5", "m3", "m2", "m1", "m0"]
