@@ -117,7 +117,11 @@ def _load(directory: Path) -> Credentials:
             reason="NO_CREDENTIAL",
         ) from error
     except FailedPreconditionError as error:
-        raise UnauthenticatedError(error.message, reason="CREDENTIAL_UNUSABLE") from error
+        raise UnauthenticatedError(
+            f"{error.message.partition(': remove it')[0]}; copy the server's DATA_DIR/administrator there again, or "
+            "name another directory with --credentials or FLEETCAST_CREDENTIALS",
+            reason="CREDENTIAL_UNUSABLE",
+        ) from error
 
 
 def _saved(directory: Path) -> dict[str, str]:

@@ -139,7 +139,10 @@ class Enrolment:
         """
         record = await self._store.revoke(token_id, self._clock())
         if record is None:
-            raise NotFoundError(f"there is no enrolment token enrolmentTokens/{token_id}")
+            raise NotFoundError(
+                f"there is no enrolment token {token_id}: `fleetcast enrolment-token list` shows what there is",
+                reason="ENROLMENT_TOKEN_NOT_FOUND",
+            )
         _logger.info("%s revoked %s", revoker, record.name)
         return record
 
