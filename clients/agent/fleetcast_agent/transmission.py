@@ -140,6 +140,7 @@ class TransmissionStream:
         for task in everything:
             task.cancel()
         call.cancel()
+        self._outbox.put_nowait(None)  # gRPC leaves the requests of a broken stream waiting
         await asyncio.gather(*everything, return_exceptions=True)
         self._end_pass_span()
         if self._group is not None:
