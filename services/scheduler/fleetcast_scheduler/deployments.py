@@ -18,7 +18,7 @@ from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.contents import Contents
 from fleetcast_scheduler.deployment_store import DeploymentStore
 from fleetcast_scheduler.domain.deployment import Deployment
-from fleetcast_scheduler.domain.planning import PlannedRun, check_plan, plan
+from fleetcast_scheduler.domain.planning import PlannedRun, check_begins, check_plan, plan
 from fleetcast_scheduler.domain.run import Run, StepRun
 from fleetcast_scheduler.locks import Locks
 from fleetcast_scheduler.run_pump import RunPump
@@ -83,6 +83,7 @@ class Deployments:
                 async with self._contents.held(draft) as pinned:
                     draft.content, draft.pinned = pinned.name, pinned.content
                     planned = self._plan(draft, pinned.required_variables, now)
+                    check_begins(draft, planned)
                     self._confirm(draft, planned, confirmed_count)
                     self._pump.ledger.add(draft)
                     self._record("create", draft, request_id, content=draft.content, collection=draft.collection)

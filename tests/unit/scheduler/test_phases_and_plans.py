@@ -7,7 +7,7 @@ from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Phase, Purpose, SessionTemplate
 from fleetcast_scheduler.domain.machine import MachineState
 from fleetcast_scheduler.domain.phases import awaited
-from fleetcast_scheduler.domain.planning import check_plan, plan
+from fleetcast_scheduler.domain.planning import check_begins, check_plan, plan
 from fleetcast_scheduler.domain.start_rules import StartRules
 
 from tests.unit.scheduler.deployment_world import LAB, DeploymentWorld, machine_name
@@ -110,11 +110,11 @@ def test_a_required_deployment_of_which_no_machine_can_ever_begin_is_refused() -
     world = DeploymentWorld(2, maintenance_windows=(nightly(),))
     made = draft(world, expiry_time=utc("2026-06-01T20:00"))
     planned = plan(world.census, made, world.now)
-    with pytest.raises(FailedPreconditionError, match=r"none of the 2 machines.*pc-1 never begins: no .*20:00:00"):
-        check_plan(world.census, made, planned, ())
+    with pytest.raises(FailedPreconditionError, match=r"no machine of the 2 .*pc-1 never begins: no .*20:00:00"):
+        check_begins(made, planned)
     late = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-01T23:00"))
     with pytest.raises(FailedPreconditionError, match="it is due only after it expires at 2026-06-01 23:00:00 UTC"):
-        check_plan(world.census, late, plan(world.census, late, world.now), ())
+        check_begins(late, plan(world.census, late, world.now))
 
 
 def test_a_required_deployment_is_made_if_one_machine_can_begin_or_none_is_there_yet() -> None:
@@ -123,9 +123,9 @@ def test_a_required_deployment_is_made_if_one_machine_can_begin_or_none_is_there
     made = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-02T02:00"))
     planned = plan(world.census, made, world.now)
     assert [one.never for one in planned] == [True, False]
-    check_plan(world.census, made, planned, ())
+    check_begins(made, planned)
     empty = DeploymentWorld(0)
-    check_plan(empty.census, made, plan(empty.census, made, empty.now), ())
+    check_begins(made, plan(empty.census, made, empty.now))
 
 
 def test_a_plan_shows_a_local_deadline_with_the_machines_offset() -> None:

@@ -64,8 +64,8 @@ def check_plan(
     """Returns if a deployment may be made.
 
     Raises:
-        FailedPreconditionError: a variable has no value somewhere, its sessions would wait for more machines than
-            there are, or none of the machines that must run it could ever begin.
+        FailedPreconditionError: a variable has no value somewhere, or its sessions would wait for more machines than
+            there are.
     """
     targets = [one for one in planned if one.targeted]
     for variable in required_variables:
@@ -88,10 +88,19 @@ def check_plan(
             reason="NEVER_STARTS",
             metadata={"machine_count": str(len(targets))},
         )
+
+
+def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
+    """Returns if some machine can begin, or nothing must; a collection without machines may get some later.
+
+    Raises:
+        FailedPreconditionError: none of the machines that must run it could ever begin.
+    """
+    targets = [one for one in planned if one.targeted]
     if draft.purpose is Purpose.REQUIRED and targets and all(one.never for one in targets):
         first = targets[0]
         raise FailedPreconditionError(
-            f"none of the {len(targets)} machines targeted could begin: {first.display_name or first.machine} "
+            f"no machine of the {len(targets)} targeted could begin: {first.display_name or first.machine} "
             f"{first.reason}; give a later expiry, a shorter run, or ignore the maintenance windows",
             reason="NEVER_BEGINS",
             metadata={"machine_count": str(len(targets))},
