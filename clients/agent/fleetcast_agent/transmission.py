@@ -102,7 +102,8 @@ class TransmissionStream:
         self._fetcher = ChunkFetcher(self._stub, assignment.transmission, download, self._note_fetched)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequence = 0
-        self._report_interval_seconds = 1.0
+        self._report_interval_seconds = 0.0
+        self._welcomed = asyncio.Event()
         self._ended_pass = 0
         self._pass_began_at: float | None = None
         self._pass_span: Span | None = None
@@ -186,6 +187,7 @@ class TransmissionStream:
 
     def _take_welcome(self, welcome: Welcome) -> None:
         self._report_interval_seconds = welcome.report_interval_seconds
+        self._welcomed.set()
         if self._group is not None:
             raise TransmissionError("the sender welcomed this machine twice")
         if welcome.group and not self._network.no_multicast_reason:
@@ -261,6 +263,7 @@ class TransmissionStream:
 
     async def _report(self) -> None:
         announced_at = time.monotonic()
+        await self._welcomed.wait()
         while True:
             await asyncio.sleep(self._report_interval_seconds)
             if self._group is not None and time.monotonic() - announced_at > _ANNOUNCE_SECONDS:

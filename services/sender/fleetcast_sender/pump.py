@@ -34,6 +34,8 @@ _SLEEP_FROM_SECONDS = 0.00005
 _TRAINS_AT_ONCE = 4
 """Trains that are sealed together: their fixed cost counts once, and reports wait a quarter of a millisecond."""
 _UPDATE_SECONDS = 0.05
+_HELD_SECONDS = 0.005
+"""How long the pump waits for a report at once while receivers hold it back."""
 _DEAF_SECONDS = 2.0
 """A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
 _DEAF_DATAGRAMS = 2000
@@ -207,6 +209,10 @@ class Pump:
             self._inputs.popleft()(now)
         if now >= self._update_at:
             self._update(now)
+        if not self.controller.may_send(self._sealer.counter, now):
+            self._woken.wait(_HELD_SECONDS)
+            self._woken.clear()
+            return
         sent = self.engine.next(now, self._limit * _TRAINS_AT_ONCE)
         self._serve()
         if isinstance(sent, Train):

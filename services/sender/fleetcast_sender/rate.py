@@ -4,6 +4,8 @@ Delivery rate, not loss, is what it follows (as BBR does): independent loss of a
 leaves the rate alone; a receiver that falls further and further behind, or whose host drops datagrams, bounds it.
 """
 
+import math
+from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,15 +13,11 @@ from .messages import Reception
 from .receiver_pace import ReceiverPace
 
 MIN_BITS_PER_SECOND = 5_000_000
-_START_BITS_PER_SECOND = 300_000_000
+_START_BITS_PER_SECOND = 1_000_000_000
 _UNKNOWN_LINK_BITS_PER_SECOND = 100_000_000_000
 _LOSS_IGNORED = 0.08
 """Loss beyond what a receiver always has that is taken for congestion: above the 5 % that parity is made for."""
 _OVERFLOW_IGNORED, _OVERFLOW_HEAVY = 0.002, 0.05
-_BUFFER_SHARE = 0.25
-"""More than this share of a receiver's socket buffer always filled: it cannot keep up, and will soon lose datagrams."""
-_LEAST_BUFFER_BYTES = 8 << 20
-"""Taken for receivers with smaller buffers too: those tell by overflow."""
 _SETTLE_SECONDS = 0.25
 """After a cut, until its effect can be seen."""
 _STALE_SECONDS = 1.5
@@ -28,11 +26,22 @@ _NEAR, _BEYOND = 0.8, 1.3
 _FAST_STEP, _SLOW_STEP = 1.25, 1.04
 _STEP_SECONDS = 0.25
 _USED_SHARE = 0.5
-_USUAL_SHARE = 0.9
+_AT_EASE = 0.25
+"""Receivers that are strained more than that are not asked to go faster."""
+_HELD_SHARE = 0.97
+"""Of what was sent while receivers held the sender back: a little less, so that what waits at them becomes less."""
+_HELD_LONG = 0.2
+"""Of an interval in which nothing could be sent: less may be due to reports that come late."""
+_HELD_SECONDS = 0.4
 _BACKLOG_SLOW = 0.25
 """Of the memory for windows: hosts that keep up wait with a tenth of it for their disks."""
+_USUAL_SHARE = 0.9
+_PATIENCE_SECONDS = 0.5
+"""So long others wait for one that is behind: hosts stall that are not slow."""
+_EXCEPTIONS = 100
+"""One receiver in so many never holds the others up; in small groups, each may."""
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
-"""From 300 Mbit/s to 10 Gbit/s within 0.75 s; a step may only follow when reports on the last could be here."""
+"""From 1 to 10 Gbit/s within half a second; a step may only follow when reports on the last could be here."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,12 @@ class RateController:
         self._suspects: dict[int, float] = {}
         self._automatic = float(_START_BITS_PER_SECOND)
         self._starting = True
-        self._updated_at = 0.0
-        self._updated_sent = 0
+        self._interval_seconds = 0.1
+        self._updates: deque[tuple[float, int]] = deque([(0.0, 0)])
+        self._limit = 0.0
+        self._held_at: float | None = None
+        self._held_seconds = 0.0
+        self._held_from = 0.0
         self._judge_from = 0.0
         self._step_at = 0.0
         self._step_wait = _STEP_SECONDS
@@ -132,45 +145,90 @@ class RateController:
         self._slow.discard(seat)
         self._suspects.pop(seat, None)
 
+    def may_send(self, sent: int, now: float) -> bool:
+        """Return whether all receivers that are waited for have room for more; `sent` as in `report`.
+
+        This is what keeps a rate that is too high for some moments from costing anything. Only for the automatic rate.
+        """
+        if sent < self._limit or self.policy.fixed_bits_per_second:
+            return True
+        limits = sorted(
+            pace.limit(now, self._datagram_bits // 8, self._interval_seconds)
+            for pace in self._receivers.values()
+            if self._is_followed(pace, now - _PATIENCE_SECONDS)
+        )
+        self._limit = limits[len(limits) // _EXCEPTIONS] if limits else math.inf
+        if self._held_at is not None:
+            self._held_seconds += now - self._held_at
+        self._held_at = None if sent < self._limit else now
+        return self._held_at is None
+
     def update(self, sent: int, now: float, interval_seconds: float) -> None:
         """Adjust the automatic rate, once in each interval in which receivers reported."""
-        elapsed = now - self._updated_at
-        if self._updated_at and elapsed < interval_seconds:
+        self._interval_seconds = interval_seconds
+        updated_at, updated_sent = self._updates[-1]
+        elapsed = now - updated_at
+        if updated_at and elapsed < interval_seconds:
             return
         fresh = {seat: pace for seat, pace in self._receivers.items() if pace.fresh}
         if len(fresh) < 0.8 * len(self._receivers) and elapsed < 2 * interval_seconds:
             return
-        actual = (sent - self._updated_sent) * self._datagram_bits / max(elapsed, 1e-3)
-        self._updated_at, self._updated_sent = now, sent
-        self._find_slow(fresh, now)
-        # Who is behind just now does not hold the others up, even before it is called slow.
-        followed = {seat: pace for seat, pace in fresh.items() if pace.slow_since is None or self.follow_slow}
-        if followed and actual > 0.2 * self.rate and now >= self._judge_from:
-            self._adjust(followed, actual, now)
+        self._updates.append((now, sent))
+        while now - self._updates[1][0] > _HELD_SECONDS:
+            self._updates.popleft()
+        self._find_slow(fresh, sent, now)
+        followed = {seat: pace for seat, pace in fresh.items() if self._is_followed(pace, now)}
+        held, self._held_seconds = self._held_seconds > _HELD_LONG * elapsed, 0.0
+        actual = (sent - updated_sent) * self._datagram_bits / max(elapsed, 1e-3)
+        if held:
+            self._hold(now)
+        elif followed and actual > 0.2 * self.rate and now >= self._judge_from:
+            self._adjust(followed, actual, sent, now)
         for pace in fresh.values():
             pace.fresh = False
 
-    def _adjust(self, followed: dict[int, ReceiverPace], actual: float, now: float) -> None:
+    def _is_followed(self, pace: ReceiverPace, since: float) -> bool:
+        """Return whether a receiver bounds the rate: not if it has been behind since before `since`, slow or not."""
+        return self.follow_slow or pace.slow_since is None or pace.slow_since > since
+
+    def _hold(self, now: float) -> None:
+        """Take the rate that went out while the receivers held the sender back for what they can take."""
+        if now < self._held_from:
+            return
+        (first_at, first_sent), (last_at, last_sent) = self._updates[0], self._updates[-1]
+        taken = (last_sent - first_sent) * self._datagram_bits / max(last_at - first_at, 1e-3)
+        self._automatic = max(min(self._automatic, taken * _HELD_SHARE), MIN_BITS_PER_SECOND)
+        self._starting = False
+        self._cut_rate = taken
+        self._held_from = now + _HELD_SECONDS
+        self._step_at = self._near_at = now + _STEP_SECONDS
+
+    def _adjust(self, followed: dict[int, ReceiverPace], actual: float, sent: int, now: float) -> None:
         factor = min(self._factor(seat, pace) for seat, pace in followed.items())
         # While the own host or link sends much less than it may, nothing is learnt from going faster.
         used = actual > _USED_SHARE * self._automatic
         if factor < 1:
             self._automatic = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
             self._cut(factor, followed, now)
-        elif not used or any(self._is_full(pace) for pace in followed.values()):
-            return  # or it catches up: not the time to go faster either
+        elif not used or now < self._step_at or self._strain(followed, sent, now) > _AT_EASE:
+            return
         elif self._starting:
-            if now >= self._step_at:
-                self._automatic = min(self._automatic * _START_STEP, self.link_bits_per_second)
-                self._step_at = now + _START_STEP_SECONDS
+            self._automatic = min(self._automatic * _START_STEP, self.link_bits_per_second)
+            self._step_at = now + _START_STEP_SECONDS
             self._starting = self._automatic < self.link_bits_per_second
-        elif now >= self._step_at:
+        else:
             near = _NEAR <= self._automatic / max(self._cut_rate, 1.0) <= _BEYOND
             if near and now < self._near_at:
                 return
             self._automatic = min(self._automatic * (_SLOW_STEP if near else _FAST_STEP), self.link_bits_per_second)
             self._step_wait = max(self._step_wait * 0.6, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
+
+    def _strain(self, followed: dict[int, ReceiverPace], sent: int, now: float) -> float:
+        """Return how strained the most strained receiver is that is no exception."""
+        datagram_bytes = self._datagram_bits // 8
+        strains = sorted(pace.strain(sent, now, datagram_bytes, self._interval_seconds) for pace in followed.values())
+        return strains[-1 - len(strains) // _EXCEPTIONS]
 
     def _cut(self, factor: float, followed: dict[int, ReceiverPace], now: float) -> None:
         """Slow down, then wait until the effect shows; after cuts in a row the next attempts come more slowly."""
@@ -201,20 +259,11 @@ class RateController:
             return min(max(1 - 1.5 * pace.overflow_share, 0.7), 0.95)
         if pace.dropped_windows > 0:
             return 0.85
-        if pace.backlog_share > 0.8:
-            return 0.95
-        if self._is_full(pace) and not pace.draining:
-            return min(max(pace.recent_per_second * self._datagram_bits / self._automatic, 0.5), 0.9)
         loss = pace.loss or 0.0
         if loss - pace.tolerated_loss > _LOSS_IGNORED:
             return self._suspect(seat, pace, loss)
         self._suspects.pop(seat, None)
         return 1.0
-
-    def _is_full(self, pace: ReceiverPace) -> bool:
-        """Return whether so much stands in a receiver's buffer that it will overflow soon."""
-        buffer_bytes = max(pace.receive_buffer_bytes, _LEAST_BUFFER_BYTES)
-        return pace.standing_packets * self._datagram_bits > 8 * buffer_bytes * _BUFFER_SHARE
 
     def _suspect(self, seat: int, pace: ReceiverPace, loss: float) -> float:
         """Slow down for a loss, unless slowing down has shown that it does not depend on the rate."""
@@ -231,7 +280,7 @@ class RateController:
             return min(self.slow_bits_per_second / bits, _USUAL_SHARE * usual)
         return self.slow_threshold * usual
 
-    def _find_slow(self, fresh: dict[int, ReceiverPace], now: float) -> None:
+    def _find_slow(self, fresh: dict[int, ReceiverPace], sent: int, now: float) -> None:
         telling = {seat: pace for seat, pace in fresh.items() if pace.telling}
         if len(telling) < 3:
             if len(self._receivers) < 3:
@@ -239,11 +288,12 @@ class RateController:
                 for pace in self._receivers.values():
                     pace.slow_since = None
             return
-        usual = median(pace.delivered_per_second for pace in telling.values())
+        takes = {seat: self._takes(seat, pace, sent, now) for seat, pace in telling.items()}
+        usual = median(takes.values())
         usual_written = median(pace.written_per_second for pace in telling.values())
         for seat, pace in telling.items():
             host_slow = pace.dropped_windows > 0 or pace.backlog_share > _BACKLOG_SLOW
-            behind = pace.delivered_per_second < self._floor(usual, self._datagram_bits) or (
+            behind = takes[seat] < self._floor(usual, self._datagram_bits) or (
                 host_slow and pace.written_per_second < self._floor(usual_written, 8)
             )
             if not behind:
@@ -253,3 +303,11 @@ class RateController:
                 pace.slow_since = now
             elif now - pace.slow_since >= self.slow_seconds:
                 self._slow.add(seat)
+
+    def _takes(self, seat: int, pace: ReceiverPace, sent: int, now: float) -> float:
+        """Return how many datagrams a second a receiver can take, as far as is known.
+
+        That is what it takes, or what it took at best if it is at ease now: then it may only be waiting for others.
+        """
+        at_ease = self._strain({seat: pace}, sent, now) <= _AT_EASE and (pace.loss or 0.0) <= _LOSS_IGNORED
+        return pace.best_per_second if at_ease else pace.delivered_per_second

@@ -1,7 +1,9 @@
 """How one receiver keeps pace with what is sent: drawn from its reports of the last half second. Pure."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .messages import Reception
 
@@ -9,7 +11,17 @@ _SPAN_SECONDS = 0.5
 """One report alone says little: threads and streams delay it by tens of milliseconds, now more, now less."""
 _LEAST_SECONDS = 0.12
 _LEAST_PACKETS = 200
-_STANDING_REPORTS = 4
+_RECENT_SECONDS = 0.15
+_TELLING_REPORTS = 4
+_STANDSTILL_SECONDS = 0.4
+"""A receiver that takes and writes nothing for so long is not waited for."""
+_LAG_SHARE = 0.4
+"""Of a receiver's socket buffer that may be filled: its size counts what the kernel adds to each datagram, too."""
+_LEAST_BUFFER_BYTES = 8 << 20
+"""Taken for receivers with smaller buffers too: those tell by overflow."""
+_BACKLOG_BEGINS, _BACKLOG_ENDS = 0.3, 0.45
+"""Of the memory for windows, waiting to be written. From the first on less and less may be under way, from the second
+nothing: a ring that runs over loses whole windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,10 @@ class ReceiverPace:
     slow_since: float | None = None
     fresh: bool = False
     """Whether it reported since the last update of the rate."""
+    best_per_second: float = 0.0
+    """Datagrams that it took a second in its best half second, which is forgotten by a tenth each second."""
+    _progress: tuple[int, int] = (-1, 0)
+    _progressed_at: float = 0.0
     _samples: deque[_Sample] = field(default_factory=deque)
     _loss: float = 0.0
     _known: bool = False
@@ -45,10 +61,15 @@ class ReceiverPace:
         while len(samples) > 2 and now - samples[1].at >= _SPAN_SECONDS:
             samples.popleft()
         self.fresh = True
-        progress = reception.highest_packet_counter - samples[0].reception.highest_packet_counter
-        if progress >= _LEAST_PACKETS:
+        elapsed = now - samples[-2].at if len(samples) > 1 else 0.0
+        self.best_per_second = max(self.best_per_second * 0.9**elapsed, self.delivered_per_second)
+        progress = reception.highest_packet_counter, reception.written_bytes
+        if progress != self._progress:
+            self._progress, self._progressed_at = progress, now
+        heard = reception.highest_packet_counter - samples[0].reception.highest_packet_counter
+        if heard >= _LEAST_PACKETS:
             count = reception.datagram_count - samples[0].reception.datagram_count
-            self._loss, self._known = min(max(1 - count / progress, 0.0), 1.0), True
+            self._loss, self._known = min(max(1 - count / heard, 0.0), 1.0), True
 
     def restart(self) -> None:
         """Forget all but the last report: what comes now is due to another rate."""
@@ -121,21 +142,43 @@ class ReceiverPace:
         return self._samples[-1].lag if self._samples else 0
 
     @property
-    def standing_packets(self) -> int:
-        """By how many datagrams it has been behind at least in the last reports: what waits in queues and its buffer.
-
-        Delays of threads and streams only add to a lag, so the least is the truest.
-        """
-        return min((sample.lag for sample in list(self._samples)[-_STANDING_REPORTS:]), default=0)
-
-    @property
-    def draining(self) -> bool:
-        """Whether it catches up: what stands in its buffer is due to an earlier rate."""
-        return len(self._samples) > 1 and self._samples[-1].lag < 0.97 * self._samples[0].lag
-
-    @property
     def recent_per_second(self) -> float:
-        """Datagrams that it took a second lately, over the last few reports."""
-        first, last = self._samples[max(-4, -len(self._samples))], self._samples[-1]
+        """Datagrams that it took a second lately, those lost not counted."""
+        return self._recent_progress_per_second * (1 - self._loss)
+
+    @property
+    def _recent_progress_per_second(self) -> float:
+        last = self._samples[-1]
+        first = next((it for it in reversed(self._samples) if last.at - it.at >= _RECENT_SECONDS), self._samples[0])
         progress = last.reception.highest_packet_counter - first.reception.highest_packet_counter
-        return max(progress, 0) * (1 - self._loss) / max(last.at - first.at, 1e-3)
+        return max(progress, 0) / max(last.at - first.at, _RECENT_SECONDS / 2)
+
+    def limit(self, now: float, datagram_bytes: int, interval_seconds: float) -> float:
+        """Return the packet counter up to which may be sent now without overrunning it.
+
+        It is taken to go on as it did since its last report; infinite when it stands still.
+        """
+        if now - self._progressed_at > _STANDSTILL_SECONDS + 1.5 * interval_seconds:
+            return math.inf
+        free_share = (_BACKLOG_ENDS - self.backlog_share) / (_BACKLOG_ENDS - _BACKLOG_BEGINS)
+        taken = self._taken(now, interval_seconds)
+        return taken + self._buffer_packets(datagram_bytes) * min(max(free_share, 0.0), 1.0)
+
+    def strain(self, sent: int, now: float, datagram_bytes: int, interval_seconds: float) -> float:
+        """Return how much of what it can keep waiting does wait: 0 keeps up with ease, 1 is its limit."""
+        lag = sent - self._taken(now, interval_seconds)
+        return max(lag / self._buffer_packets(datagram_bytes), self.backlog_share / _BACKLOG_ENDS)
+
+    def _taken(self, now: float, interval_seconds: float) -> float:
+        """Return the packet counter where it probably is now, had it gone on as it did lately.
+
+        Delays of threads and streams only make a report older than it looks, so the one that says most is the truest.
+        """
+        rate, longest = self._recent_progress_per_second, _RECENT_SECONDS + 1.5 * interval_seconds
+        return max(
+            it.reception.highest_packet_counter + rate * min(now - it.at, longest)
+            for it in islice(reversed(self._samples), _TELLING_REPORTS)
+        )
+
+    def _buffer_packets(self, datagram_bytes: int) -> float:
+        return _LAG_SHARE * max(self.receive_buffer_bytes, _LEAST_BUFFER_BYTES) / datagram_bytes

@@ -54,7 +54,8 @@ class NetworkModel:
         return [rate for at, rate in self.rates if at >= since]
 
     def _step(self) -> None:
-        rate = min(self.controller.rate, self.own * 1e9)
+        held = not self.controller.may_send(int(self.sent), self.now)
+        rate = 0 if held else min(self.controller.rate, self.own * 1e9)
         packets = rate / DATAGRAM_BITS * STEP_SECONDS
         self.sent += packets
         for seat, (host, port) in enumerate(zip(self.hosts, self.ports, strict=True)):
@@ -71,7 +72,7 @@ class NetworkModel:
         self.now += STEP_SECONDS
 
     def _report(self, seat: int) -> None:
-        if self.now >= self.report_at[seat]:
+        if self.now >= self.report_at[seat] and self.hosts[seat]:
             self.report_at[seat] += REPORT_SECONDS
             highest = int(self.sent - 1 - self.queues[seat])
             reception = Reception(highest, int(self.taken[seat]), overflow_datagram_count=int(self.overflows[seat]))

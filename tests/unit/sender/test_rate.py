@@ -3,11 +3,14 @@ from statistics import fmean
 import pytest
 from fleetcast_sender.rate import RatePolicy
 
-from tests.unit.sender.network_model import NetworkModel
+from tests.unit.sender.network_model import STEP_SECONDS, NetworkModel
 
 
 def swing(rates: list[float]) -> float:
-    return max(rates) / min(rates) - 1
+    """Return by how much the highest rate of half a second is above the lowest."""
+    step = round(0.5 / STEP_SECONDS)
+    means = [fmean(rates[start : start + step]) for start in range(0, len(rates) - step + 1, step)]
+    return max(means) / min(means) - 1
 
 
 def test_a_link_of_the_sender_that_is_the_bottleneck_is_filled() -> None:
@@ -36,9 +39,9 @@ def test_hosts_that_are_the_bottleneck_are_followed_and_lose_almost_nothing(late
     model.run(3)
     lost = sum(model.overflows)
     model.run(9)
-    assert 0.75 * 1.1 <= fmean(model.seen(3)) <= 1.1
-    assert swing(model.seen(5)) < 0.45
-    assert (sum(model.overflows) - lost) / model.sent < 0.01
+    assert 0.9 * 1.1 <= fmean(model.seen(3)) <= 1.1 * 1.02
+    assert swing(model.seen(3)) < 0.2
+    assert sum(model.overflows) == lost == 0
 
 
 def test_late_reports_alone_never_slow_the_sender() -> None:
@@ -60,6 +63,31 @@ def test_one_slow_port_of_four_does_not_slow_the_others_and_is_named() -> None:
     assert model.controller.slow == {0}
 
 
+def test_one_slow_host_of_four_does_not_slow_the_others_and_is_named() -> None:
+    model = NetworkModel([0.2, 2, 2, 2])
+    model.run(10)
+    assert fmean(model.seen(3)) > 1.7
+    assert model.controller.slow == {0}
+
+
+def test_a_host_that_becomes_slow_is_told_from_those_that_wait_for_it() -> None:
+    model = NetworkModel([2, 2, 2, 2])
+    model.run(4)
+    model.hosts[0] = 0.6
+    model.run(10)
+    assert fmean(model.seen(9)) > 1.7
+    assert model.controller.slow == {0}
+
+
+def test_a_host_that_falls_silent_holds_the_others_up_for_less_than_a_second() -> None:
+    model = NetworkModel([2, 2])
+    model.run(4)
+    model.hosts[0] = 0
+    model.run(4)
+    assert len([rate for rate in model.seen(4) if not rate]) * STEP_SECONDS < 1
+    assert fmean(model.seen(6)) > 1.7
+
+
 def test_the_policy_to_keep_slow_receivers_follows_them() -> None:
     model = NetworkModel([0.3, 2, 2, 2])
     model.controller.follow_slow = True
@@ -76,7 +104,7 @@ def test_a_fixed_rate_stays_and_a_ceiling_can_change_while_running() -> None:
     assert max(model.seen(1.01)) == 0.1
     model.controller.policy = RatePolicy()
     model.run(2)
-    assert min(model.seen(3)) > 0.3
+    assert fmean(model.seen(3)) > 1
 
 
 def test_a_host_that_recovers_is_made_use_of_again() -> None:
