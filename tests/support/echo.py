@@ -13,10 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.identity import Role, current_identity
 from fleetcast_kit.server import Service
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.wrappers_pb2 import StringValue
+
+from tests.support.trust import TrustedServer
 
 NAME = "fleetcast.test.Echo"
 _STREAMING = {"Get": (False, False), "Refuse": (False, False), "Watch": (False, True), "Exchange": (True, True)}
@@ -86,6 +89,24 @@ def add_to_server(servicer: Any, server: grpc.aio.Server) -> None:
         }[streaming]
         handlers[name] = make(getattr(servicer, name), StringValue.FromString, StringValue.SerializeToString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+
+
+async def get(server: TrustedServer, role: Role = Role.ADMINISTRATOR) -> str:
+    """Returns what `Get` answers; its failures are errors of the domain."""
+    async with server.dial(role) as channel:
+        try:
+            return str((await EchoStub(channel).Get(StringValue(), timeout=10)).value)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+
+async def watch(server: TrustedServer) -> list[str]:
+    """Returns what `Watch` answers; its failures are errors of the domain."""
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        try:
+            return [response.value async for response in EchoStub(channel).Watch(StringValue(), timeout=10)]
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
 
 
 def _describe() -> descriptor_pb2.FileDescriptorProto:
