@@ -1,0 +1,42 @@
+"""Enrolment tokens as an administrator makes and lists them."""
+
+from typing import Any
+
+from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
+from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
+from fleetcast_kit import certificates
+from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity import Role
+
+from tests.support.trust import TrustedServer
+
+
+async def create_token(server: TrustedServer, **fields: Any) -> pb.CreateEnrolmentTokenResponse:
+    """Returns a new token of a server."""
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        request = pb.CreateEnrolmentTokenRequest(**fields)
+        response: pb.CreateEnrolmentTokenResponse = await pb_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
+            request, timeout=10
+        )
+        return response
+
+
+async def list_tokens(server: TrustedServer) -> list[pb.EnrolmentToken]:
+    """Returns the tokens of a server."""
+    async with server.dial(Role.ADMINISTRATOR) as channel:
+        response = await pb_grpc.EnrolmentServiceStub(channel).ListEnrolmentTokens(
+            pb.ListEnrolmentTokensRequest(), timeout=10
+        )
+        return list(response.enrolment_tokens)
+
+
+def holder_of(token: EnrolmentToken, authority: CertificateAuthority) -> Credentials:
+    """Returns what the holder of a token connects with, to enrol."""
+    key = certificates.generate_key()
+    return Credentials(
+        certificates.private_key_pem(key),
+        certificates.certificate_pem(token.leaf(key.public_key())),
+        authority.certificate_pem,
+    )
