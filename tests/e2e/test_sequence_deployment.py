@@ -88,15 +88,41 @@ async def test_an_image_that_the_deployment_did_not_pin_is_refused(tmp_path: Pat
         await content.describe("other")
 
 
-async def test_a_capture_becomes_a_version_in_the_catalog(tmp_path: Path, installation: Installation) -> None:
-    source = tmp_path / "capture.raw"
-    source.write_bytes(b"captured" * 1000)
-    request = ReceiveRequest(
-        installation.address, Credentials.load(installation.data_directory / "administrator"), tmp_path
-    )
-    name = await ServerContent(request, {}).publish(source, "captured", progress=lambda part: None)
-    shown = await asyncio.to_thread(installation.fleetcast, "image", "show", "captured")
-    assert shown["name"] == name
+VOLUME = "{name: data, type: windows, filesystem: ntfs, label: Data}"
+PARTITION = f"{{name: Partition, type: partition-disk, with: {{partitions: [{VOLUME}]}}}}"
+APPLY = "{name: Apply, type: apply-operating-system, with: {image: %s, volume: data, index: %d}}"
+CAPTURE = "{name: Capture, type: capture-image, with: {image: 'of-{{ machine.name }}', volume: data}}"
+
+
+async def test_a_machine_captures_a_new_version_and_another_gets_an_equal_tree(
+    tmp_path: Path, installation: Installation
+) -> None:
+    tree = make_tree(tmp_path / "tree")
+    make_wim(tree, tmp_path / "windows.wim")
+    file = tmp_path / "sequence.yaml"
+
+    def deploy(collection: str, *steps: str) -> AttendingMachine:
+        file.write_text(f"name: {collection}\nsteps:\n" + "".join(f"  - {step}\n" for step in steps))
+        installation.fleetcast("task-sequence", "create", str(file))
+        (machine,) = gather_machines(installation, [collection], 160 << 20, collection=collection)
+        installation.fleetcast(
+            *("deploy", "--collection", collection, "--task-sequence", collection, "--purpose", "required")
+        )
+        assert exit_codes([machine]) == {collection: 0}, machine.log.read_text()
+        return machine
+
+    def capture_and_apply() -> AttendingMachine:
+        installation.fleetcast("image", "import", str(tmp_path / "windows.wim"), "--name", "win")
+        deploy("pc1", PARTITION, APPLY % ("win", 2), CAPTURE)
+        assert installation.fleetcast("image", "show", "of-pc1")["state"] == "ready"
+        return deploy("pc2", PARTITION, APPLY % ("of-pc1", 1))
+
+    machine = await asyncio.to_thread(capture_and_apply)
+    context = looking_at(machine.disk, machine.directory / "looking")
+    async with volumes.mounted(context, await volumes.find(context, "label:Data"), read_only=True) as root:
+        compared = ["diff", "-rq", "--no-dereference", str(tree), str(root)]
+        found = await asyncio.to_thread(subprocess.run, compared, capture_output=True, text=True, check=False)
+        assert not found.stdout
 
 
 async def test_a_single_machine_may_take_its_image_by_unicast(tmp_path: Path, installation: Installation) -> None:

@@ -43,7 +43,7 @@ class OrderWriter:
         display_name = resident.display_name if resident is not None else run.display_name
         context = {
             "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
-            "machine": _facts(resident.inventory) if resident is not None else {},
+            "machine": {"name": display_name} | (_facts(resident.inventory) if resident is not None else {}),
         }
         grant = ""
         if deployment.pinned.uploads:
