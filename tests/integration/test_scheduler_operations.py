@@ -185,7 +185,7 @@ async def test_senders_are_shown_drained_and_resumed(site: Site) -> None:
     assert (shown.draining, shown.connected) == (True, False)
     resumed = await stub.ResumeSender(sender_service_pb2.ResumeSenderRequest(name="senders/a"))
     assert not resumed.sender.draining
-    assert "no sender 'senders/z'" in await refused(
+    assert "there is no sender z" in await refused(
         stub.GetSender(sender_service_pb2.GetSenderRequest(name="senders/z"))
     )
 
