@@ -28,6 +28,8 @@ _STEP_SECONDS = 0.25
 _USED_SHARE = 0.5
 _AT_EASE = 0.25
 """Receivers that are strained more than that are not asked to go faster."""
+_STRAINED = 0.75
+"""Those that are less so could go faster."""
 _HELD_SHARE = 0.97
 """Of what was sent while receivers held the sender back: a little less, so that what waits at them becomes less."""
 _HELD_LONG = 0.2
@@ -86,6 +88,7 @@ class RateController:
         self._limit = 0.0
         self._held_at: float | None = None
         self._held_seconds = 0.0
+        self._waited_for: set[int] = set()
         self._held_from = 0.0
         self._judge_from = 0.0
         self._step_at = 0.0
@@ -178,6 +181,9 @@ class RateController:
             self._updates.popleft()
         self._find_slow(fresh, sent, now)
         followed = {seat: pace for seat, pace in fresh.items() if self._is_followed(pace, now)}
+        self._note_waited_for(
+            {s for s, pace in self._receivers.items() if self._is_followed(pace, now - _PATIENCE_SECONDS)}
+        )
         held, self._held_seconds = self._held_seconds > _HELD_LONG * elapsed, 0.0
         actual = (sent - updated_sent) * self._datagram_bits / max(elapsed, 1e-3)
         if held:
@@ -190,6 +196,12 @@ class RateController:
     def _is_followed(self, pace: ReceiverPace, since: float) -> bool:
         """Return whether a receiver bounds the rate: not if it has been behind since before `since`, slow or not."""
         return self.follow_slow or pace.slow_since is None or pace.slow_since > since
+
+    def _note_waited_for(self, seats: set[int]) -> None:
+        """Begin anew when one that bounded the rate does so no more: nothing is known of what the others take."""
+        if not self._waited_for <= seats:
+            self._starting = True
+        self._waited_for = seats
 
     def _hold(self, now: float) -> None:
         """Take the rate that went out while the receivers held the sender back for what they can take."""
@@ -307,7 +319,10 @@ class RateController:
     def _takes(self, seat: int, pace: ReceiverPace, sent: int, now: float) -> float:
         """Return how many datagrams a second a receiver can take, as far as is known.
 
-        That is what it takes, or what it took at best if it is at ease now: then it may only be waiting for others.
+        That is what it takes, or what it took at best if it is at ease: then it may only be waiting for others. One
+        that was behind has to show that it is not.
         """
-        at_ease = self._strain({seat: pace}, sent, now) <= _AT_EASE and (pace.loss or 0.0) <= _LOSS_IGNORED
+        if pace.slow_since is not None or (pace.loss or 0.0) > _LOSS_IGNORED:
+            return pace.delivered_per_second
+        at_ease = self._strain({seat: pace}, sent, now) <= _STRAINED
         return pace.best_per_second if at_ease else pace.delivered_per_second

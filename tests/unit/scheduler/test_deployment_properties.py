@@ -193,7 +193,8 @@ class Deploying(RuleBasedStateMachine):
             if machine_name(number) in self.world.ledger.connected:
                 self.world.depart(number)
         for deployment in list(self.world.ledger.deployments.values()):
-            if deployment.state is DeploymentState.PAUSED:
+            held = any(run.pause_time is not None for run in deployment.open_runs)  # also of an expired deployment
+            if held or deployment.state is DeploymentState.PAUSED:
                 self.world.operations.resume(deployment, self.world.now)
         self.world.settle()
         self.world.advance(3 * RUN_SECONDS)
