@@ -113,9 +113,7 @@ class Pump:
         self._slow = slow
         self._context = trace.set_span_in_context(span)
         self._traced: tuple[Pass, Span] | None = None
-        controller.follow_slow = slow_policy.action is SlowAction.KEEP
-        controller.slow_threshold, controller.slow_seconds = slow_policy.threshold, slow_policy.seconds
-        controller.slow_bits_per_second = slow_policy.bits_per_second
+        controller.slowness.policy = slow_policy
         self._inputs: deque[Input] = deque()
         self._woken = threading.Event()
         self._stopping = False
@@ -285,7 +283,7 @@ class Pump:
             engine.current.feedback_seconds = min(controller.lag_seconds(now), _FEEDBACK_LIMIT_SECONDS)
             losses = controller.loss_shares()
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
-        for seat in controller.slow:
+        for seat in controller.slowness.seats:
             self._part_with(seat)
         self._look(now)
 

@@ -6,11 +6,12 @@ leaves the rate alone; a receiver that falls further and further behind, or whos
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 
 from .messages import Reception
 from .receiver_pace import ReceiverPace
+from .slowness import SlowReceivers
 
 MIN_BITS_PER_SECOND = 5_000_000
 _START_BITS_PER_SECOND = 1_000_000_000
@@ -35,9 +36,6 @@ _HELD_SHARE = 0.97
 _HELD_LONG = 0.2
 """Of an interval in which nothing could be sent: less may be due to reports that come late."""
 _HELD_SECONDS = 0.4
-_BACKLOG_SLOW = 0.25
-"""Of the memory for windows: hosts that keep up wait with a tenth of it for their disks."""
-_USUAL_SHARE = 0.9
 _PATIENCE_SECONDS = 0.5
 """So long others wait for one that is behind: hosts stall that are not slow."""
 _EXCEPTIONS = 100
@@ -70,16 +68,10 @@ class RateController:
         """May be replaced at any time."""
         self.link_bits_per_second = link_bits_per_second or _UNKNOWN_LINK_BITS_PER_SECOND
         """What the transmission may use of the link: changes when others share it."""
-        self.slow_threshold = 0.5
-        """A receiver under this share of the group's median for `slow_seconds` is slow."""
-        self.slow_bits_per_second = 0
-        """A rate instead of the share; 0 for none. Nobody is slow who takes what the others take."""
-        self.slow_seconds = 3.0
-        self.follow_slow = False
-        """True for the policy `keep`: slow receivers bound the rate like all others."""
+        self.slowness = SlowReceivers(datagram_bits)
+        """Who is slow: they bound the rate only by the policy to keep them."""
         self._datagram_bits = datagram_bits
         self._receivers: dict[int, ReceiverPace] = {}
-        self._slow: set[int] = set()
         self._suspects: dict[int, float] = {}
         self._automatic = float(_START_BITS_PER_SECOND)
         self._starting = True
@@ -111,17 +103,12 @@ class RateController:
         ceiling = self.policy.ceiling_bits_per_second or self._automatic * 1.3
         return min(self._automatic * 1.3, ceiling)
 
-    @property
-    def slow(self) -> frozenset[int]:
-        """Seats of the receivers that fell behind the threshold."""
-        return frozenset(self._slow)
-
     def lag_seconds(self, now: float) -> float:
         """Return how far the last receiver that reports and bounds the rate is behind, in seconds of sending."""
         lags = [
             pace.lag_packets
             for seat, pace in self._receivers.items()
-            if seat not in self._slow and now - pace.reported_at < _STALE_SECONDS
+            if seat not in self.slowness.seats and now - pace.reported_at < _STALE_SECONDS
         ]
         return max(lags, default=0) * self._datagram_bits / max(self.rate, 1.0)
 
@@ -145,7 +132,7 @@ class RateController:
     def forget(self, seat: int) -> None:
         """Leave a receiver out of the account."""
         self._receivers.pop(seat, None)
-        self._slow.discard(seat)
+        self.slowness.forget(seat)
         self._suspects.pop(seat, None)
 
     def may_send(self, sent: int, now: float) -> bool:
@@ -158,7 +145,7 @@ class RateController:
         limits = sorted(
             pace.limit(now, self._datagram_bits // 8, self._interval_seconds)
             for pace in self._receivers.values()
-            if self._is_followed(pace, now - _PATIENCE_SECONDS)
+            if self.slowness.is_followed(pace, now - _PATIENCE_SECONDS)
         )
         self._limit = limits[len(limits) // _EXCEPTIONS] if limits else math.inf
         if self._held_at is not None:
@@ -179,11 +166,9 @@ class RateController:
         self._updates.append((now, sent))
         while now - self._updates[1][0] > _HELD_SECONDS:
             self._updates.popleft()
-        self._find_slow(fresh, sent, now)
-        followed = {seat: pace for seat, pace in fresh.items() if self._is_followed(pace, now)}
-        self._note_waited_for(
-            {s for s, pace in self._receivers.items() if self._is_followed(pace, now - _PATIENCE_SECONDS)}
-        )
+        self.slowness.judge(self._receivers, lambda pace: self._strain([pace], sent, now) > _STRAINED, now)
+        self._note_waited_for(now)
+        followed = {seat: pace for seat, pace in fresh.items() if self.slowness.is_followed(pace, now)}
         held, self._held_seconds = self._held_seconds > _HELD_LONG * elapsed, 0.0
         actual = (sent - updated_sent) * self._datagram_bits / max(elapsed, 1e-3)
         if held:
@@ -193,13 +178,11 @@ class RateController:
         for pace in fresh.values():
             pace.fresh = False
 
-    def _is_followed(self, pace: ReceiverPace, since: float) -> bool:
-        """Return whether a receiver bounds the rate: not if it has been behind since before `since`, slow or not."""
-        return self.follow_slow or pace.slow_since is None or pace.slow_since > since
-
-    def _note_waited_for(self, seats: set[int]) -> None:
+    def _note_waited_for(self, now: float) -> None:
         """Begin anew when one that bounded the rate does so no more: nothing is known of what the others take."""
-        if not self._waited_for <= seats:
+        since = now - _PATIENCE_SECONDS
+        seats = {seat for seat, pace in self._receivers.items() if self.slowness.is_followed(pace, since)}
+        if not self._waited_for & self._receivers.keys() <= seats:
             self._starting = True
         self._waited_for = seats
 
@@ -222,7 +205,7 @@ class RateController:
         if factor < 1:
             self._automatic = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
             self._cut(factor, followed, now)
-        elif not used or now < self._step_at or self._strain(followed, sent, now) > _AT_EASE:
+        elif not used or now < self._step_at or self._strain(followed.values(), sent, now) > _AT_EASE:
             return
         elif self._starting:
             self._automatic = min(self._automatic * _START_STEP, self.link_bits_per_second)
@@ -236,10 +219,10 @@ class RateController:
             self._step_wait = max(self._step_wait * 0.6, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
-    def _strain(self, followed: dict[int, ReceiverPace], sent: int, now: float) -> float:
+    def _strain(self, paces: Iterable[ReceiverPace], sent: int, now: float) -> float:
         """Return how strained the most strained receiver is that is no exception."""
         datagram_bytes = self._datagram_bits // 8
-        strains = sorted(pace.strain(sent, now, datagram_bytes, self._interval_seconds) for pace in followed.values())
+        strains = sorted(pace.strain(sent, now, datagram_bytes, self._interval_seconds) for pace in paces)
         return strains[-1 - len(strains) // _EXCEPTIONS]
 
     def _cut(self, factor: float, followed: dict[int, ReceiverPace], now: float) -> None:
@@ -285,44 +268,3 @@ class RateController:
             return 1.0
         self._suspects[seat] = loss
         return min(max(1 - loss, 0.3) * 1.02, 0.95)
-
-    def _floor(self, usual: float, bits: int) -> float:
-        """Return below how many units of so many bits a second a receiver is slow, where `usual` ones are taken."""
-        if self.slow_bits_per_second:
-            return min(self.slow_bits_per_second / bits, _USUAL_SHARE * usual)
-        return self.slow_threshold * usual
-
-    def _find_slow(self, fresh: dict[int, ReceiverPace], sent: int, now: float) -> None:
-        telling = {seat: pace for seat, pace in fresh.items() if pace.telling}
-        if len(telling) < 3:
-            if len(self._receivers) < 3:
-                self._slow.clear()
-                for pace in self._receivers.values():
-                    pace.slow_since = None
-            return
-        takes = {seat: self._takes(seat, pace, sent, now) for seat, pace in telling.items()}
-        usual = median(takes.values())
-        usual_written = median(pace.written_per_second for pace in telling.values())
-        for seat, pace in telling.items():
-            host_slow = pace.dropped_windows > 0 or pace.backlog_share > _BACKLOG_SLOW
-            behind = takes[seat] < self._floor(usual, self._datagram_bits) or (
-                host_slow and pace.written_per_second < self._floor(usual_written, 8)
-            )
-            if not behind:
-                pace.slow_since = None
-                self._slow.discard(seat)
-            elif pace.slow_since is None:
-                pace.slow_since = now
-            elif now - pace.slow_since >= self.slow_seconds:
-                self._slow.add(seat)
-
-    def _takes(self, seat: int, pace: ReceiverPace, sent: int, now: float) -> float:
-        """Return how many datagrams a second a receiver can take, as far as is known.
-
-        That is what it takes, or what it took at best if it is at ease: then it may only be waiting for others. One
-        that was behind has to show that it is not.
-        """
-        if pace.slow_since is not None or (pace.loss or 0.0) > _LOSS_IGNORED:
-            return pace.delivered_per_second
-        at_ease = self._strain({seat: pace}, sent, now) <= _STRAINED
-        return pace.best_per_second if at_ease else pace.delivered_per_second

@@ -1,6 +1,7 @@
 from statistics import fmean
 
 import pytest
+from fleetcast_sender.policy import SlowAction, SlowPolicy
 from fleetcast_sender.rate import RatePolicy
 
 from tests.unit.sender.network_model import STEP_SECONDS, NetworkModel
@@ -60,14 +61,14 @@ def test_one_slow_port_of_four_does_not_slow_the_others_and_is_named() -> None:
     model = NetworkModel([9] * 4, port_speeds=[0.1, 2, 2, 2], own_speed=3)
     model.run(10)
     assert fmean(model.seen(2)) > 1.5
-    assert model.controller.slow == {0}
+    assert model.controller.slowness.seats == {0}
 
 
 def test_one_slow_host_of_four_does_not_slow_the_others_and_is_named() -> None:
     model = NetworkModel([0.2, 2, 2, 2])
     model.run(10)
     assert fmean(model.seen(3)) > 1.7
-    assert model.controller.slow == {0}
+    assert model.controller.slowness.seats == {0}
 
 
 def test_a_host_that_becomes_slow_is_told_from_those_that_wait_for_it() -> None:
@@ -76,7 +77,7 @@ def test_a_host_that_becomes_slow_is_told_from_those_that_wait_for_it() -> None:
     model.hosts[0] = 0.6
     model.run(10)
     assert fmean(model.seen(9)) > 1.7
-    assert model.controller.slow == {0}
+    assert model.controller.slowness.seats == {0}
 
 
 def test_a_host_that_falls_silent_holds_the_others_up_for_less_than_a_second() -> None:
@@ -90,7 +91,7 @@ def test_a_host_that_falls_silent_holds_the_others_up_for_less_than_a_second() -
 
 def test_the_policy_to_keep_slow_receivers_follows_them() -> None:
     model = NetworkModel([0.3, 2, 2, 2])
-    model.controller.follow_slow = True
+    model.controller.slowness.policy = SlowPolicy(SlowAction.KEEP)
     model.run(10)
     assert fmean(model.seen(5)) < 0.45
 

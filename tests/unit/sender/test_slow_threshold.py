@@ -1,3 +1,4 @@
+from fleetcast_sender.policy import SlowPolicy
 from fleetcast_sender.rate import RatePolicy
 
 from tests.unit.sender.network_model import NetworkModel
@@ -5,9 +6,9 @@ from tests.unit.sender.network_model import NetworkModel
 
 def slow_machines(threshold_bits_per_second: int) -> frozenset[int]:
     model = NetworkModel([9] * 4, port_speeds=[0.6, 2, 2, 2], policy=RatePolicy(fixed_bits_per_second=1_000_000_000))
-    model.controller.slow_bits_per_second = threshold_bits_per_second
+    model.controller.slowness.policy = SlowPolicy(bits_per_second=threshold_bits_per_second)
     model.run(10)
-    return model.controller.slow
+    return model.controller.slowness.seats
 
 
 def test_a_machine_below_the_rate_that_the_session_wants_is_slow() -> None:
