@@ -42,3 +42,16 @@ def test_no_symbols_raise_anything_but_a_geometry_error(rows: int, given_count: 
 def test_too_few_symbols_are_refused(codec: ParityCodec) -> None:
     with pytest.raises(GeometryError):
         codec.decode(3, PARITY_SYMBOLS, {0: bytes(SYMBOL_BYTES)}, {1: bytes(SYMBOL_BYTES)})
+
+
+@pytest.mark.parametrize("lost_count", [1, 20, 21, 64])
+@pytest.mark.parametrize("rows", [64, 100, 333])
+def test_few_and_many_losses_are_rebuilt(codec: ParityCodec, rows: int, lost_count: int) -> None:
+    rng = random.Random(rows + lost_count)
+    source = [rng.randbytes(SYMBOL_BYTES) for _ in range(rows)]
+    parity = codec.encode(source, 64)
+    lost = rng.sample(range(rows), lost_count)
+    arrived = {row: symbol for row, symbol in enumerate(source) if row not in lost}
+    spare = {row: parity[row] for row in rng.sample(range(64), lost_count)}
+    decoded = codec.decode(rows, 64, arrived, spare)
+    assert [bytes(decoded[row]) for row in lost] == [source[row] for row in lost]

@@ -1,0 +1,82 @@
+"""Arithmetic in the field of the Leopard family: GF(2^16) over Cantor's basis, where addition is exclusive or.
+
+A symbol of T bytes, T a multiple of 64, is T / 2 elements: each 64 bytes hold the low bytes of 32 elements, then the
+high bytes of the same.
+"""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Elements = NDArray[np.uint16]
+
+_ORDER = (1 << 16) - 1
+"""Elements other than zero, each a power of the generator."""
+_NO_LOGARITHM = 2 * _ORDER
+"""Stands for the logarithm of zero: whatever is added to it is no logarithm of a product either."""
+_POLYNOMIAL = 0x1002D
+_CANTOR_BASIS = (
+    *(0x0001, 0xACCA, 0x3C0E, 0x163E, 0xC582, 0xED2E, 0x914C, 0x4012),
+    *(0x6C98, 0x10D8, 0x6A72, 0xB900, 0xFDB8, 0xFB34, 0xFF38, 0x991E),
+)
+
+
+@cache
+def _tables() -> tuple[NDArray[np.int32], Elements]:
+    """Return the logarithm of each element, and the element of each sum of two logarithms."""
+    power = np.zeros(1 << 16, np.int32)  # of the generator, by element over the usual basis
+    element = 1
+    for exponent in range(_ORDER):
+        power[element] = exponent
+        element = element << 1 ^ (_POLYNOMIAL if element >> 15 else 0)
+    usual = np.zeros(1, np.int32)
+    for vector in _CANTOR_BASIS:
+        usual = np.concatenate((usual, usual ^ vector))
+    logarithms = power[usual]
+    logarithms[0] = _NO_LOGARITHM
+    elements = np.zeros(2 * _NO_LOGARITHM + 1, np.uint16)
+    elements[logarithms[1:]] = np.arange(1, 1 << 16)
+    elements[_ORDER : 2 * _ORDER] = elements[:_ORDER]
+    return logarithms, elements
+
+
+def unpack_elements(symbols: NDArray[np.uint8]) -> Elements:
+    """Return the elements of symbols: from shape (n, T) to (n, T / 2).
+
+    Raises:
+        ValueError: T is no multiple of 64.
+    """
+    pairs = np.ascontiguousarray(symbols.reshape(len(symbols), -1, 2, 32).swapaxes(2, 3))
+    return pairs.view("<u2").astype(np.uint16, copy=False).reshape(len(symbols), -1)
+
+
+def pack_elements(elements: Elements) -> NDArray[np.uint8]:
+    """Return the symbols of elements, their number a multiple of 32: from shape (n, m) to (n, 2 m)."""
+    pairs = elements.astype("<u2").view(np.uint8).reshape(len(elements), -1, 32, 2)
+    return pairs.swapaxes(2, 3).reshape(len(elements), -1)
+
+
+def invert(matrix: Elements) -> Elements:
+    """Return the inverse of a matrix of which no square part from the upper left corner is singular."""
+    logarithms, elements = _tables()
+    size = len(matrix)
+    work = np.concatenate((matrix, np.eye(size, dtype=np.uint16)), axis=1)
+    for pivot in range(size):
+        row = logarithms[work[pivot]]
+        scaled = np.where(row == _NO_LOGARITHM, _NO_LOGARITHM, (row - row[pivot]) % _ORDER)
+        factors = logarithms[work[:, pivot]]
+        factors[pivot] = _NO_LOGARITHM
+        work[pivot] = elements[scaled]
+        work ^= elements[np.add.outer(factors, scaled)]
+    return work[:, size:]
+
+
+def multiply(matrix: Elements, vectors: Elements) -> Elements:
+    """Return the product of a matrix of shape (l, m) and vectors of shape (m, n)."""
+    logarithms, elements = _tables()
+    rows, columns = logarithms[matrix][:, :, None], logarithms[vectors]
+    product = np.empty((len(matrix), vectors.shape[1]), np.uint16)
+    for row, into in zip(rows, product, strict=True):
+        np.bitwise_xor.reduce(elements[columns + row], axis=0, out=into)
+    return product
