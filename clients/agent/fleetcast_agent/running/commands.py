@@ -55,7 +55,7 @@ def run(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     memory: Annotated[str | None, typer.Option(help="About how much to use, such as 128MiB.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file with a table [agent].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with a table \\[agent].")] = None,
 ) -> None:
     """Register this machine, wait for deployments, run them, report. What was begun goes on after any interruption."""
     settings = AgentSettings.load(
