@@ -121,7 +121,7 @@ class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
         """End the sender's stream, as a restart does."""
         self._commands.put_nowait(None)
 
-    async def until(self, condition, seconds: float = 10) -> None:  # type: ignore[no-untyped-def]
+    async def until(self, condition, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
         """Wait until something heard makes the condition true."""
         async with asyncio.timeout(seconds):
             while not condition():
@@ -135,8 +135,13 @@ class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
         await self.until(lambda: number in self.results)
         return self.results[number]
 
+    @property
+    def last_report(self) -> registry_pb.TransmissionReport:
+        """What was reported last; an empty report before the first."""
+        return self.reports[-1] if self.reports else registry_pb.TransmissionReport()
+
     def last_state(self) -> int:
-        return self.reports[-1].state if self.reports else 0
+        return self.last_report.state
 
     def service(self) -> Service:
         return Service(
@@ -160,6 +165,8 @@ class Site:
     transmission: str = "sessions/1/transmissions/1"
     interface: str = "lo"
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    downloads: dict[str, Download] = field(default_factory=dict)
+    """The running or the last reception of each machine."""
     totals_of: dict[str, Totals] = field(default_factory=dict)
     """What each machine received, once it ended."""
 
@@ -210,6 +217,18 @@ class Site:
         move = registry_pb.MoveToUnicast(transmission=self.transmission, machines=names)
         return await self.scheduler.command(registry_pb.ServeSenderResponse(move_to_unicast=move))
 
+    async def until_received(self, machine: str, *, unicast: bool = False) -> None:
+        """Wait until a machine has got something of the image in its running reception."""
+
+        def received() -> int:
+            if not (download := self.downloads.get(machine)):
+                return 0
+            return download.totals().unicast_bytes if unicast else download.totals().multicast_bytes
+
+        async with asyncio.timeout(30):
+            while not received():  # noqa: ASYNC110 - threads count it
+                await asyncio.sleep(0.01)
+
     async def receive(
         self,
         machine: str,
@@ -231,7 +250,7 @@ class Site:
             network.no_multicast_reason = "the test wants unicast"
         target = (disk or Target)(path)
         journal = Journal(self.directory / f"{machine}-journal", path)
-        download = await Download.open(self.image_name, table, target, journal)
+        download = self.downloads[machine] = await Download.open(self.image_name, table, target, journal)
         try:
             await TransmissionStream(
                 channel,
@@ -276,7 +295,7 @@ async def running_site(
             address=server.address,
             credentials=server.credentials(Role.SENDER),
         )
-        await asyncio.wait_for(sender.registered(), 10)
+        await asyncio.wait_for(sender.registered(), 30)
         try:
             yield site
         finally:

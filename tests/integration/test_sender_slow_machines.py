@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from fleetcast_agent.target import Target
 
 from tests.integration.sender_site import Site, running_site
 
-SENDING = 1
 IMAGE_BYTES = 60_000_000
 BITS_PER_SECOND = 40_000_000
-"""Six seconds for the half of the image that has to be sent: a machine must be slow for three to count as such."""
+"""Six seconds for the half of the image that has to be sent."""
+SLOW_SECONDS = 1.0
+"""How long a machine must be slow to count as such, after the second in which its backlog shows."""
 
 
 class SlowDisk(Target):
@@ -32,25 +35,41 @@ class SlowDisk(Target):
 
 
 @pytest.fixture
-async def slow_disk() -> type[SlowDisk]:
-    """Returns the class of a disk of this test alone, which is slow for so long that it is found to be."""
-    repaired = threading.Event()
-    asyncio.get_running_loop().call_later(5.5, repaired.set)
-    return type("TestsSlowDisk", (SlowDisk,), {"repaired": repaired, "_turn": threading.Lock()})
+def slow_disk() -> type[SlowDisk]:
+    """Returns the class of a disk of this test alone."""
+    return type("TestsSlowDisk", (SlowDisk,), {"repaired": threading.Event(), "_turn": threading.Lock()})
 
 
-async def start(site: Site, action: session_pb2.SlowPolicy.Action.ValueType) -> None:
-    policy = session_pb2.SlowPolicy(action=action)
-    error = await site.start("a", "b", "c", "d", fixed_bits_per_second=BITS_PER_SECOND, slow_policy=policy)
-    assert error == ""
+@asynccontextmanager
+async def site_with_slow_machine(
+    directory: Path, action: session_pb2.SlowPolicy.Action.ValueType, disk: type[SlowDisk], **settings: object
+) -> AsyncIterator[Site]:
+    """Gives a site that sends to a, b, c, and d, whose disk is repaired once it is in the group no more."""
+    async with running_site(directory, size_bytes=IMAGE_BYTES, slow_seconds=SLOW_SECONDS, **settings) as site:
+        policy = session_pb2.SlowPolicy(action=action)
+        error = await site.start("a", "b", "c", "d", fixed_bits_per_second=BITS_PER_SECOND, slow_policy=policy)
+        assert error == ""
+
+        async def repair() -> None:
+            counts: list[int] = []
+
+            def fewer() -> bool:
+                counts.append(site.scheduler.last_report.transmission.receiver_count)
+                return counts[-1] < max(counts)
+
+            await site.scheduler.until(fewer)
+            disk.repaired.set()
+
+        repairing = asyncio.create_task(repair())
+        yield site
+        await repairing
 
 
 async def test_a_machine_is_moved_to_unicast_by_command_and_stays(tmp_path: Path) -> None:
     async with running_site(tmp_path, size_bytes=20_000_000) as site:
         await site.start("a", "b", fixed_bits_per_second=20_000_000)
         moved, other = asyncio.create_task(site.receive("a")), asyncio.create_task(site.receive("b"))
-        await site.scheduler.until(lambda: site.scheduler.last_state() == SENDING)
-        await asyncio.sleep(1)
+        await site.until_received("a")
         assert await site.move_to_unicast("a") == ""
         with pytest.raises(SenderLostError, match="served by unicast"):
             await moved
@@ -79,8 +98,8 @@ async def test_moving_machines_of_something_unknown_is_an_error_in_one_sentence(
 async def test_a_slow_machine_gets_the_rest_by_unicast_if_the_session_wants_it(
     tmp_path: Path, slow_disk: type[SlowDisk]
 ) -> None:
-    async with running_site(tmp_path, size_bytes=IMAGE_BYTES, slow_policy="disconnect") as site:
-        await start(site, session_pb2.SlowPolicy.ACTION_UNICAST)
+    action = session_pb2.SlowPolicy.ACTION_UNICAST
+    async with site_with_slow_machine(tmp_path, action, slow_disk, slow_policy="disconnect") as site:
         others = asyncio.gather(*(site.receive(each) for each in "abc"))
         slow = asyncio.create_task(site.receive("d", memory_mib=110, disk=slow_disk))
         assert set(await others) == {site.image.content}
@@ -89,8 +108,7 @@ async def test_a_slow_machine_gets_the_rest_by_unicast_if_the_session_wants_it(
 
 
 async def test_a_slow_machine_is_taken_out_if_the_session_wants_it(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
-    async with running_site(tmp_path, size_bytes=IMAGE_BYTES) as site:
-        await start(site, session_pb2.SlowPolicy.ACTION_DISCONNECT)
+    async with site_with_slow_machine(tmp_path, session_pb2.SlowPolicy.ACTION_DISCONNECT, slow_disk) as site:
         others = asyncio.gather(*(site.receive(each) for each in "abc"))
         with pytest.raises(SenderLostError, match="too slow"):
             await site.receive("d", memory_mib=110, disk=slow_disk)
@@ -100,8 +118,7 @@ async def test_a_slow_machine_is_taken_out_if_the_session_wants_it(tmp_path: Pat
 async def test_a_slow_machine_goes_on_in_a_slower_group_if_the_session_wants_it(
     tmp_path: Path, slow_disk: type[SlowDisk]
 ) -> None:
-    async with running_site(tmp_path, size_bytes=IMAGE_BYTES) as site:
-        await start(site, session_pb2.SlowPolicy.ACTION_SEPARATE)
+    async with site_with_slow_machine(tmp_path, session_pb2.SlowPolicy.ACTION_SEPARATE, slow_disk) as site:
         others = asyncio.gather(*(site.receive(each) for each in "abc"))
         with pytest.raises(SenderLostError, match="slower group"):
             await site.receive("d", memory_mib=110, disk=slow_disk)

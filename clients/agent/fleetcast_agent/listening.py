@@ -27,7 +27,9 @@ _BUFFER_SHARE = 8
 _WAIT_SECONDS = 0.02
 _NICENESS = -5
 _DRAIN_SECONDS = 0.005
-"""The socket counts as empty when nothing came for so long: words over TCP overtake datagrams in flight."""
+"""The socket counts as empty when nothing genuine came for so long: words over TCP overtake datagrams in flight."""
+_MOST_DRAIN_SECONDS = 0.4
+"""So long that is waited for: the group may go on without this machine, and its sender plans after half a second."""
 
 
 def _go_first() -> None:
@@ -54,7 +56,7 @@ class Listener:
         self._handle = handle
         self._enough = max(1, min(slots // 2, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
         self._inbox: deque[Callable[[], None]] = deque()
-        self._when_drained: deque[Callable[[], None]] = deque()
+        self._when_drained: deque[tuple[float, Callable[[], None]]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -69,8 +71,11 @@ class Listener:
         self._thread.start()
 
     def post(self, action: Callable[[], None], *, when_drained: bool = False) -> None:
-        """Run an action on the listener's thread, at once or when nothing more lies in the socket."""
-        (self._when_drained if when_drained else self._inbox).append(action)
+        """Run an action on the listener's thread, at once or when what was sent before has been taken."""
+        if when_drained:
+            self._when_drained.append((time.monotonic() + _MOST_DRAIN_SECONDS, action))
+        else:
+            self._inbox.append(action)
         if self._waiting:
             self._wake()
 
@@ -106,6 +111,7 @@ class Listener:
     def _receive(self) -> None:
         reception, inbox = self._reception, self._inbox
         heard_at = read_at = time.monotonic()
+        genuine_count = 0
         rate = 0.0  # datagrams per second, smoothed
         while not self._stopping:
             count, others = self._source.receive()
@@ -114,12 +120,12 @@ class Listener:
                 reception.receive(0, count, now)
             for datagram in others:
                 reception.receive_other(datagram, now)
-            if count or others:
-                heard_at = now
+            if genuine_count != reception.counts.datagram_count:
+                genuine_count, heard_at = reception.counts.datagram_count, now
             while inbox:
                 inbox.popleft()()
-            if self._when_drained and now - heard_at > _DRAIN_SECONDS:
-                self._when_drained.popleft()()
+            if self._when_drained and (now - heard_at > _DRAIN_SECONDS or now > self._when_drained[0][0]):
+                self._when_drained.popleft()[1]()
             for event in reception.take_events():
                 self._handle(event)
             if not count and not others:

@@ -56,11 +56,13 @@ class WindowRing:
         self._first_window: int | None = None
         self._straddling = StraddlingChunks(2 * memories.count + 2)
         self._ending = 0
+        self._ended = False
 
     def start_pass(self, pass_number: int, layout: PassLayout) -> None:
         """Begin a pass; an earlier one is over."""
         self._close_all()
         self._ending = 0
+        self._ended = False
         self.pass_number = pass_number
         self._layout = layout
         self._finished.clear()
@@ -68,9 +70,12 @@ class WindowRing:
         self._first_window = None
 
     def end_pass(self, pass_number: int) -> None:
-        """Finish what can be finished; `PassSettled` follows."""
+        """Finish what can be finished, and take nothing more; `PassSettled` follows.
+
+        The pass may go on without this machine, which then gets what it lacks in another way.
+        """
         if pass_number >= self.pass_number:
-            self._ending = pass_number
+            self._ending, self._ended = pass_number, True
             self._close_all()
             self._check_settled()
 
@@ -88,8 +93,10 @@ class WindowRing:
         return self._open.get(number)
 
     def possible(self, number: int) -> bool:
-        """Return whether the pass has such a window, and it is neither finished nor given up."""
-        return self._layout is not None and number not in self._finished and 0 <= number < self._layout.window_count
+        """Return whether the pass runs and has such a window, neither finished nor given up."""
+        if self._layout is None or self._ended:
+            return False
+        return number not in self._finished and 0 <= number < self._layout.window_count
 
     def admit(self, number: int, first_symbol: int, now: float) -> Window | None:
         """Return a new window, or None if nothing of it is wanted or there is no room.

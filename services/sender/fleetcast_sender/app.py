@@ -175,7 +175,7 @@ def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) 
         segmentation=settings.segmentation,
         memory_bytes=settings.memory_bytes,
         policy=TransmissionPolicy(unicast_receiver_count=settings.unicast_receivers),
-        slow=SlowPolicy(settings.slow_policy, settings.slow_threshold),
+        slow=SlowPolicy(settings.slow_policy, settings.slow_threshold, seconds=settings.slow_seconds),
         overrides=GeometryOverrides(symbol_bytes=settings.symbol_bytes),
         spare_groups=spare,
     )

@@ -78,6 +78,8 @@ class SenderSettings(Settings):
     """What becomes of receivers slower than the threshold: keep, unicast, separate or disconnect."""
     slow_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Share of the group's median rate."""
+    slow_seconds: float = Field(default=3.0, gt=0)
+    """How long a receiver must be below it."""
     unicast_receivers: int = Field(default=1, ge=0)
     """Chunks that at most so many receivers lack go by unicast."""
     log_format: LogFormat = "human"
