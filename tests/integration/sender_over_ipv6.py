@@ -27,7 +27,7 @@ async def main() -> None:
     """Receive; print how."""
     with tempfile.TemporaryDirectory() as folder:
         async with running_site(Path(folder), interface="first", loop=True) as site:
-            site.interface = "fd77::1"
+            site.interface = "first"
             first_group = site.scheduler.registrations[0].first_group
             error = await site.start("a", "b", group=first_group)
             contents = await asyncio.gather(site.receive("a"), site.receive("b"))

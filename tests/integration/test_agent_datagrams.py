@@ -1,16 +1,21 @@
+import logging
 import os
 import select
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from fleetcast_agent import datagrams
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import find_interface, interface_towards, largest_payload_bytes, unfit_for_multicast
 from fleetcast_agent.membership import announce_membership
+from fleetcast_agent.network import Network
+from fleetcast_kit import logs
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
 STRIDE, SLOTS = 1448, 200
@@ -116,6 +121,19 @@ def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
         made.close()
 
 
+def test_a_host_without_the_fast_path_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(datagrams, "_UDP_GRO", 9999)
+    logs.once.cache_clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            Pair(GROUP).close()
+    assert [record.getMessage() for record in caplog.records].count(
+        "this kernel does not coalesce datagrams (UDP_GRO): receiving costs more time"
+    ) == 1
+
+
 def test_what_the_socket_had_no_room_for_is_counted() -> None:
     made = Pair(GROUP)
     try:
@@ -158,6 +176,15 @@ def test_groups_of_ipv6_are_heard_too() -> None:
         assert len(made.receive(1)[0]) == 1
     finally:
         made.close()
+
+
+def test_a_group_of_a_family_that_the_named_interface_lacks_is_left_to_unicast(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"lo": [SimpleNamespace(family=socket.AF_INET6, address="::1")]}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
+    network = Network("lo")
+    assert network.interface_for(GROUP6, "localhost").address == "::1"
+    with pytest.raises(MulticastError, match="lo has no IPv4 address"):
+        network.interface_for(GROUP, "localhost")
 
 
 def test_an_address_that_is_no_group_is_refused() -> None:

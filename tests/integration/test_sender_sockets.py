@@ -1,8 +1,12 @@
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from fleetcast_kit import logs
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 from fleetcast_sender.groups import parse_group
 from fleetcast_sender.interfaces import find_interface
@@ -48,6 +52,47 @@ def test_a_train_arrives_as_its_datagrams_with_and_without_the_kernels_help(
         assert sender.source_address == "127.0.0.1"
     finally:
         sender.close()
+
+
+def test_an_interface_that_cuts_no_trains_is_said_once_and_every_datagram_leaves(
+    receiver: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs.once.cache_clear()
+    for _ in range(2):
+        sender = GroupSocket(
+            parse_group(GROUP),
+            receiver.getsockname()[1],
+            find_interface("lo"),
+            ttl=0,
+            loop=False,
+            datagram_bytes=DATAGRAM_BYTES,
+            send_buffer_bytes=1 << 20,
+        )
+        whole = sender._socket
+        sender._socket = RefusesTrains(whole)  # type: ignore[assignment]
+        try:
+            sender.send_train(memoryview(bytearray(3 * DATAGRAM_BYTES)))
+            assert [len(receiver.recv(2000)) for _ in range(3)] == [DATAGRAM_BYTES] * 3
+        finally:
+            whole.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "lo cuts no trains of datagrams (Input/output error): sending costs more"
+    ]
+
+
+class RefusesTrains:
+    """A socket of a kernel before 6.11 on an interface without checksum offload."""
+
+    def __init__(self, whole: socket.socket) -> None:
+        self._whole = whole
+
+    def send(self, train: memoryview) -> int:
+        if len(train) > DATAGRAM_BYTES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return self._whole.send(train)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
 
 
 def test_an_interface_is_found_by_name_and_by_address() -> None:

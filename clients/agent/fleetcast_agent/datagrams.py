@@ -12,15 +12,17 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
+from fleetcast_kit import logs
 from fleetcast_kit.batched_messages import BatchedMessage, IoVector, MessageHeader
 
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import Interface
 
-_log = logging.getLogger(__name__)
+_say_once = partial(logs.once, logging.getLogger(__name__), logging.INFO)
 
 _LINUX = sys.platform == "linux"
 _SOL_UDP, _UDP_GRO = 17, 104
@@ -95,7 +97,7 @@ class GroupSocket:
         if isinstance(self._reader, _CoalescingReader) and self._reader.is_futile():
             self._socket.setsockopt(_SOL_UDP, _UDP_GRO, 0)
             self._reader = _BatchReader(self._socket, self._buffer, self._stride)
-            _log.info("this network interface does not coalesce datagrams (GRO): receiving costs more time")
+            _say_once("this network interface does not coalesce datagrams (GRO): receiving costs more time")
         return received
 
     @property
@@ -119,9 +121,9 @@ class GroupSocket:
                 self._socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
                 return _CoalescingReader(self._socket, self._buffer, self._stride)
             except OSError:
-                _log.info("this kernel does not coalesce datagrams (UDP_GRO): receiving costs more time")
+                _say_once("this kernel does not coalesce datagrams (UDP_GRO): receiving costs more time")
                 return _BatchReader(self._socket, self._buffer, self._stride)
-        _log.info("this system reads one datagram a call: receiving costs more time")
+        _say_once("this system reads one datagram a call: receiving costs more time")
         return _SingleReader(self._socket, self._buffer, self._stride)
 
 
@@ -291,5 +293,5 @@ def _enlarge(sock: socket.socket, wanted_bytes: int) -> int:
     granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // (2 if _LINUX else 1)
     if granted < wanted_bytes:
         hint = f"; allow more with: sysctl -w net.core.rmem_max={wanted_bytes}" if _LINUX else ""
-        _log.info("the receive buffer has %d KiB instead of %d KiB%s", granted >> 10, wanted_bytes >> 10, hint)
+        _say_once(f"the receive buffer has {granted >> 10} KiB instead of {wanted_bytes >> 10} KiB{hint}")
     return granted

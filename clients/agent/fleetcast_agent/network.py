@@ -31,8 +31,7 @@ class Network:
         self.max_payload_bytes = 0
         """Largest UDP payload that the interface takes; 0 if that is not known."""
         if wanted:
-            family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
-            found = find_interface(wanted, family)
+            found = find_interface(wanted, socket.AF_INET6)  # what has no address of either family is in no network
             self.max_payload_bytes = largest_payload_bytes(found)
             reason = unfit_for_multicast(found)
             if reason:
@@ -60,6 +59,8 @@ class Network:
         """
         family = socket.AF_INET6 if ":" in group else socket.AF_INET
         if self._wanted:
-            found = find_interface(self._wanted, family if ":" not in self._wanted else socket.AF_INET6)
-            return find_interface(found.name, family)
+            try:
+                return find_interface(find_interface(self._wanted, socket.AF_INET6).name, family)
+            except InterfaceError as error:
+                raise MulticastError(f"{group} cannot be joined: {error.message}") from error
         return interface_towards(sender_host, 9, family)

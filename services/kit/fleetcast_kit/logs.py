@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from opentelemetry import trace
@@ -43,6 +44,12 @@ def add_handler(handler: logging.Handler) -> None:
     """Sends the log to `handler` too, with trace ids and without secrets."""
     handler.addFilter(_complete)
     logging.getLogger().addHandler(handler)
+
+
+@lru_cache(maxsize=256)
+def once(logger: logging.Logger, level: int, sentence: str) -> None:
+    """Logs what need not be said again while this process runs."""
+    logger.log(level, sentence)
 
 
 def redact(text: str) -> str:

@@ -176,7 +176,7 @@ def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) 
         memory_bytes=settings.memory_bytes,
         policy=TransmissionPolicy(unicast_receiver_count=settings.unicast_receivers),
         slow=SlowPolicy(settings.slow_policy, settings.slow_threshold, seconds=settings.slow_seconds),
-        overrides=GeometryOverrides(symbol_bytes=settings.symbol_bytes),
+        overrides=GeometryOverrides(settings.symbol_bytes, settings.codeword_symbols, settings.window_codewords),
         spare_groups=spare,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_wire.fec import CODECS, Leopard
-from fleetcast_wire.geometry import MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, Geometry
+from fleetcast_wire.geometry import MAX_SYMBOL_BYTES, MAX_WINDOW_SYMBOLS, MIN_SYMBOL_BYTES, Geometry
 from fleetcast_wire.seal import datagram_bytes
 
 from .messages import Join
@@ -50,7 +50,8 @@ def choose_geometry(
     """
     takers = [join for join in joins if not join.unicast_only]
     header_bytes = 28 if ip_version == 4 else 48
-    largest = (min([mtu_bytes - header_bytes, *(j.max_payload_bytes for j in takers)]) - datagram_bytes(0)) // 64 * 64
+    payloads = [j.max_payload_bytes for j in takers if j.max_payload_bytes >= datagram_bytes(MIN_SYMBOL_BYTES)]
+    largest = (min([mtu_bytes - header_bytes, *payloads]) - datagram_bytes(0)) // 64 * 64
     if largest < MIN_SYMBOL_BYTES:
         raise FailedPreconditionError(
             f"an MTU of {mtu_bytes} bytes leaves {largest} bytes for a symbol, at least {MIN_SYMBOL_BYTES} are needed"
@@ -61,6 +62,6 @@ def choose_geometry(
     fitting = max(memory // (_LEAST_WINDOWS * k * symbol_bytes), _LEAST_CODEWORDS)
     usual = next(codewords for receivers, codewords in _WINDOW_CODEWORDS if receiver_count <= receivers)
     whole_image = max(1, -(-stream_bytes // (k * symbol_bytes)))
-    window_codewords = min(overrides.window_codewords or usual, fitting, whole_image)
+    window_codewords = min(overrides.window_codewords or usual, fitting, whole_image, MAX_WINDOW_SYMBOLS // k)
     codec = Leopard.name if Leopard.name in CODECS and all(Leopard.name in j.codecs for j in takers) else ""
     return Geometry(symbol_bytes, k, window_codewords, _PARITY_SYMBOLS if codec else 0, codec)

@@ -71,7 +71,12 @@ class SenderSettings(Settings):
     memory_bytes: int = Field(default=512 << 20, ge=64 << 20)
     """What one transmission may keep of windows."""
     symbol_bytes: int = Field(default=0, ge=0, le=8896, multiple_of=64)
-    """Payload of a datagram; 0 chooses 1408 or what the MTU allows."""
+    """T of WIRE.md, payload of a datagram; 0 chooses 1408 or what the MTU and the receivers allow."""
+    codeword_symbols: int = Field(default=0, ge=0, le=4096)
+    """k of WIRE.md, source symbols of a codeword; 0 chooses 1000."""
+    window_codewords: int = Field(default=0, ge=0, le=4096)
+    """D of WIRE.md, codewords of a window; 0 chooses 32 to 128 by the number of receivers. Less is taken where the
+    receivers' memory or the image asks for it."""
     segmentation: bool = True
     """Whether the kernel cuts trains of datagrams (UDP_SEGMENT); turned off by itself where that does not work."""
     slow_policy: SlowAction = SlowAction.UNICAST

@@ -7,13 +7,15 @@ import logging
 import socket
 import struct
 import time
+from functools import partial
 
+from fleetcast_kit import logs
 from fleetcast_kit.batched_messages import BatchedMessage, IoVector
 from fleetcast_kit.errors import FailedPreconditionError, UnavailableError
 
 from .interfaces import Interface, IPAddress
 
-_logger = logging.getLogger(__name__)
+_warn_once = partial(logs.once, logging.getLogger(__name__), logging.WARNING)
 
 # linux/udp.h, linux/in.h, linux/in6.h and asm/socket.h; Python 3.11 has no names for them.
 _UDP_SEGMENT = 103
@@ -64,6 +66,7 @@ class GroupSocket:
         segmentation: bool = True,
     ) -> None:
         self._datagram_bytes = datagram_bytes
+        self._interface = interface.name
         self._what = (
             f"[{group}]:{port} by {interface.name}" if group.version == 6 else f"{group}:{port} by {interface.name}"
         )
@@ -141,7 +144,7 @@ class GroupSocket:
         try:
             self._socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, self._datagram_bytes)
         except OSError as error:
-            _logger.warning("the kernel cuts no trains for %s (%s): sending costs more", self._what, error.strerror)
+            _warn_once(f"the kernel cuts no trains of datagrams ({error.strerror}): sending costs more")
             return False
         return True
 
@@ -149,7 +152,7 @@ class GroupSocket:
         self._segments = False
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-        _logger.warning("the interface cuts no trains for %s (%s): sending costs more", self._what, error.strerror)
+        _warn_once(f"{self._interface} cuts no trains of datagrams ({error.strerror}): sending costs more")
 
     def _send_each(self, train: memoryview) -> None:
         if len(train) > self._datagram_bytes and _sendmmsg is not None:

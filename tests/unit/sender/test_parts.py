@@ -1,4 +1,5 @@
 import ipaddress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,14 +20,16 @@ def join(window_memory_bytes: int = 1 << 40) -> Join:
     return Join("machines/a", NOTHING, window_memory_bytes=window_memory_bytes, codecs=frozenset({"leopard-rs16"}))
 
 
-def choose(*joins: Join, receivers: int = 4, size: int = 1 << 30, mtu: int = 1500, ip_version: int = 4) -> Geometry:
+def choose(
+    *joins: Join, receivers: int = 4, size: int = 1 << 30, mtu: int = 1500, ip_version: int = 4, **overrides: int
+) -> Geometry:
     return choose_geometry(
         joins,
         receiver_count=receivers,
         stream_bytes=size,
         mtu_bytes=mtu,
         ip_version=ip_version,
-        overrides=GeometryOverrides(),
+        overrides=GeometryOverrides(**overrides),
     )
 
 
@@ -39,6 +42,20 @@ def test_a_small_mtu_makes_small_symbols_and_a_tiny_one_is_refused() -> None:
     assert choose(join(), mtu=1400).symbol_bytes == 1280
     with pytest.raises(FailedPreconditionError, match="MTU of 576"):
         choose(join(), mtu=576, ip_version=6)
+
+
+def test_a_path_that_takes_hardly_anything_concerns_its_own_receiver_alone() -> None:
+    assert choose(join(), replace(join(), max_payload_bytes=1400)).symbol_bytes == 1344
+    assert choose(join(), replace(join(), max_payload_bytes=500)) == choose(join())
+
+
+def test_an_operator_chooses_every_number_within_what_receivers_can_take() -> None:
+    chosen = choose(join(), symbol_bytes=1024, codeword_symbols=200, window_codewords=16)
+    assert chosen == Geometry(1024, 200, 16, 256, "leopard-rs16")
+    assert choose(join(), mtu=1200, symbol_bytes=1408).symbol_bytes == 1088
+    small = choose(join(window_memory_bytes=64 << 20), codeword_symbols=2000, window_codewords=64)
+    assert small.window_codewords == 7
+    assert choose(join(), size=1 << 40, codeword_symbols=4096, window_codewords=4096).window_codewords == 64
 
 
 def test_little_memory_makes_short_windows_but_not_for_one_that_has_hardly_any() -> None:
