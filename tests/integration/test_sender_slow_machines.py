@@ -42,10 +42,12 @@ def slow_disk() -> type[SlowDisk]:
 
 @asynccontextmanager
 async def site_with_slow_machine(
-    directory: Path, action: session_pb2.SlowPolicy.Action.ValueType, disk: type[SlowDisk], **settings: object
+    directory: Path, action: session_pb2.SlowPolicy.Action.ValueType, disk: type[SlowDisk], **settings: str
 ) -> AsyncIterator[Site]:
     """Gives a site that sends to a, b, c, and d, whose disk is repaired once it is in the group no more."""
-    async with running_site(directory, size_bytes=IMAGE_BYTES, slow_seconds=SLOW_SECONDS, **settings) as site:
+    async with running_site(
+        directory, size_bytes=IMAGE_BYTES, local=True, slow_seconds=SLOW_SECONDS, **settings
+    ) as site:
         policy = session_pb2.SlowPolicy(action=action)
         error = await site.start("a", "b", "c", "d", fixed_bits_per_second=BITS_PER_SECOND, slow_policy=policy)
         assert error == ""

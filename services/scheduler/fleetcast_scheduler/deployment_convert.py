@@ -21,6 +21,7 @@ from fleetcast_scheduler.domain.machine import check_variables
 from fleetcast_scheduler.domain.planning import PlannedRun
 from fleetcast_scheduler.domain.policies import AdmissionRules
 from fleetcast_scheduler.domain.run import Run, StepRun
+from fleetcast_scheduler.fields import enum_name
 from fleetcast_scheduler.machine_convert import MAX_TEXT_LENGTH, collection_name
 from fleetcast_scheduler.secret_variables import public_variables
 
@@ -66,8 +67,8 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
             raise InvalidArgumentError(
                 "the deployment deploys nothing: give it an image or a task sequence", field="deployment.content"
             )
-    purpose = deployments.Deployment.Purpose.Name(message.purpose).removeprefix("PURPOSE_")
-    rerun = deployments.Deployment.Rerun.Name(message.rerun).removeprefix("RERUN_")
+    purpose = enum_name(deployments.Deployment.Purpose, message.purpose, "PURPOSE_", "deployment.purpose")
+    rerun = enum_name(deployments.Deployment.Rerun, message.rerun, "RERUN_", "deployment.rerun")
     draft = Deployment(
         name="",
         create_time=0.0,

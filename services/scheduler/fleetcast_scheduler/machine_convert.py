@@ -25,6 +25,7 @@ from fleetcast_scheduler.domain.machine import (
 )
 from fleetcast_scheduler.domain.maintenance import MAX_WINDOW_COUNT, MaintenanceWindow
 from fleetcast_scheduler.domain.presence import MachinePresence
+from fleetcast_scheduler.fields import enum_name, seconds_of
 
 MAX_TEXT_LENGTH = 255
 _MACHINE = re.compile(r"machines/[A-Za-z0-9-]{1,63}")
@@ -138,7 +139,7 @@ def policy_of(message: machines.RegistrationPolicy) -> RegistrationPolicy:
     Raises:
         InvalidArgumentError: the collection is none.
     """
-    action = machines.RegistrationPolicy.Action.Name(message.action).removeprefix("ACTION_")
+    action = enum_name(machines.RegistrationPolicy.Action, message.action, "ACTION_", "policy.action")
     if message.collection:
         collection_name(message.collection, "policy.collection")
     return RegistrationPolicy(
@@ -216,7 +217,7 @@ def _windows_of(messages: Sequence[collections.MaintenanceWindow]) -> tuple[Main
     windows = tuple(
         MaintenanceWindow(
             start=local_time_of(message.start, field),
-            duration_seconds=message.duration.ToMicroseconds() / 1e6,
+            duration_seconds=seconds_of(message.duration, field),
             recurrence=message.recurrence,
             time_zone=message.time_zone,
         )

@@ -18,6 +18,7 @@ from fleetcast_scheduler.domain.policies import (
     SlowPolicy,
 )
 from fleetcast_scheduler.domain.start_rules import Match, StartRules
+from fleetcast_scheduler.fields import enum_name, seconds_of
 
 MAX_CLIENTS = 100_000
 MAX_DELAY_SECONDS = 30 * 86400
@@ -35,7 +36,7 @@ def start_rules_of(message: session_pb2.StartRules) -> StartRules:
             f"min_clients is {message.min_clients}: it must be between 0 and {MAX_CLIENTS}",
             field="start_rules.min_clients",
         )
-    start_time = message.start_time.ToMicroseconds() / 1e6 if message.HasField("start_time") else None
+    start_time = seconds_of(message.start_time, "start_rules.start_time") if message.HasField("start_time") else None
     return StartRules(
         min_clients=message.min_clients,
         start_delay_seconds=_delay(message, "start_delay"),
@@ -74,10 +75,12 @@ def admission_of(message: session_pb2.AdmissionRules) -> AdmissionRules:
             f"max_participants is {message.max_participants}: it must be between 0 and {MAX_CLIENTS}",
             field="admission.max_participants",
         )
-    late = session_pb2.AdmissionRules.LatePolicy.Name(message.late_policy).removeprefix("LATE_POLICY_")
-    end = session_pb2.AdmissionRules.EndPolicy.Name(message.end_policy).removeprefix("END_POLICY_")
+    late = enum_name(
+        session_pb2.AdmissionRules.LatePolicy, message.late_policy, "LATE_POLICY_", "admission.late_policy"
+    )
+    end = enum_name(session_pb2.AdmissionRules.EndPolicy, message.end_policy, "END_POLICY_", "admission.end_policy")
     return AdmissionRules(
-        until_time=message.until_time.ToMicroseconds() / 1e6 if message.HasField("until_time") else None,
+        until_time=seconds_of(message.until_time, "admission.until_time") if message.HasField("until_time") else None,
         late_policy=LatePolicy.JOIN if late == "UNSPECIFIED" else LatePolicy(late),
         end_policy=EndPolicy.FINISH if end == "UNSPECIFIED" else EndPolicy(end),
         max_participants=message.max_participants,
@@ -119,7 +122,7 @@ def slow_policy_of(message: session_pb2.SlowPolicy) -> SlowPolicy:
             f"threshold_bits_per_second is {message.threshold_bits_per_second}: it cannot be negative",
             field="slow_policy.threshold_bits_per_second",
         )
-    action = session_pb2.SlowPolicy.Action.Name(message.action).removeprefix("ACTION_")
+    action = enum_name(session_pb2.SlowPolicy.Action, message.action, "ACTION_", "slow_policy.action")
     return SlowPolicy(
         SlowAction.UNICAST if action == "UNSPECIFIED" else SlowAction(action), message.threshold_bits_per_second
     )
@@ -165,13 +168,13 @@ def rate_message(rate: RatePolicy) -> session_pb2.RatePolicy:
 def _delay(message: session_pb2.StartRules, field: str) -> float | None:
     if not message.HasField(field):  # type: ignore[arg-type]  # the stub lists the fields one by one
         return None
-    seconds = getattr(message, field).ToMicroseconds() / 1e6
+    seconds = seconds_of(getattr(message, field), f"start_rules.{field}")
     if not 0 <= seconds <= MAX_DELAY_SECONDS:
         raise InvalidArgumentError(
             f"{field} is {seconds:g} s: it must be between 0 and {MAX_DELAY_SECONDS} s (30 days)",
             field=f"start_rules.{field}",
         )
-    return float(seconds)
+    return seconds
 
 
 def duration(seconds: float | None) -> Duration | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fleetcast.scheduler.v1 import deployment_pb2 as deployments
 from fleetcast.scheduler.v1 import run_service_pb2 as messages
 from fleetcast_kit.errors import InvalidArgumentError
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetcast_scheduler.domain.run import RunOutcome, RunProgress, StepOutcome, StepRun
 from fleetcast_scheduler.domain.run_events import RunClosed, RunControlled, StandbyTold
+from fleetcast_scheduler.fields import enum_name, seconds_of
 from fleetcast_scheduler.run_streams import Order, RunLetter
 
 MAX_NAME_LENGTH = 255
@@ -41,7 +41,11 @@ def progress_of(message: messages.RunProgress) -> RunProgress:
 
 
 def step_of(message: deployments.StepRun) -> StepRun:
-    """Returns a step that began or ended; its run is not known here."""
+    """Returns a step that began or ended; its run is not known here.
+
+    Raises:
+        InvalidArgumentError: its outcome or a time is none.
+    """
     return StepRun(
         run="",
         number=0,
@@ -50,8 +54,8 @@ def step_of(message: deployments.StepRun) -> StepRun:
         attempt=message.attempt,
         outcome=_outcome_of(message.outcome),
         message=message.message[:MAX_ERROR_LENGTH],
-        start_time=_time_of(message.start_time) if message.HasField("start_time") else None,
-        end_time=_time_of(message.end_time) if message.HasField("end_time") else None,
+        start_time=seconds_of(message.start_time, "step.start_time") if message.HasField("start_time") else None,
+        end_time=seconds_of(message.end_time, "step.end_time") if message.HasField("end_time") else None,
     )
 
 
@@ -119,8 +123,4 @@ def _order_message(order: Order) -> messages.RunOrder:
 
 
 def _outcome_of(value: deployments.StepRun.Outcome.ValueType) -> StepOutcome:
-    return StepOutcome(deployments.StepRun.Outcome.Name(value).removeprefix("OUTCOME_"))
-
-
-def _time_of(message: Timestamp) -> float:
-    return message.ToMicroseconds() / 1e6
+    return StepOutcome(enum_name(deployments.StepRun.Outcome, value, "OUTCOME_", "outcome"))

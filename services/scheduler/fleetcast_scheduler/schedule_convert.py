@@ -8,6 +8,7 @@ from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_scheduler import policy_convert
 from fleetcast_scheduler.domain.deployment import DEFAULT_MAX_RUN_SECONDS, DEFAULT_SUCCESS_PERCENT, Phase
 from fleetcast_scheduler.domain.local_time import ScheduleTime
+from fleetcast_scheduler.fields import seconds_of
 from fleetcast_scheduler.machine_convert import local_time_of
 
 MAX_RUN_SECONDS = 7 * 86400.0
@@ -26,7 +27,7 @@ def time_of(message: deployments.Deployment, field: str) -> ScheduleTime | None:
     time: deployments.ScheduleTime = getattr(message, field)
     match time.WhichOneof("time"):
         case "utc":
-            return ScheduleTime(utc=time.utc.ToMicroseconds() / 1e6)
+            return ScheduleTime(utc=seconds_of(time.utc, f"deployment.{field}"))
         case "local":
             return ScheduleTime(local=local_time_of(time.local, f"deployment.{field}"))
         case _:
@@ -50,7 +51,7 @@ def max_run_seconds_of(message: deployments.Deployment) -> float:
     """
     if not message.HasField("max_run_time"):
         return DEFAULT_MAX_RUN_SECONDS
-    seconds = message.max_run_time.ToMicroseconds() / 1e6
+    seconds = seconds_of(message.max_run_time, "deployment.max_run_time")
     if not 0 < seconds <= MAX_RUN_SECONDS:
         raise InvalidArgumentError(
             f"max_run_time is {seconds:g} s: it must be positive, and a week at most", field="deployment.max_run_time"
@@ -71,7 +72,7 @@ def phases_of(message: deployments.Deployment) -> tuple[Phase, ...]:
         )
     phases = []
     for number, phase in enumerate(message.phases, 1):
-        delay_seconds = phase.delay.ToMicroseconds() / 1e6
+        delay_seconds = seconds_of(phase.delay, field)
         size = phase.percent if phase.WhichOneof("size") == "percent" else phase.count
         if size < 1 or phase.percent > 100:
             raise InvalidArgumentError(

@@ -21,6 +21,7 @@ from fleetcast_scheduler import convert, policy_convert
 from fleetcast_scheduler.domain.operations import SessionEdit
 from fleetcast_scheduler.domain.participant import Participant
 from fleetcast_scheduler.domain.session import Session
+from fleetcast_scheduler.fields import seconds_of
 from fleetcast_scheduler.positions import decode_position, encode_position
 from fleetcast_scheduler.pump import Pump
 from fleetcast_scheduler.sessions import Sessions
@@ -159,7 +160,7 @@ class SessionServicer(SessionServiceServicer):
         self, request: messages.ExtendSessionRequest, context: _Context
     ) -> messages.ExtendSessionResponse:
         """Moves the end of a session to later."""
-        seconds = request.extension.ToMicroseconds() / 1e6
+        seconds = seconds_of(request.extension, "extension")
         if not 0 < seconds <= policy_convert.MAX_DELAY_SECONDS:
             raise InvalidArgumentError(
                 f"extension is {seconds:g} s: it must be positive, and 30 days at most", field="extension"

@@ -15,6 +15,7 @@ from fleetcast_scheduler.domain import events
 from fleetcast_scheduler.domain.participant import Joiner, ReceptionTotals
 from fleetcast_scheduler.domain.sender import Registration
 from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.fields import enum_name
 from fleetcast_scheduler.streams import Letter
 
 MAX_SUBNETS = 64
@@ -139,7 +140,7 @@ def report_of(message: registry.TransmissionReport) -> TransmissionReport:
     """
     if message.state == registry.TransmissionReport.STATE_UNSPECIFIED:
         raise InvalidArgumentError("a transmission report must have a state", field="report.state")
-    name = registry.TransmissionReport.State.Name(message.state).removeprefix("STATE_")
+    name = enum_name(registry.TransmissionReport.State, message.state, "STATE_", "report.state")
     sent = message.transmission
     totals = TransmissionTotals(
         pass_=getattr(sent, "pass"),

@@ -1,18 +1,22 @@
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
+from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent import convert
 from fleetcast_agent.errors import ChunkTableError, TransmissionError
 from fleetcast_agent.messages import Dismissal, DismissalReason, PassPlanned, Welcome
-from google.protobuf.message import DecodeError
+from fleetcast_agent.running import convert as running_convert
+from fleetcast_kit.errors import FleetcastError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.protobufs import messages
 from tests.unit.agent.transmitting import make_image
 
 IMAGE = make_image(21, 300_000)
@@ -139,26 +143,32 @@ def test_an_unknown_reason_of_dismissal_is_a_failure() -> None:
     assert convert.from_scheduler(message) == Dismissal(DismissalReason.SESSION_FAILED, "why")
 
 
-@given(st.binary(max_size=200), st.integers(1, 100))
-def test_whatever_a_sender_says_is_understood_or_refused(content: bytes, chunk_count: int) -> None:
-    try:
-        message = sender_pb.ReceiveResponse.FromString(content)
-    except DecodeError:
-        return
-    try:
+@given(messages(sender_pb.ReceiveResponse), st.integers(1, 100))
+def test_whatever_a_sender_says_is_understood_or_refused(message: sender_pb.ReceiveResponse, chunk_count: int) -> None:
+    with suppress(TransmissionError):
         convert.from_sender(message, chunk_count)
-    except TransmissionError:
-        return
 
 
-@given(st.binary(max_size=200))
-def test_whatever_a_table_is_it_is_true_or_refused(content: bytes) -> None:
-    try:
-        messages = [sender_pb.GetChunkTableResponse.FromString(content)]
-    except DecodeError:
-        return
+@given(st.lists(messages(sender_pb.GetChunkTableResponse), max_size=3))
+def test_whatever_a_table_is_it_is_true_or_refused(responses: list[sender_pb.GetChunkTableResponse]) -> None:
     with pytest.raises(ChunkTableError):
-        convert.chunk_table_of(messages, NAME)
+        convert.chunk_table_of(responses, NAME)
+
+
+@given(messages(scheduler_pb.ParticipateResponse))
+def test_whatever_the_scheduler_says_of_a_session_is_understood_or_refused(
+    message: scheduler_pb.ParticipateResponse,
+) -> None:
+    with suppress(FleetcastError):
+        convert.from_scheduler(message)
+
+
+@given(messages(run_service_pb2.AttendResponse))
+def test_whatever_the_scheduler_says_of_runs_is_understood_or_refused(
+    message: run_service_pb2.AttendResponse,
+) -> None:
+    with suppress(FleetcastError):
+        running_convert.from_scheduler(message)
 
 
 @given(st.integers(0, 2), st.integers(0, 400), st.binary(min_size=1, max_size=8))

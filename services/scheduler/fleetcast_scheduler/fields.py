@@ -1,0 +1,42 @@
+"""Values of enums, times and durations as they come in messages: all that a peer can put in there is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fleetcast_kit.errors import InvalidArgumentError
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+class _Names(Protocol):
+    def keys(self) -> Sequence[str]: ...
+
+    def values(self) -> Sequence[int]: ...
+
+
+def enum_name(kind: _Names, number: int, prefix: str, field: str) -> str:
+    """Returns the name of an enum's value without its prefix.
+
+    Raises:
+        InvalidArgumentError: this server does not know the value: it may be older than who sent it.
+    """
+    names = dict(zip(kind.values(), kind.keys(), strict=True))
+    if number not in names:
+        raise InvalidArgumentError(f"{field} is {number}: this server knows no such value", field=field)
+    return names[number].removeprefix(prefix)
+
+
+def seconds_of(message: Timestamp | Duration, field: str) -> float:
+    """Returns a duration in seconds, or an instant in seconds since 1970.
+
+    Raises:
+        InvalidArgumentError: its numbers are outside what the type allows.
+    """
+    try:
+        return message.ToMicroseconds() / 1e6
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"{field} is {message.seconds} s and {message.nanos} ns: {error}", field=field
+        ) from None

@@ -1,0 +1,94 @@
+"""Whatever anybody sends to the scheduler is understood or refused with a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from fleetcast.scheduler.v1 import collection_service_pb2 as collections
+from fleetcast.scheduler.v1 import deployment_pb2 as deployments
+from fleetcast.scheduler.v1 import enrolment_service_pb2 as enrolment
+from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast.scheduler.v1 import participation_service_pb2 as participation
+from fleetcast.scheduler.v1 import run_service_pb2 as runs
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast_kit.errors import FleetcastError
+from fleetcast_scheduler import (
+    convert,
+    deployment_convert,
+    enrolment_convert,
+    machine_convert,
+    policy_convert,
+    run_convert,
+    stream_convert,
+)
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.examples import examples
+from tests.support.protobufs import messages
+
+
+def sound(message: deployments.Deployment) -> deployments.Deployment:
+    """Returns a deployment with what is looked at first in order, so that the rest is looked at too."""
+    message.collection, message.image = "collections/lab", "images/office"
+    return message
+
+
+READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
+    (session_pb2.StartRules, policy_convert.start_rules_of),
+    (session_pb2.RatePolicy, policy_convert.rate_of),
+    (session_pb2.AdmissionRules, policy_convert.admission_of),
+    (session_pb2.SlowPolicy, policy_convert.slow_policy_of),
+    (session_pb2.ReceptionTotals, stream_convert.totals_of),
+    (participation.Join, lambda message: stream_convert.joiner_of("machines/a", message)),
+    (registry.SenderRegistration, stream_convert.registration_of),
+    (registry.TransmissionReport, stream_convert.report_of),
+    (deployments.Deployment, lambda message: deployment_convert.deployment_of(sound(message))),
+    (deployments.StepRun, run_convert.step_of),
+    (runs.RunProgress, run_convert.progress_of),
+    (runs.RunOutcome, run_convert.outcome_of),
+    (machines.Inventory, machine_convert.inventory_of),
+    (machines.RegistrationPolicy, machine_convert.policy_of),
+    (collections.Collection, machine_convert.collection_of),
+    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.role_of),
+    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.lifetime_of),
+    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.request_id_of),
+]
+
+
+@pytest.mark.parametrize(("kind", "read"), READERS, ids=lambda it: getattr(it, "__name__", ""))
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_every_message_is_understood_or_refused(
+    kind: type[Message], read: Callable[[Any], object], data: st.DataObject
+) -> None:
+    with suppress(FleetcastError):
+        read(data.draw(messages(kind)))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        convert.image_name,
+        convert.session_name,
+        convert.awaited_of,
+        convert.participant_name,
+        deployment_convert.deployment_name,
+        deployment_convert.run_name,
+        machine_convert.machine_name,
+        machine_convert.collection_name,
+        machine_convert.time_zone_said,
+        enrolment_convert.token_id_of,
+        lambda text: machine_convert.local_time_of(text, "start"),
+        lambda text: policy_convert.time_zone_of(text, "zone"),
+    ],
+)
+@given(text=st.text(max_size=40))
+def test_every_name_is_taken_or_refused(read: Callable[[str], object], text: str) -> None:
+    with suppress(FleetcastError):
+        read(text)
