@@ -10,6 +10,7 @@ from fleetcast_wire.seal import SealKeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.unit.agent.receiving import MemoryReceiver
 from tests.unit.agent.transmitting import PassSender, StoredImage, make_image
 
@@ -283,7 +284,7 @@ def test_no_datagram_is_too_strange(parts: list[tuple[bytes, int]], seed: int) -
     assert receiver.complete
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     seed=st.integers(0, 2**32),
     loss=st.sampled_from([0.0, 0.02, 0.1, 0.3]),

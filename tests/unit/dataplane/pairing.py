@@ -73,6 +73,11 @@ class PairReceiver:
     def complete(self) -> bool:
         return self.memory is not None and self.memory.complete
 
+    def lose_everything(self) -> None:
+        """Forget what is held, as a machine with another disk does."""
+        self.memory = None
+        self.held = np.zeros_like(self.held)
+
 
 class Pair:
     """One sender and its receivers. The same seed gives the same story."""
@@ -154,6 +159,13 @@ class Pair:
     def join_all(self) -> None:
         for receiver in self.receivers:
             self.join(receiver)
+
+    def let_dismissed_join(self) -> bool:
+        """Do as agents do: come back when dismissed; return whether everybody has everything."""
+        for receiver in self.receivers:
+            if receiver.dismissed and not receiver.joined:
+                self.join(receiver)
+        return all(receiver.complete for receiver in self.receivers)
 
     def _say(self, what: Callable[[float], None]) -> None:
         self.outgoing.append((self.now + STREAM_SECONDS, what))

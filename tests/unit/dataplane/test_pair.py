@@ -5,9 +5,10 @@ from fleetcast_wire.geometry import Geometry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.lossy import Bursts, Impairment
 from tests.unit.agent.transmitting import make_image
-from tests.unit.dataplane.pairing import Pair
+from tests.unit.dataplane.pairing import Pair, PairReceiver
 
 SMALL = Geometry(512, codeword_symbols=40, window_codewords=4, parity_symbols=32, codec="leopard-rs16")
 PLAIN = Geometry(512, codeword_symbols=40, window_codewords=4)
@@ -178,25 +179,34 @@ def test_when_all_fall_silent_at_once_the_sender_stops_within_seconds() -> None:
 
 IMPAIRMENTS = st.builds(
     Impairment,
-    loss=st.sampled_from([0.0, 0.01, 0.05, 0.15]),
+    loss=st.sampled_from([0.0, 0.01, 0.05, 0.15, 0.4, 1.0]),
     bursts=st.sampled_from([None, Bursts(0.01, 20), Bursts(0.02, 60)]),
     duplication=st.sampled_from([0.0, 0.05]),
     reordering=st.sampled_from([0.0, 0.1]),
     corruption=st.sampled_from([0.0, 0.01]),
-    partitions=st.sampled_from([(), ((100.1, 100.4),), ((100.3, 101.8),)]),
+    partitions=st.sampled_from([(), ((100.1, 100.4),), ((100.3, 101.8),), ((100.05, 104.0), (104.5, 107.0))]),
 )
+INCIDENTS = st.lists(
+    st.tuples(
+        st.sampled_from([0.02, 0.1, 0.3]),
+        st.sampled_from(["sender restarts", "receiver restarts", "receiver comes back empty", "stall", "long stall"]),
+        st.integers(0, 2),
+    ),
+    max_size=4,
+)
+"""What happens, how many seconds after what happened before, and to which receiver."""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow])
 @given(
     impairment=IMPAIRMENTS,
     seed=st.integers(1, 1_000_000),
     geometry=st.sampled_from([SMALL, PLAIN, Geometry(512, codeword_symbols=64, window_codewords=1)]),
-    restart=st.sampled_from(["", "sender", "receiver", "stall"]),
+    incidents=INCIDENTS,
     unicast=st.booleans(),
 )
 def test_whatever_the_link_does_everybody_ends_with_the_exact_bytes_and_the_sender_ends(
-    impairment: Impairment, seed: int, geometry: Geometry, restart: str, unicast: bool
+    impairment: Impairment, seed: int, geometry: Geometry, incidents: list[tuple[float, str, int]], unicast: bool
 ) -> None:
     policy = TransmissionPolicy(
         unicast_receiver_count=int(unicast), unicast_total_bytes=20_000, start_grace_seconds=0.2
@@ -210,25 +220,33 @@ def test_whatever_the_link_does_everybody_ends_with_the_exact_bytes_and_the_send
         policy=policy,
     )
     pair.join_all()
-    pair.run(0.15, lambda: False)
-    match restart:
-        case "sender":
-            pair.restart_sender()
-            pair.join_all()
-        case "receiver":
-            pair.leave(pair.receivers[1])
-            pair.run(0.05, lambda: False)
-            pair.join(pair.receivers[1])
-        case "stall":
-            pair.receivers[2].stalled = True
-            pair.run(0.5, lambda: False)
-            pair.receivers[2].stalled = False
-    assert pair.run(120), [(r.complete, r.dismissed) for r in pair.receivers]
-    assert pair.run(3, lambda: pair.sender_idle and not pair.engine.lacking)
+    for seconds, incident, index in incidents:
+        pair.run(seconds, pair.let_dismissed_join)
+        befall(pair, incident, pair.receivers[index])
+    assert pair.run(120, pair.let_dismissed_join), [(r.complete, r.dismissed) for r in pair.receivers]
+    assert pair.run(8, lambda: pair.sender_idle and not pair.engine.lacking)
     for receiver in pair.receivers:
         assert receiver.memory is not None
         assert bytes(receiver.memory.content) == pair.image.content
         assert not np.any(receiver.memory.wanted)
+
+
+def befall(pair: Pair, incident: str, receiver: PairReceiver) -> None:
+    match incident:
+        case "sender restarts":
+            pair.restart_sender()
+            pair.run(0.05, lambda: False)
+            pair.join_all()
+        case "receiver restarts" | "receiver comes back empty":
+            pair.leave(receiver)
+            pair.run(0.05, lambda: False)
+            if incident == "receiver comes back empty":
+                receiver.lose_everything()
+            pair.join(receiver)
+        case "stall" | "long stall":
+            receiver.stalled = True
+            pair.run(0.5 if incident == "stall" else 6.0, lambda: False)
+            receiver.stalled = False
 
 
 def test_a_receiver_that_lives_and_does_not_answer_is_served_by_unicast() -> None:

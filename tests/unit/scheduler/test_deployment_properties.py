@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.support.examples import examples
 from tests.unit.scheduler.deployment_world import DeploymentWorld, machine_name
 
 MACHINES = st.integers(1, 4)
@@ -201,5 +202,5 @@ class Deploying(RuleBasedStateMachine):
         assert not self.world.ledger.current
 
 
-Deploying.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Deploying.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
 TestDeploying = Deploying.TestCase

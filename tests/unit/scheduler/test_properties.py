@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.support.examples import examples
 from tests.unit.scheduler.actors import START, World, machines
 
 MACHINES = machines(4)
@@ -227,5 +228,5 @@ class AnyStory(RuleBasedStateMachine):
         return data.draw(st.sampled_from(names)) if names else None
 
 
-AnyStory.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+AnyStory.TestCase.settings = settings(max_examples=examples(80), stateful_step_count=50)
 TestAnyStory = AnyStory.TestCase

@@ -9,6 +9,8 @@ from fleetcast_agent.sequence.records import Record, Started, StepSaved, StepSta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
+
 RECORDS: list[Record] = [
     Started(digest="sha256:1"),
     StepStarted(node="1", attempt=1),
@@ -43,7 +45,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     assert (tmp_path / "journal").stat().st_mode & 0o077 == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 @given(st.integers(min_value=0))
 def test_a_power_cut_at_any_byte_loses_at_most_the_record_being_written(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "journal"

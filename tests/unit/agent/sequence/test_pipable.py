@@ -7,6 +7,8 @@ from fleetcast_agent.sequence.pipable import holds, image_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
+
 TWO = "<WIM><IMAGE INDEX='2'><NAME>Büro</NAME></IMAGE><IMAGE INDEX='1'><NAME>Labor</NAME></IMAGE></WIM>"
 
 
@@ -59,7 +61,7 @@ async def test_any_other_file_is_to_be_whole_before_it_is_applied(tmp_path: Path
     assert await names_in(tmp_path / "wim", content) is None
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.integers(0, 400))
 async def test_damage_is_no_reason_to_stop(tmp_path: Path, damage: bytes, place: int) -> None:
     content = bytearray(pipable(TWO))

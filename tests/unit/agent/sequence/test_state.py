@@ -24,6 +24,8 @@ from fleetcast_sequence import Group, InterruptionRule, Node, Retry, Step, TaskS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
+
 Script = dict[str, list[str]]
 """For each step what happens at its first, second... start: ok, fail, crash, restart, rerun. Then always ok."""
 
@@ -150,7 +152,7 @@ sequences = st.builds(TaskSequence, name=st.just("any"), steps=st.lists(trees, m
 events = st.lists(st.sampled_from(["ok", "fail", "fail", "crash", "restart", "rerun"]), max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(sequences, st.data())
 def test_any_tree_with_any_errors_and_restarts_runs_as_the_semantics_say(
     sequence: TaskSequence, data: st.DataObject
@@ -159,7 +161,7 @@ def test_any_tree_with_any_errors_and_restarts_runs_as_the_semantics_say(
     assert told_by_the_engine(sequence, script) == told_by_the_rules(sequence, script)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(sequences, st.data())
 def test_a_step_that_succeeded_never_starts_again(sequence: TaskSequence, data: st.DataObject) -> None:
     script = {node: data.draw(events) for node in Engine(sequence, {}).step_ids}
