@@ -30,6 +30,9 @@ def unpack_chunk_set(bitmap: bytes, compressed: bool, chunk_count: int) -> NDArr
     expected = (chunk_count + 7) // 8
     if compressed:
         try:
+            # A frame that states its size gets so much memory, whatever is allowed.
+            if expected < zstandard.get_frame_parameters(bitmap).content_size < zstandard.CONTENTSIZE_UNKNOWN:
+                raise ChunkSetError(f"a frame of more than {expected} bytes is no bitmap of {chunk_count} chunks")
             bitmap = zstandard.ZstdDecompressor().decompress(bitmap, max_output_size=expected)
         except zstandard.ZstdError as error:
             raise ChunkSetError(f"a bitmap of {chunk_count} chunks does not decompress: {error}") from error

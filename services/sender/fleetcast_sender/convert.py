@@ -203,7 +203,7 @@ def chunk_table_of(
         raise DataLossError(f"the chunk table of {image} is damaged: {error}") from error
     if manifest.digest != image.partition("@")[2]:
         raise DataLossError(f"the chunk table of {image} has the digest {manifest.digest}")
-    if ((sizes > 0) == manifest.zero).any() or sizes.max(initial=0) > manifest.chunk_size_bytes:
+    if ((sizes != 0) == manifest.zero).any() or not 0 <= sizes.min() <= sizes.max() <= manifest.chunk_size_bytes:
         raise DataLossError(f"the chunk table of {image} has impossible stored sizes")
     return ChunkTable(manifest, sizes, encodings)
 

@@ -36,8 +36,16 @@ def test_an_empty_bitmap_is_the_empty_set() -> None:
         (b"\xff\xff", False, 9),
         (b"not zstd", True, 9),
         (zstandard.compress(bytes(1 << 20)), True, 9),
+        (b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") + b"\x01\x00\x00", True, 9),
     ],
-    ids=["short", "long", "beyond the count", "not a frame", "a frame of far too much"],
+    ids=[
+        "short",
+        "long",
+        "beyond the count",
+        "not a frame",
+        "a frame of far too much",
+        "a frame that says petabytes",
+    ],
 )
 def test_a_bitmap_that_does_not_fit_is_refused(bitmap: bytes, compressed: bool, chunk_count: int) -> None:
     with pytest.raises(ChunkSetError):

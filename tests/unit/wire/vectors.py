@@ -13,6 +13,9 @@ from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
 from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import Sealer, SealKeys
 
+LARGE_SET = "28b52ffd60c4087d0000280092244900020073ae2a8ca0ef88"
+"""One frame among many that hold the same bitmap: libraries need not compress alike."""
+
 
 def pattern(label: str, size_bytes: int) -> bytes:
     """Return the bytes that vectors call a pattern: SHA-256 of `label:0`, `label:1`, … end to end, cut to size."""
@@ -28,7 +31,8 @@ def compute() -> dict[str, Any]:
         "runs": _runs(),
         "layout": _layout(),
         "datagrams": _datagrams(),
-        "parity": {name: _parity(name) for name in sorted(CODECS)},
+        "repair": _repair(),
+        "parity": {name: [_parity(name, 5, 256), _parity(name, 40, 32)] for name in sorted(CODECS)},
     }
 
 
@@ -48,13 +52,27 @@ def _manifest() -> dict[str, Any]:
 def _chunk_set() -> dict[str, Any]:
     members = [0, 3, 8, 9, 10]
     bitmap, compressed = pack_chunk_set(np.isin(np.arange(11), members))
-    return {"chunk_count": 11, "members": members, "bitmap": bitmap.hex(), "compressed": compressed}
+    return {
+        "chunk_count": 11,
+        "members": members,
+        "bitmap": bitmap.hex(),
+        "compressed": compressed,
+        "large": {"chunk_count": 20_000, "first": 9, "last": 16_998, "every": 3, "frame": LARGE_SET},
+    }
 
 
 def _runs() -> dict[str, Any]:
     deficits = [0, 0, 0, 2, 2, 0, 1]
     run_values, run_lengths = pack_runs(np.array(deficits, np.int32))
     return {"deficits": deficits, "run_values": run_values, "run_lengths": run_lengths}
+
+
+def _repair() -> dict[str, Any]:
+    """Return what follows one row of predicted parity and the reports of two receivers on round 1."""
+    reports = [[2, 0, 1], [0, 0, 3]]
+    most = [max(column) for column in zip(*reports, strict=True)]
+    symbols = [row * 3 + codeword for row in range(1, 4) for codeword in range(3) if row < 1 + most[codeword]]
+    return {"codewords": 3, "rows_sent": 1, "deficits": reports, "parity_symbols": symbols}
 
 
 def _layout() -> dict[str, Any]:
@@ -118,14 +136,14 @@ def _datagrams() -> dict[str, Any]:
     }
 
 
-def _parity(codec: str) -> dict[str, Any]:
-    source = [pattern(f"row {row}", 512) for row in range(5)]
+def _parity(codec: str, rows: int, parity_symbols: int) -> dict[str, Any]:
+    source = [pattern(f"row {row}", 512) for row in range(rows)]
     return {
-        "rows": 5,
+        "rows": rows,
         "symbol_bytes": 512,
-        "source": [f"pattern row {row}" for row in range(5)],
-        "parity_symbols": 256,
-        "first_parity": [symbol.hex() for symbol in CODECS[codec].encode(source, 256)[:3]],
+        "source": [f"pattern row {row}" for row in range(rows)],
+        "parity_symbols": parity_symbols,
+        "first_parity": [symbol.hex() for symbol in CODECS[codec].encode(source, parity_symbols)[:3]],
     }
 
 
