@@ -1,4 +1,4 @@
-"""`make bench`: fleetcast against udpcast and UFTP in the network lab."""
+"""`make bench`: fleetcast against udpcast and UFTP in the network lab, and its control plane on this machine."""
 
 import argparse
 import json
@@ -6,10 +6,11 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.bench import control_plane
 from tests.bench.cases import BARE, CASES, OURS
 from tests.bench.peers import installed_peers
 from tests.bench.plots import write_plots
-from tests.bench.report import as_plain, as_text, write_into
+from tests.bench.report import as_plain, as_text, targets_table, write_into
 from tests.bench.run import Bench
 from tests.support.lab import why_unavailable
 
@@ -26,6 +27,9 @@ def main() -> int:
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be given again")
     parser.add_argument("--tool", action="append", help="only this tool; may be given again")
     parser.add_argument(
+        "--control-plane", action="store_true", help="only that; it is measured unless cases or tools are named"
+    )
+    parser.add_argument(
         "--json", type=Path, default=_FOLDER / "results.json", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument(
@@ -35,6 +39,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if arguments.control_plane:
+        return _measure_control_plane(arguments.json, quick=arguments.quick)
     if reason := why_unavailable():
         print(reason, file=sys.stderr)
         return 1
@@ -57,7 +63,19 @@ def main() -> int:
         write_into(arguments.document, text)
     if arguments.plots:
         print("Plots:", *write_plots(outcome.results, arguments.plots))
+    if not (arguments.case or arguments.tool):
+        _measure_control_plane(arguments.json, quick=arguments.quick)
     return 1 if any(f": {OURS}: " in failure for failure in outcome.failures) else 0
+
+
+def _measure_control_plane(results: Path, *, quick: bool) -> int:
+    figures = control_plane.measure(200 if quick else 2000)
+    print(f"\nControl plane\n\n{targets_table(control_plane.targets(figures))}")
+    file = results.with_name("control-plane.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(figures, indent=1))
+    print(f"\nEverything measured is in {file}.")
+    return 0
 
 
 if __name__ == "__main__":

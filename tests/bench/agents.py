@@ -1,7 +1,7 @@
 """Thousands of simulated agents against one server: `python -m tests.bench.agents [--agents N]`.
 
 Each has its own identity, TLS connection and stream, all in this process: it shares the cores with the server. All
-enrol, join one session, half of them within one second, report once a second, and end.
+enrol, register, join one session, half of them within one second, report once a second, and end.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import grpc
+from fleetcast.scheduler.v1.machine_service_pb2 import Inventory, RegisterMachineRequest
+from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.participation_service_pb2 import Join, Outcome, ParticipateRequest, ParticipateResponse
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import ParticipationServiceStub
 from fleetcast.scheduler.v1.session_pb2 import ReceptionTotals
@@ -29,7 +31,7 @@ from tests.bench.process import cpu_seconds_of, peak_memory_bytes_of
 from tests.support.installation import Installation
 
 _IMAGE_BYTES = 8 << 20
-_ENROLMENTS_AT_ONCE = 32
+_REGISTRATIONS_AT_ONCE = 32
 _REPORT_SECONDS = 20
 _JOIN_SECONDS = 60.0
 
@@ -39,8 +41,8 @@ class Figures:
     """What was measured."""
 
     agent_count: int
-    enrolment_seconds: float
-    """Until all were enrolled; the keys are made on the same cores."""
+    registration_seconds: float
+    """Until all were enrolled and registered with their hardware; the keys are made on the same cores."""
     burst_join_count: int
     burst_admission_seconds: float
     """From the first of the joins, sent within a second, to the last of them answered."""
@@ -127,21 +129,13 @@ class Watcher:
 async def measure(installation: Installation, server_pid: int, folder: Path, agent_count: int) -> Figures:
     """Return the figures of one session with so many agents."""
     token = installation.fleetcast("enrolment-token", "create", "--uses", str(agent_count))["token"]
-    began = time.monotonic()
-    credentials = await _enrol_all(installation.address, token, folder, agent_count)
-    enrolment_seconds = time.monotonic() - began
-    _say(f"{agent_count} enrolled in {enrolment_seconds:.1f} s")
-
     create = ("session", "create", "--image", "bench", "--min-clients", str(agent_count))
     session = str((await asyncio.to_thread(installation.fleetcast, *create))["name"])
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        agents = [
-            Agent(each, await stack.enter_async_context(open_channel(installation.address, each)))
-            for each in credentials
-        ]
-        for first in range(0, agent_count, 100):
-            await asyncio.gather(*(agent.channel.channel_ready() for agent in agents[first : first + 100]))
-        _say("all connected")
+        began = time.monotonic()
+        agents = await _register_all(installation.address, token, folder, agent_count, stack)
+        registration_seconds = time.monotonic() - began
+        _say(f"{agent_count} registered in {registration_seconds:.1f} s")
         burst, rest = agents[: agent_count // 2], agents[agent_count // 2 :]
         began = time.monotonic()
         for chunk in _tenths(burst):
@@ -165,7 +159,7 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
     delays = sorted(json.loads(seen))
     return Figures(
         agent_count=agent_count,
-        enrolment_seconds=enrolment_seconds,
+        registration_seconds=registration_seconds,
         burst_join_count=len(burst),
         burst_admission_seconds=burst_seconds,
         assignment_seconds=assignment_seconds,
@@ -177,12 +171,19 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
     )
 
 
-async def _enrol_all(address: str, token: str, folder: Path, count: int) -> list[Credentials]:
-    places = asyncio.Semaphore(_ENROLMENTS_AT_ONCE)
+async def _register_all(address: str, token: str, folder: Path, count: int, stack: AsyncExitStack) -> list[Agent]:
+    """Return agents that are enrolled, connected for as long as the stack stands, and registered."""
+    places = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
 
-    async def one(number: int) -> Credentials:
+    async def one(number: int) -> Agent:
         async with places:
-            return await enrol(address, token, folder / f"agent{number}", f"simulated{number}")
+            credentials = await enrol(address, token, folder / f"agent{number}", f"simulated{number}")
+            channel = await stack.enter_async_context(open_channel(address, credentials))
+            mac_address = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+            inventory = Inventory(serial_number=f"S{number}", mac_addresses=[mac_address], model="simulated")
+            request = RegisterMachineRequest(display_name=f"simulated{number}", inventory=inventory)
+            await MachineServiceStub(channel).RegisterMachine(request, timeout=_JOIN_SECONDS)
+        return Agent(credentials, channel)
 
     return await asyncio.gather(*(one(number) for number in range(count)))
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cases import CASES, OURS, Results, targets
+from tests.bench.cases import CASES, OURS, Results, Target, targets
 from tests.bench.measurement import Measurement, Spread, spread
 
 
@@ -53,20 +53,25 @@ def as_text(results: Results, failures: Sequence[str], size_bytes: int) -> str:
     if ratios := _ratios(results):
         parts.append(_table(["case", "fleetcast against", "ratio of medians", "least - greatest"], ratios))
     if reached := targets(results):
-        rows = [
-            [
-                target.title,
-                f"{target.value:.2f} {target.unit}".strip(),
-                f"{'<=' if target.at_most else '>='} {target.must:g}",
-                f"{'<=' if target.at_most else '>='} {target.aim:g}",
-                target.verdict,
-            ]
-            for target in reached
-        ]
-        parts.append(_table(["target", "value", "must", "aim", "reached"], rows))
+        parts.append(targets_table(reached))
     if failures:
         parts.append("FAILED\n" + "\n".join(failures))
     return "\n\n".join(parts)
+
+
+def targets_table(reached: Sequence[Target]) -> str:
+    """Return targets with what was reached."""
+    rows = [
+        [
+            target.title,
+            f"{target.value:.2f} {target.unit}".strip(),
+            f"{'<=' if target.at_most else '>='} {target.must:g}",
+            f"{'<=' if target.at_most else '>='} {target.aim:g}",
+            target.verdict,
+        ]
+        for target in reached
+    ]
+    return _table(["target", "value", "must", "aim", "reached"], rows)
 
 
 def as_plain(results: Results, failures: Sequence[str], size_bytes: int) -> dict[str, Any]:

@@ -75,6 +75,18 @@ async def test_what_a_session_read_still_holds_when_it_writes(database: Database
         assert (await sql(session, "SELECT number FROM entry")).scalar_one() == 20
 
 
+async def test_writers_have_their_turns_in_the_order_in_which_they_came(database: Database) -> None:
+    turns: list[int] = []
+
+    async def write(number: int) -> None:
+        async with database.session() as session:
+            await sql(session, "INSERT INTO entry VALUES (:name, :number)", {"name": str(number), "number": number})
+            turns.append(number)
+
+    await asyncio.gather(*(write(number) for number in range(20)))
+    assert turns == list(range(20))
+
+
 async def test_references_are_enforced(database: Database) -> None:
     async def insert_orphan() -> None:
         async with database.session() as session:

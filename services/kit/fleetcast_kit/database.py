@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self
 
 import sqlalchemy
@@ -41,6 +41,8 @@ class Database:
         self._url = url
         self.name = url.render_as_string(hide_password=True)
         self._engine = _engine(url)
+        # Those who wait for the one writer of SQLite look again after pauses that grow to 100 ms, in no order.
+        self._turn = asyncio.Lock() if url.get_backend_name() == "sqlite" else None
         # The instrumentor of the library traces the first engine of a process only.
         connections = telemetry.meter(__name__).create_up_down_counter(MetricInstruments.DB_CLIENT_CONNECTIONS_USAGE)
         EngineTracer(telemetry.tracer(__name__), self._engine.sync_engine, connections)  # type: ignore[no-untyped-call]
@@ -58,7 +60,8 @@ class Database:
         `reads_only` it leaves that to others and sees one state of the database throughout. Objects stay usable after
         the end.
         """
-        async with AsyncSession(self._engine, expire_on_commit=False) as session:
+        turn = nullcontext() if reads_only or self._turn is None else self._turn
+        async with turn, AsyncSession(self._engine, expire_on_commit=False) as session:
             await session.connection(execution_options={_READS_ONLY: reads_only})
             yield session
             await session.commit()

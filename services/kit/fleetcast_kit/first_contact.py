@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import select
+import selectors
 import socket
 import time
 
@@ -85,9 +85,9 @@ def _fetch_chain(host: str, port: int) -> list[x509.Certificate]:
                     connection.do_handshake()
                     break
                 except SSL.WantReadError:
-                    _wait(stream, deadline, readable=True)
+                    _wait(stream, deadline, selectors.EVENT_READ)
                 except SSL.WantWriteError:
-                    _wait(stream, deadline, readable=False)
+                    _wait(stream, deadline, selectors.EVENT_WRITE)
             chain = connection.get_peer_cert_chain(as_cryptography=True)
         except (SSL.Error, OSError) as error:
             raise UnavailableError(
@@ -99,9 +99,8 @@ def _fetch_chain(host: str, port: int) -> list[x509.Certificate]:
     return chain
 
 
-def _wait(stream: socket.socket, deadline: float, *, readable: bool) -> None:
-    sockets = [stream]
-    remaining_seconds = max(0.0, deadline - time.monotonic())
-    ready = select.select(sockets if readable else [], [] if readable else sockets, [], remaining_seconds)
-    if not any(ready):
-        raise TimeoutError("the TLS handshake did not end in time")
+def _wait(stream: socket.socket, deadline: float, event: int) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, event)
+        if not selector.select(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError("the TLS handshake did not end in time")
