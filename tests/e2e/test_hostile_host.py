@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +34,9 @@ def test_a_host_that_injects_forged_datagrams_costs_neither_a_chunk_nor_the_sess
         receptions = [site.receive(each, each.directory / "disk.img", session=created["name"]) for each in machines]
         summaries = [reception.wait() for reception in receptions]
         assert hostile.poll() is None, hostile_log.read_text()
+        injected = json.loads(hostile_log.read_text().splitlines()[-1])
+        assert sorted(injected) == ["another key", "bit flipped", "random", "replayed"]
+        assert min(injected.values()) > 2000, injected
         assert [reception.output.read_bytes() == disk.content for reception in receptions] == [True] * 3
         for summary in summaries:
             assert summary["rejected_datagram_count"] > 5000

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fleetcast_agent import receiving, target, transmission
+from fleetcast_agent import interfaces, receiving, target, transmission
 from fleetcast_agent.__main__ import app
 from fleetcast_agent.errors import (
     DismissedError,
@@ -116,6 +116,21 @@ async def test_a_machine_outside_the_group_gets_the_same_bytes_by_unicast(tmp_pa
         assert sorted(site.script.fetched) == np.flatnonzero(~IMAGE.manifest.zero).tolist()
     assert (tmp_path / "disk").read_bytes() == IMAGE.content
     assert summary.totals.unicast_bytes == int(IMAGE.sizes.sum())
+
+
+async def test_a_machine_on_wifi_goes_unicast_by_itself_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interfaces" / "lo" / "wireless").mkdir(parents=True)
+    monkeypatch.setattr(interfaces, "_INTERFACES", tmp_path / "interfaces")
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        summary = await receive(site.request(multicast_interface=""))
+        assert [join.unicast_only for join in site.script.receiver_joins] == [True]
+        assert site.script.joins[0].no_multicast_reason == "lo is a wireless interface"
+        assert summary.totals.multicast_bytes == 0
+        with pytest.raises(InterfaceError, match=r"lo is a wireless interface: name another"):
+            await receive(site.request())
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
 
 
 async def test_a_broken_stream_to_the_sender_costs_nothing_held(tmp_path: Path) -> None:

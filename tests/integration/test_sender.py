@@ -1,14 +1,19 @@
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
 from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
 from fleetcast_agent.errors import SenderLostError
+from fleetcast_wire.fec import CODECS
 
 from tests.integration.sender_site import running_site
 
@@ -38,6 +43,36 @@ async def test_a_machine_without_multicast_gets_everything_by_unicast(tmp_path: 
     async with running_site(tmp_path) as site:
         await site.start("a")
         assert await site.receive("a", unicast=True) == site.image.content
+
+
+async def test_a_machine_whose_network_drops_multicast_is_offered_unicast(tmp_path: Path) -> None:
+    async with running_site(tmp_path, size_bytes=60_000_000) as site:
+        await site.start("a", fixed_bits_per_second=40_000_000)
+        requests: asyncio.Queue[pb.ReceiveRequest] = asyncio.Queue()
+
+        async def said() -> AsyncIterator[pb.ReceiveRequest]:
+            while True:
+                yield await requests.get()
+
+        async def report_nothing() -> None:
+            for sequence in itertools.count(1):
+                await asyncio.sleep(0.05)
+                report = pb.ReceptionReport(sequence=sequence, highest_packet_counter=-1)
+                requests.put_nowait(pb.ReceiveRequest(report=report))
+
+        requests.put_nowait(pb.ReceiveRequest(join=pb.ReceiverJoin(transmission=site.transmission, codecs=CODECS)))
+        requests.put_nowait(pb.ReceiveRequest(ready=pb.ReceiverReady()))
+        reporting = asyncio.create_task(report_nothing())
+        kinds = []
+        async with asyncio.timeout(30):
+            async for response in TransmissionServiceStub(site.dial("a")).Receive(said()):
+                kinds.append(response.WhichOneof("message"))
+                if kinds[-1] == "pass_end":
+                    requests.put_nowait(pb.ReceiveRequest(holding=pb.HoldingReport(**{"pass": 1})))
+                if kinds[-1] == "unicast":
+                    break
+        reporting.cancel()
+        assert kinds == ["welcome", "plan", "pass_end", "unicast"]
 
 
 async def test_chunks_come_from_a_catalog_on_another_host_once(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 It has no certificate and no key. It learns sender and group by listening to the wire, and sends in that sender's
 name, in turn: random bytes, datagrams that it has heard before, the same with one bit flipped, and well-formed ones
-sealed with a key of its own.
+sealed with a key of its own. It prints how many of each, once a second, as an object of JSON.
 """
 
 import argparse
+import json
 import random
 import socket
 import struct
@@ -38,7 +39,14 @@ def main() -> None:
 def inject(interface: str, datagrams_per_second: int) -> None:
     """Injects at a steady rate, for ever."""
     key = AESGCM(AESGCM.generate_key(256))
-    forgeries: list[Callable[[bytes], bytes]] = [_noise, _replay, _flip_bit, lambda heard: _seal(heard, key)]
+    forgeries: dict[str, Callable[[bytes], bytes]] = {
+        "random": _noise,
+        "replayed": _replay,
+        "bit flipped": _flip_bit,
+        "another key": lambda heard: _seal(heard, key),
+    }
+    kinds = list(forgeries)
+    injected = dict.fromkeys(kinds, 0)
     sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
     count, begun_at, listen_at = 0, 0.0, 0.0
@@ -48,12 +56,15 @@ def inject(interface: str, datagrams_per_second: int) -> None:
         if now >= listen_at:
             headers, group, heard = _listen(interface)
             listen_at = time.monotonic() + _LISTEN_AGAIN_SECONDS
+            print(json.dumps(injected), flush=True)
             begun_at = begun_at or time.monotonic()
         due = int((time.monotonic() - begun_at) * datagrams_per_second)
         count = max(count, due - datagrams_per_second // 10)  # what listening delayed is not made good in one burst
         while count < due:
-            forged = forgeries[count % len(forgeries)](random.choice(heard))
+            kind = kinds[count % len(kinds)]
+            forged = forgeries[kind](random.choice(heard))
             sender.sendto(headers + struct.pack(">HH", 8 + len(forged), 0) + forged, (group, 0))
+            injected[kind] += 1
             count += 1
         time.sleep(_BATCH_SECONDS)
 

@@ -189,6 +189,11 @@ class NetworkLab:
             self._losses[host.port] = loss
         call(["ip", "netns", "exec", self._switch, "nft", "-f", "-"], ruleset(self._losses))
 
+    def change_address(self, host: Host, address: str) -> None:
+        """Give a host another IPv4 address in the same /24, in place of the one that it has."""
+        self.run(host, ["ip", "-4", "address", "flush", "dev", INTERFACE])
+        self.run(host, ["ip", "address", "add", f"{address}/24", "dev", INTERFACE])
+
     def lost_packet_count(self, host: Host) -> int:
         """Return how many packets to a host the switch lost by the rules of `set_loss`."""
         if host.port not in self._losses:

@@ -11,6 +11,8 @@ import psutil
 
 from fleetcast_agent.errors import InterfaceError, MulticastError
 
+_INTERFACES = Path("/sys/class/net")
+"""What Linux says of each; other systems say nothing here."""
 _USUAL_MTU_BYTES = 1500
 _MAX_DATAGRAM_BYTES = 65535
 _HEADERS_BYTES = 48
@@ -81,7 +83,7 @@ def largest_payload_bytes(interface: Interface) -> int:
 
 def unfit_for_multicast(interface: Interface) -> str:
     """Return why multicast should not be received on an interface; empty if it should."""
-    entry = Path("/sys/class/net") / interface.name
+    entry = _INTERFACES / interface.name
     if (entry / "wireless").exists() or (entry / "phy80211").exists():
         return f"{interface.name} is a wireless interface"
     try:
