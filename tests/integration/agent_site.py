@@ -51,6 +51,10 @@ class Script:
     corrupt_fetches: int = 0
     """So many fetched chunks are damaged."""
     fetch_pause_seconds: float = 0.0
+    fetch_limit: int = 0
+    """After so many chunks no more is given to fetch; 0 gives all."""
+    written_bytes: int = 0
+    """What the machine reported last to have written."""
     dismiss_when_unreachable: bool = False
     geometry: Geometry = field(default_factory=lambda: Geometry(1024, 60, 4, 32, "leopard-rs16"))
     joins: list[scheduler_pb.Join] = field(default_factory=list)
@@ -146,6 +150,8 @@ class Sender(sender_grpc.TransmissionServiceServicer):
     async def FetchChunks(self, request: Any, context: Any) -> AsyncIterator[Any]:
         script = self.script
         for chunk in members(request.chunks, script.image).nonzero()[0].tolist():
+            while script.fetch_limit and len(script.fetched) >= script.fetch_limit:  # noqa: ASYNC110 - scripts only count
+                await asyncio.sleep(0.01)
             stored = script.image.stored[chunk]
             if script.corrupt_fetches:
                 script.corrupt_fetches -= 1
@@ -168,7 +174,7 @@ class Sender(sender_grpc.TransmissionServiceServicer):
             welcome.transmission_tag = keys.tag
         yield sender_pb.ReceiveResponse(welcome=welcome)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
-        reader = asyncio.create_task(drain(requests, inbox))
+        reader = asyncio.create_task(self._drain(requests, inbox))
         try:
             while (await inbox.get()).WhichOneof("message") != "ready":
                 pass
@@ -196,12 +202,20 @@ class Sender(sender_grpc.TransmissionServiceServicer):
         finally:
             reader.cancel()
 
+    async def _drain(self, requests: AsyncIterator[Any], inbox: asyncio.Queue[Any]) -> None:
+        async for request in requests:
+            if request.WhichOneof("message") == "report":
+                self.script.written_bytes = request.report.written_bytes
+            inbox.put_nowait(request)
+
     async def _send_pass(self, sender: PassSender, inbox: asyncio.Queue[Any]) -> bool:
         """Send all windows with their repair; return False if the script breaks the stream here."""
         script = self.script
         for window in range(sender.layout.window_count):
             if script.break_after_windows and window == script.break_after_windows:
                 script.break_after_windows = 0
+                while not script.written_bytes:  # noqa: ASYNC110 - scripts only count
+                    await asyncio.sleep(0.01)
                 return False
             await self._send(sender.source(window))
             await self._send([sender.mark(window)], lossless=True)
@@ -227,11 +241,6 @@ class Sender(sender_grpc.TransmissionServiceServicer):
                 self._socket.send(datagram)
             if index % 64 == 63:
                 await asyncio.sleep(0.001)
-
-
-async def drain(requests: AsyncIterator[Any], inbox: asyncio.Queue[Any]) -> None:
-    async for request in requests:
-        inbox.put_nowait(request)
 
 
 def members(message: Any, image: StoredImage) -> NDArray[np.bool_]:

@@ -7,11 +7,13 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
+from fleetcast_agent import convert
 from fleetcast_agent.errors import SenderLostError
 from fleetcast_wire.fec import CODECS
 
@@ -64,11 +66,12 @@ async def test_a_machine_whose_network_drops_multicast_is_offered_unicast(tmp_pa
         requests.put_nowait(pb.ReceiveRequest(ready=pb.ReceiverReady()))
         reporting = asyncio.create_task(report_nothing())
         kinds = []
+        nothing = np.zeros(site.image.manifest.chunk_count, np.bool_)
         async with asyncio.timeout(30):
             async for response in TransmissionServiceStub(site.dial("a")).Receive(said()):
                 kinds.append(response.WhichOneof("message"))
                 if kinds[-1] == "pass_end":
-                    requests.put_nowait(pb.ReceiveRequest(holding=pb.HoldingReport(**{"pass": 1})))
+                    requests.put_nowait(convert.holding_message(1, nothing))
                 if kinds[-1] == "unicast":
                     break
         reporting.cancel()
