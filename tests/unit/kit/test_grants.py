@@ -82,6 +82,9 @@ def test_no_images_need_no_grant() -> None:
     assert issue_upload_grant(AUTHORITY, machine=MACHINE, images=[], lifetime=timedelta(hours=1)) == ""
 
 
-@given(st.text(min_size=1) | st.integers(0, len(GRANT) - 1).map(lambda cut: GRANT[:cut] + "A" + GRANT[cut + 2 :]))
+DAMAGED = st.integers(0, len(GRANT) - 1).map(lambda cut: GRANT[:cut] + "A" + GRANT[cut + 2 :])
+
+
+@given(st.text(min_size=1) | DAMAGED.filter(lambda shown: shown != GRANT))  # a grant may happen to end with an A
 def test_whatever_a_machine_shows_is_refused_and_nothing_else_happens(shown: str) -> None:
     refusal(shown)
