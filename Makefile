@@ -51,7 +51,7 @@ bench: $(SETUP) ## Measure against other tools in the network lab (as root): mak
 	@deploy/packages.sh lab peers
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
-fuzz: $(SETUP) ## Run the property tests with many more examples.
+fuzz: $(SETUP) ## Run the property tests with 200 times as many examples (an hour): make fuzz PYTEST_FLAGS="-k wim"
 	$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz $(PYTEST_FLAGS)
 
 stubs: $(SETUP) ## Generate the committed stubs from the protos.

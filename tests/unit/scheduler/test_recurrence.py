@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import pytest
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_scheduler.domain.recurrence import Recurrence, parse_rule
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def recurrence(rule: str, first: str, time_zone: str = "Europe/Berlin") -> Recurrence:
@@ -87,3 +90,23 @@ def test_what_never_comes_is_found_to_be_none() -> None:
 def test_what_is_no_rule_is_refused_in_one_sentence(rule: str, sentence: str) -> None:
     with pytest.raises(InvalidArgumentError, match=sentence):
         parse_rule(rule)
+
+
+NAMES = ["INTERVAL", "COUNT", "UNTIL", "BYDAY", "BYMONTH", "BYMONTHDAY", "BYSETPOS", "BYYEARDAY", "WKST", "X"]
+VALUES = ["MO", "-1FR", "0", "31", "366", "20261231T230000Z", "00010101T000000Z", "99991231T235959Z", "20261301"]
+PARTS = st.builds(
+    "{}={}".format,
+    st.sampled_from(NAMES),
+    st.sampled_from(VALUES) | st.integers(-400, 400).map(str) | st.text("0123456789MOTUWE,+-TZ:;=", max_size=12),
+)
+RULES = st.text(max_size=60) | st.builds(
+    lambda frequency, parts: ";".join([f"FREQ={frequency}", *parts]),
+    st.sampled_from(["DAILY", "WEEKLY", "MONTHLY", "YEARLY", "HOURLY"]),
+    st.lists(PARTS, max_size=4),
+)
+
+
+@given(RULES, st.sampled_from(["", "Europe/Berlin", "Pacific/Kiritimati", "America/New_York"]))
+def test_no_text_raises_anything_but_the_error_of_the_kit(text: str, zone: str) -> None:
+    with contextlib.suppress(InvalidArgumentError):
+        parse_rule(text, zone)

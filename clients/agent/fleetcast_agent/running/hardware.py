@@ -29,6 +29,14 @@ class Hardware:
         return inventory.gather(self.disks) | self._stated
 
 
+_ELEMENTS: Mapping[str, Any] = {
+    "mac_addresses": "02:00:00:00:00:01",
+    "disks": {"path": "/dev/sda", "size_bytes": 256000000000, "model": "", "serial": ""},
+    "adapters": {"name": "eth0", "mac": "02:00:00:00:00:01", "link": True},
+}
+"""An example of what each list of an inventory holds."""
+
+
 def open_hardware(disk_paths: Sequence[Path], inventory_file: Path | None, state_dir: Path) -> Hardware:
     """Returns the machine whose disks are `disk_paths`, or this computer's own if there are none.
 
@@ -69,9 +77,20 @@ def _stated_in(file: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         if type(value) is not type(known[name]):
             wanted = type(known[name]).__name__
             raise InvalidArgumentError(f"{name!r} in the inventory {file} must be of the type {wanted}", field=name)
+        if name in _ELEMENTS and not all(_resembles(element, _ELEMENTS[name]) for element in value):
+            raise InvalidArgumentError(
+                f"{name!r} in the inventory {file} must be a list like {json.dumps([_ELEMENTS[name]])}", field=name
+            )
     if "mac_addresses" in stated and "adapters" not in stated:
         stated["adapters"] = _adapters(stated["mac_addresses"])
     return stated
+
+
+def _resembles(value: object, example: object) -> bool:
+    """Returns whether a value has the type of the example, and an object its keys with values of their types."""
+    if isinstance(value, dict) and isinstance(example, dict):
+        return value.keys() == example.keys() and all(_resembles(value[key], example[key]) for key in example)
+    return type(value) is type(example)
 
 
 def _made_up(state_dir: Path) -> dict[str, Any]:

@@ -100,6 +100,6 @@ def parse_rule(text: str, time_zone: str = "", *, field: str = "recurrence") -> 
 def _on_clock(utc: str, time_zone: str, text: str, field: str) -> str:
     try:
         instant = datetime.strptime(utc, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    except ValueError as error:
+        return instant.astimezone(ZoneInfo(time_zone or "UTC")).strftime("%Y%m%dT%H%M%S")
+    except (ValueError, OverflowError) as error:
         raise InvalidArgumentError(f"{text!r} is no recurrence rule: {error}", field=field) from error
-    return instant.astimezone(ZoneInfo(time_zone or "UTC")).strftime("%Y%m%dT%H%M%S")

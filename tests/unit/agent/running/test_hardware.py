@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from fleetcast_agent.running.restarting import Computer, Rehearsal, _environment
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.examples import examples
 
 
 def disk(path: Path, size_bytes: int = 8192) -> Path:
@@ -46,6 +51,8 @@ def test_an_inventory_file_wins_over_what_was_found(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ('{"serail": "x"}', "an inventory has: adapters, architecture"),
         ('{"memory_bytes": "8G"}', "must be of the type int"),
+        ('{"mac_addresses": [1]}', "must be a list like"),
+        ('{"disks": [{"path": "/dev/sda"}]}', "must be a list like .*size_bytes"),
     ],
 )
 def test_an_inventory_file_that_is_not_correct_is_refused(tmp_path: Path, content: str, reason: str) -> None:
@@ -53,6 +60,25 @@ def test_an_inventory_file_that_is_not_correct_is_refused(tmp_path: Path, conten
     file.write_text(content)
     with pytest.raises(InvalidArgumentError, match=reason):
         open_hardware([], file, tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+)
+NAMES = st.sampled_from(["serial", "uuid", "mac_addresses", "adapters", "disks", "memory_bytes", "architecture", "x"])
+
+
+INVENTORIES = st.dictionaries(NAMES, VALUES, max_size=3).map(lambda stated: json.dumps(stated).encode())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50))
+@given(content=st.binary(max_size=60) | INVENTORIES)
+def test_no_inventory_file_raises_anything_but_the_error_of_the_kit(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "inventory.json"
+    file.write_bytes(content)
+    with suppress(InvalidArgumentError):
+        describe(open_hardware([], file, tmp_path).gather(), "pc1")
 
 
 def test_a_disk_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
