@@ -9,7 +9,7 @@ from fleetcast_sequence.expression import compile_expression, compile_template, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-OPERATORS = list("[](){}:,+/%<!?") + ["==", "&&", "||", "{{", "}}", "in", "\\"]
+OPERATORS = [*"[](){}:,+/%<!?", "==", "&&", "||", "{{", "}}", "in", "\\"]
 FUNCTIONS = ["size", "has", ".matches", ".map(i, i)", ".all(i, i)", "timestamp", "duration"]
 VALUES = [
     "machine",
