@@ -154,13 +154,16 @@ async def test_a_transmission_goes_on_while_the_scheduler_restarts(tmp_path: Pat
         assert await site.stop() == ""
 
 
-async def test_the_rate_can_change_while_running(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unicast", [False, True])
+async def test_the_rate_can_change_while_running(tmp_path: Path, unicast: bool) -> None:
     async with running_site(tmp_path, size_bytes=20_000_000) as site:
         await site.start("a", fixed_bits_per_second=1_000_000)  # 80 s for the half that has to be sent
-        receiving = asyncio.create_task(site.receive("a"))
-        await site.until_received("a")
+        receiving = asyncio.create_task(site.receive("a", unicast=unicast))
+        await site.until_received("a", unicast=unicast)
+        assert not receiving.done()
         rate = registry_pb.SetTransmissionRate(
-            transmission=site.transmission, rate=session_pb2.RatePolicy(fixed_bits_per_second=500_000_000)
+            transmission=site.transmission,
+            rate=session_pb2.RatePolicy(fixed_bits_per_second=900_000_000, ceiling_bits_per_second=500_000_000),
         )
         assert await site.scheduler.command(registry_pb.ServeSenderResponse(set_rate=rate)) == ""
         assert await asyncio.wait_for(receiving, 60) == site.image.content

@@ -13,6 +13,8 @@ class UnicastReader:
 
     def __init__(self, concurrent_reads: int = _CONCURRENT_READS) -> None:
         self._turns = asyncio.Semaphore(concurrent_reads)
+        self._lines: dict[str, asyncio.Lock] = {}
+        """Of the readers of each transmission that wait for their time: a change of the rate counts for all of them."""
         self._next_at: dict[str, float] = {}
 
     async def read(self, transmission: Transmission, chunk: int) -> bytes:
@@ -32,13 +34,14 @@ class UnicastReader:
     def forget(self, transmission: Transmission) -> None:
         """Note that a transmission ended."""
         self._next_at.pop(transmission.name, None)
+        self._lines.pop(transmission.name, None)
 
     async def _pace(self, transmission: Transmission, size_bytes: int) -> None:
-        rate = transmission.rate
-        limit = rate.ceiling_bits_per_second or rate.fixed_bits_per_second
-        if not limit:
-            return
-        now = time.monotonic()
-        start = max(self._next_at.get(transmission.name, 0.0), now)
-        self._next_at[transmission.name] = start + size_bytes * 8 / limit
-        await asyncio.sleep(start - now)
+        name = transmission.name
+        async with self._lines.setdefault(name, asyncio.Lock()):
+            rate, now = transmission.rate, time.monotonic()
+            limits = [limit for limit in (rate.ceiling_bits_per_second, rate.fixed_bits_per_second) if limit]
+            if limits:
+                start = max(self._next_at.get(name, 0.0), now)
+                self._next_at[name] = start + size_bytes * 8 / min(limits)
+                await asyncio.sleep(start - now)
