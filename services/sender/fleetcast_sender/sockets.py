@@ -96,7 +96,9 @@ class GroupSocket:
             self._segments = segmentation and self._try_segmentation()
         except OSError as error:
             self._socket.close()
-            raise FailedPreconditionError(f"cannot send to {self._what}: {error.strerror}") from error
+            v6_loopback = group.version == 6 and interface.loopback
+            hint = ": Linux has no IPv6 groups on the loopback, choose another interface" if v6_loopback else ""
+            raise FailedPreconditionError(f"cannot send to {self._what}: {error.strerror}{hint}") from error
 
     @property
     def source_address(self) -> str:
