@@ -109,7 +109,7 @@ def test_a_group_of_a_family_that_the_interface_lacks_is_refused() -> None:
     lo = find_interface("lo")
     if lo.ipv6 is None:
         pytest.skip("this host has no IPv6")
-    with pytest.raises(FailedPreconditionError, match="cannot send to .* choose another interface"):
+    with pytest.raises(FailedPreconditionError, match=r"cannot send to .* choose another interface"):
         GroupSocket(
             parse_group("ff05::f1ee:4001"), 64000, lo, ttl=1, loop=False, datagram_bytes=1448, send_buffer_bytes=1 << 16
         )
