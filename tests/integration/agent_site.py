@@ -268,6 +268,12 @@ class Site:
     server: TrustedServer
     directory: Path
 
+    async def all_fetched_is_written(self) -> None:
+        """Wait until as many chunks as may be fetched were, and the machine has written them."""
+        script, wanted = self.script, self.script.fetch_limit * 65536
+        while len(script.fetched) < script.fetch_limit or script.written_bytes < wanted:  # noqa: ASYNC110 - it counts
+            await asyncio.sleep(0.01)
+
     def request(self, **changes: Any) -> ReceiveRequest:
         values: dict[str, Any] = {
             "server": self.server.address,

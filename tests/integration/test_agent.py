@@ -59,14 +59,6 @@ async def receive(request: ReceiveRequest, observer: Listening | None = None) ->
     return await asyncio.wait_for(receive_image(request, observer or Listening(), asyncio.Event()), 60)
 
 
-async def all_fetched_is_written(site: Site) -> None:
-    """Wait until as many chunks as may be fetched were, and the machine has written them."""
-    script = site.script
-    wanted = script.fetch_limit * 65536
-    while len(script.fetched) < script.fetch_limit or script.written_bytes < wanted:  # noqa: ASYNC110 - it only counts
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     ("loss", "geometry"),
     [
@@ -215,7 +207,7 @@ async def test_a_stopped_reception_continues_with_what_it_holds(tmp_path: Path) 
     async with running_site(Script(IMAGE, unicast=True, fetch_limit=15), tmp_path) as site:
         stop = asyncio.Event()
         task = asyncio.create_task(receive_image(site.request(), Listening(), stop))
-        await asyncio.wait_for(all_fetched_is_written(site), 30)
+        await asyncio.wait_for(site.all_fetched_is_written(), 30)
         stop.set()
         with pytest.raises(InterruptedReceptionError, match="continues"):
             await task
@@ -298,7 +290,7 @@ async def test_a_killed_agent_loses_nothing_that_it_wrote(tmp_path: Path) -> Non
     async with running_site(Script(IMAGE, unicast=True, fetch_limit=20), tmp_path) as site:
         arguments = command(site, "--json")
         victim = await asyncio.create_subprocess_exec(*arguments, stderr=asyncio.subprocess.DEVNULL)
-        await asyncio.wait_for(all_fetched_is_written(site), 60)
+        await asyncio.wait_for(site.all_fetched_is_written(), 60)
         os.kill(victim.pid, signal.SIGKILL)
         await victim.wait()
         site.script.fetch_limit = 0
@@ -316,7 +308,7 @@ async def test_a_killed_agent_loses_nothing_that_it_wrote(tmp_path: Path) -> Non
 async def test_a_terminated_agent_says_how_to_continue(tmp_path: Path) -> None:
     async with running_site(Script(IMAGE, unicast=True, fetch_limit=5), tmp_path) as site:
         process = await asyncio.create_subprocess_exec(*command(site), stderr=asyncio.subprocess.PIPE)
-        await asyncio.wait_for(all_fetched_is_written(site), 60)
+        await asyncio.wait_for(site.all_fetched_is_written(), 60)
         process.terminate()
         _, said = await process.communicate()
     assert process.returncode == 130
