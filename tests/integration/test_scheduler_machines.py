@@ -9,6 +9,7 @@ from fleetcast.scheduler.v1 import collection_service_pb2 as collections
 from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
+from fleetcast.scheduler.v1.session_service_pb2 import ListParticipantsRequest
 from fleetcast_kit.identity import Role
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -86,6 +87,20 @@ async def test_an_imported_machine_takes_its_place_when_it_registers(site: Site,
     assert await members(librarian, "lab") == ["machines/1"]
     listed = (await operator.ListMachines(machines.ListMachinesRequest())).machines
     assert [machine.name for machine in listed] == ["machines/1", made[1].name]
+
+
+async def test_a_machine_is_shown_in_its_session_under_the_name_that_operators_gave_it(
+    site: Site, operator: Any
+) -> None:
+    registered = await register(site, 1)
+    registered.display_name = "Left"
+    mask = FieldMask(paths=["display_name"])
+    await operator.UpdateMachine(machines.UpdateMachineRequest(machine=registered, update_mask=mask))
+    machine = FakeMachine(site, "1")
+    await machine.join(image="images/win11", display_name="its own")
+    session = (await machine.hear("waiting")).session
+    (participant,) = (await site.operator().ListParticipants(ListParticipantsRequest(parent=session))).participants
+    assert participant.display_name == "Left"
 
 
 async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: Site, operator: Any) -> None:

@@ -156,7 +156,7 @@ def run_table(runs: Iterable[Run], *, of_machine: bool = False, one_line: bool =
             _step(run),
             f"{percent} %" if percent else ABSENT,
             _took(run),
-            remark(run),
+            remark(run, one_line=one_line),
         )
     return rows
 
@@ -274,10 +274,10 @@ def _between(start_nanoseconds: int, end_nanoseconds: int, *, running: bool = Fa
     return format_seconds(max(0.0, end - start_nanoseconds / 1e9))
 
 
-def remark(run: Run) -> str:
+def remark(run: Run, *, one_line: bool = False) -> str:
     """Returns why a run is where it is; empty if there is nothing to say."""
     if run.state == Run.STATE_LOST:
-        return f"no contact since {format_time(run.contact_time)}"
+        return f"no contact since {format_clock(run.contact_time) if one_line else format_time(run.contact_time)}"
     if run.state == Run.STATE_WAITING:
         return run.reason
     again = f"attempt {run.attempt}" if run.attempt > 1 else ""

@@ -25,6 +25,7 @@ from fleetcast_cli.text import (
     ABSENT,
     fields,
     format_bytes,
+    format_clock,
     format_instant,
     format_percent,
     format_seconds,
@@ -127,19 +128,25 @@ def state_line(session: Session) -> str:
 
 
 def machine_table(participants: Iterable[Participant], *, one_line: bool = False) -> Table:
-    """Returns a table with one row for each machine, in the given order."""
+    """Returns a table with one row for each machine, in the given order.
+
+    With `one_line` the remark has the room that ids would take where a name says the same.
+    """
+    participants = list(participants)
+    first = ["machine", "name"]
+    if one_line and len({each.display_name for each in participants} - {""}) == len(participants):
+        first.remove("machine")
     numbers = ("done", "rate", "loss", "left")
-    rows = table("machine", "name", "state", *numbers, "", right=numbers, one_line=one_line)
+    rows = table(*first, "state", *numbers, "", right=numbers, one_line=one_line)
     for participant in participants:
         rows.add_row(
-            identifier(participant.machine),
-            participant.display_name or ABSENT,
+            *(identifier(participant.machine), participant.display_name or ABSENT)[-len(first) :],
             Text(short_name(participant, "state"), style=_STYLES.get(participant.state, "")),
             format_percent(participant.totals.written_bytes, participant.totals.size_bytes),
             _rate(participant),
             _loss(participant.totals),
             _left(participant),
-            _remark(participant),
+            _remark(participant, one_line=one_line),
         )
     return rows
 
@@ -224,9 +231,10 @@ def _left(participant: Participant) -> str:
     return format_seconds(participant.remaining_seconds) if known else ABSENT
 
 
-def _remark(participant: Participant) -> str:
+def _remark(participant: Participant, *, one_line: bool = False) -> str:
     if participant.state == Participant.STATE_LOST:
-        return f"no contact since {format_time(participant.contact_time)}"
+        since = format_clock(participant.contact_time) if one_line else format_time(participant.contact_time)
+        return f"no contact since {since}"
     return participant.error
 
 

@@ -158,9 +158,7 @@ async def open_scheduler(
     collections = Collections(machine_store, audit, census, clock)
     awaited = Awaited(pump, collections, deployments.awaited)
     awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
-    sessions = Sessions(
-        pump, store, catalog, holds, audit, check_admission=machines.check_admission, members=awaited.members
-    )
+    sessions = Sessions(pump, store, catalog, holds, audit, admit=machines.admit, members=awaited.members)
     presence = deployments.pump.presence.of
     services = [
         session_service(sessions, pump),

@@ -22,6 +22,7 @@ from fleetcast_scheduler.domain.machine import (
     register,
     taken_over,
 )
+from fleetcast_scheduler.domain.participant import Joiner
 from fleetcast_scheduler.edits import edited
 from fleetcast_scheduler.machine_store import MachineStore
 
@@ -56,6 +57,16 @@ class Machines:
             raise FailedPreconditionError(
                 f"{name} is held until an operator approves it", reason="MACHINE_HELD", metadata={"machine": name}
             )
+
+    def admit(self, joiner: Joiner) -> Joiner:
+        """Returns a machine that joins under the name that operators know it by; its own if they gave it none.
+
+        Raises:
+            FailedPreconditionError: an operator must approve it first.
+        """
+        self.check_admission(joiner.machine)
+        known = self._census.census.machine(joiner.machine)
+        return replace(joiner, display_name=known.display_name) if known and known.display_name else joiner
 
     # Machines
 

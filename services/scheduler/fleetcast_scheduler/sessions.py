@@ -58,7 +58,7 @@ class Sessions:
         holds: Holds,
         audit: Audit,
         *,
-        check_admission: Callable[[str], None],
+        admit: Callable[[Joiner], Joiner],
         members: Callable[[str], Awaitable[dict[str, str]]],
     ) -> None:
         self._pump = pump
@@ -66,7 +66,7 @@ class Sessions:
         self._catalog = catalog
         self._holds = holds
         self._audit = audit
-        self._check_admission = check_admission
+        self._admit = admit
         self._members = members
         self._locks = Locks()
 
@@ -169,7 +169,7 @@ class Sessions:
             NotFoundError: there is none of that name.
             FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
         """
-        self._check_admission(joiner.machine)
+        joiner = self._admit(joiner)
         await self._recall(name)
         return self._pump.join(name, joiner)
 
@@ -180,7 +180,7 @@ class Sessions:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
-        self._check_admission(joiner.machine)
+        joiner = self._admit(joiner)
         find_open = self._pump.dispatcher.find_open
         session = find_open(joiner.machine, image)
         if session is None:
@@ -207,7 +207,7 @@ class Sessions:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
-        self._check_admission(joiner.machine)
+        joiner = self._admit(joiner)
         async with self._locks.held(f"{deployment} {image}"):
             session = self._pump.dispatcher.find_deployed(joiner.machine, deployment, image)
             if session is None:

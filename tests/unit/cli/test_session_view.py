@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterable
 
 from fleetcast.scheduler.v1.session_pb2 import Participant, ReceptionTotals, Session, StartRules, Transmission
@@ -7,8 +8,8 @@ from rich.console import Console, RenderableType
 SIZE = 1_000_000_000
 
 
-def render(view: RenderableType) -> str:
-    console = Console(width=160, markup=False)
+def render(view: RenderableType, *, width: int = 160) -> str:
+    console = Console(width=width, markup=False)
     with console.capture() as capture:
         console.print(view)
     return capture.get()
@@ -70,7 +71,7 @@ def test_the_screen_shows_percent_rate_loss_and_time_left() -> None:
         screen(RUNNING, by_name([participant("a1", Participant.STATE_RECEIVING, SIZE // 3)]), rows=24, notice="")
     )
     row = next(line for line in shown.splitlines() if "pc-a1" in line)
-    assert row.split() == ["a1", "pc-a1", "receiving", "33", "%", "112", "MB/s", "1", "%", "1:15"]
+    assert row.split() == ["pc-a1", "receiving", "33", "%", "112", "MB/s", "1", "%", "1:15"]
 
 
 def test_a_crowded_screen_shows_those_in_need_first_and_counts_the_rest() -> None:
@@ -95,6 +96,14 @@ def test_a_lost_machine_says_since_when() -> None:
     lost = participant("a1", Participant.STATE_LOST)
     lost.contact_time.FromSeconds(1_764_554_400)
     assert "no contact since 2025-12-01" in render(summary(RUNNING, by_name([lost])))
+
+
+def test_a_narrow_screen_has_room_for_what_is_wrong_with_a_machine() -> None:
+    lost = participant("a1b2c3d4e5f6g7h8", Participant.STATE_LOST)
+    lost.contact_time.FromSeconds(1_764_554_400)
+    lost.display_name = "workstation-0815"
+    row = render(screen(RUNNING, by_name([lost]), rows=24, notice=""), width=80).splitlines()[-1]
+    assert re.search(r"^workstation-0815 .*no contact since \d\d:\d\d:\d\d", row)
 
 
 def test_change_lines_come_with_states_and_tenths_only() -> None:
