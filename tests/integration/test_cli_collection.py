@@ -91,3 +91,24 @@ async def test_the_record_says_who_did_what_and_when(cli: Cli) -> None:
     assert newest.out.count("collection.") == 1
     assert "newest 1" in newest.err
     assert "'long ago'" in await cli.refused(BAD_INPUT, "audit", "list", "--since", "long ago")
+
+
+async def test_the_record_says_what_was_changed_to_what(cli: Cli) -> None:
+    await cli.text("collection", "create", "lab", "--rule", "true", "--variable", "password=secret")
+    window = ("--maintenance-window", "2026-12-01 22:00 8h daily")
+    await cli.text("collection", "set", "lab", "--rule", "", "--protected", "--variable", "pin=1234", *window)
+    session = (await cli.json("session", "create", "--image", "win11", "--min-clients", "30"))["name"]
+    await cli.text("session", "update", session, "--min-clients", "20", "--until", "2030-12-01 02:00Z")
+    await cli.text("session", "update", session, "--until", "none", "--max-rate", "200M")
+    entries = (await cli.json("audit", "list"))["audit_entries"]
+    details = [entry["detail"] for entry in entries if entry["action"].endswith(".update")]
+    assert details == [
+        {"admission.until_time": "none", "rate.ceiling_bits_per_second": "200000000"},
+        {"admission.until_time": "2030-12-01T02:00:00Z", "start_rules.min_clients": "20"},
+        {
+            "rule": "none",
+            "protected": "True",
+            "variables": "password pin",
+            "maintenance_windows": "(2026-12-01 22:00, 28800 s, FREQ=DAILY)",
+        },
+    ]

@@ -11,7 +11,7 @@ from fleetcast_scheduler.audit import Audit
 from fleetcast_scheduler.census_keeper import CensusKeeper
 from fleetcast_scheduler.domain.collection import Collection, Rule
 from fleetcast_scheduler.domain.machine import Machine
-from fleetcast_scheduler.edits import edited
+from fleetcast_scheduler.edits import changes, edited
 from fleetcast_scheduler.machine_store import MachineStore
 
 
@@ -72,9 +72,10 @@ class Collections:
         async with self._store.transaction() as tables:
             collection = await tables.require_collection(name)
             if not await tables.audited(request_id):
-                collection = edited(collection, edit(collection), etag)
+                before, collection = collection, edited(collection, edit(collection), etag)
                 await tables.put_collection(collection)
-                await self._audit.record_in(tables, "collection.update", name, request_id, rule=collection.rule)
+                detail = changes(before, collection)
+                await self._audit.record_in(tables, "collection.update", name, request_id, **detail)
             count = await tables.member_count(name)
         await self._census.collection_changed(name)
         return collection, count

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from fleetcast_scheduler import policy_convert
@@ -95,6 +97,19 @@ def edit_of(session: Session, message: session_pb2.Session, paths: Iterable[str]
         else None,
         etag=message.etag,
     )
+
+
+def values_of(message: Message, paths: Iterable[str]) -> dict[str, str]:
+    """Returns what fields of a message say, by path, for the record."""
+    plain = MessageToDict(message, preserving_proto_field_name=True)
+
+    def value(path: str) -> str:
+        found: Any = plain
+        for name in path.split("."):
+            found = found.get(name, {}) if isinstance(found, dict) else {}
+        return str(found or "none")
+
+    return {path: value(path) for path in paths}
 
 
 def participant_name(name: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from fleetcast_kit.errors import AbortedError
@@ -24,3 +24,13 @@ def edited(present: Resource, edit: Resource, etag: str) -> Resource:
             f"{present.name} was changed by somebody else: read it again, then change it", reason="ETAG_MISMATCH"
         )
     return replace(edit, edit_count=present.edit_count + 1)
+
+
+def changes(before: Resource, after: Resource) -> dict[str, str]:
+    """Returns the new values of what an edit changed, for the record; of variables only the names."""
+    values = {field.name: getattr(after, field.name) for field in fields(after) if field.name != "edit_count"}
+    return {
+        name: (" ".join(map(str, value)) if isinstance(value, dict | tuple) else str(value)) or "none"
+        for name, value in values.items()
+        if value != getattr(before, name)
+    }

@@ -23,7 +23,7 @@ from fleetcast_scheduler.domain.machine import (
     taken_over,
 )
 from fleetcast_scheduler.domain.participant import Joiner
-from fleetcast_scheduler.edits import edited
+from fleetcast_scheduler.edits import changes, edited
 from fleetcast_scheduler.machine_store import MachineStore
 
 _NAMED_CONFLICTS = 8
@@ -142,9 +142,9 @@ class Machines:
             machine = await tables.require_machine(name)
             if await tables.audited(request_id):
                 return machine
-            machine = edited(machine, edit(machine), etag)
+            before, machine = machine, edited(machine, edit(machine), etag)
             await tables.put_machine(machine)
-            await self._audit.record_in(tables, "machine.update", name, request_id)
+            await self._audit.record_in(tables, "machine.update", name, request_id, **changes(before, machine))
         await self._census.machines_changed(name)
         return machine
 

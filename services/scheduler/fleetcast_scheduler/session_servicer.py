@@ -186,7 +186,7 @@ class SessionServicer(SessionServiceServicer):
             "update",
             request.request_id,
             edit,
-            fields=",".join(paths),
+            **convert.values_of(request.session, paths),
         )
         return messages.UpdateSessionResponse(session=await self._message(session))
 

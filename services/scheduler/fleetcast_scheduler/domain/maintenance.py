@@ -35,6 +35,11 @@ class MaintenanceWindow:
     time_zone: str = ""
     """Empty means each machine's own."""
 
+    def __str__(self) -> str:
+        """Returns it as the record shows it."""
+        parts = (f"{self.start:%Y-%m-%d %H:%M}", f"{self.duration_seconds:g} s", self.recurrence, self.time_zone)
+        return f"({', '.join(filter(None, parts))})"
+
     def check(self) -> None:
         """Returns if it can be.
 
