@@ -56,7 +56,7 @@ async def test_after_an_interruption_what_is_held_is_verified_before_more_comes(
         await asyncio.gather(fetching, return_exceptions=True)
         held = list(script.fetched)
         script.fetched.clear()
-        script.fetch_limit = 0
+        script.fetch_limit, script.fetch_pause_seconds = 0, 0.05  # so that something is told on the way
         await fetch(site, second)
     assert first.counts[-1] < len(IMAGE.content)
     assert next(filter(None, second.counts)) >= (held[-1] + 1) * 65536
