@@ -50,15 +50,21 @@ async def test_after_an_interruption_what_is_held_is_verified_before_more_comes(
     async with running_site(script, tmp_path) as site:
         fetching = asyncio.ensure_future(fetch(site, first))
         await asyncio.wait_for(site.all_fetched_is_written(), 30)
-        while not first.counts:  # noqa: ASYNC110 - it is told once a second
-            await asyncio.sleep(0.01)
+        await told(first, 1)
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
-        held = list(script.fetched)
-        script.fetched.clear()
-        script.fetch_limit, script.fetch_pause_seconds = 0, 0.05  # so that something is told on the way
-        await fetch(site, second)
-    assert first.counts[-1] < len(IMAGE.content)
-    assert next(filter(None, second.counts)) >= (held[-1] + 1) * 65536
+        assert first.counts[-1] < len(IMAGE.content)
+        held = (script.fetched[-1] + 1) * 65536
+        fetching = asyncio.ensure_future(fetch(site, second))
+        await told(second, held)
+        assert len(script.fetched) == 15
+        script.fetch_limit = 0
+        await fetching
     assert second.file.read_bytes() == IMAGE.content
-    assert sorted(held + script.fetched) == np.flatnonzero(~IMAGE.manifest.zero).tolist(), "each chunk once"
+    assert sorted(script.fetched) == np.flatnonzero(~IMAGE.manifest.zero).tolist(), "each chunk once"
+
+
+async def told(reader: Reader, verified_bytes: int) -> None:
+    async with asyncio.timeout(30):
+        while not reader.counts or reader.counts[-1] < verified_bytes:  # noqa: ASYNC110 - it is told in intervals
+            await asyncio.sleep(0.01)
