@@ -2,10 +2,12 @@ import logging
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
@@ -13,8 +15,10 @@ from fleetcast_agent import datagrams
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import find_interface, interface_towards, largest_payload_bytes, unfit_for_multicast
+from fleetcast_agent.listening import Listener
 from fleetcast_agent.membership import announce_membership
 from fleetcast_agent.network import Network
+from fleetcast_agent.reception import Reception
 from fleetcast_kit import logs
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
@@ -145,6 +149,27 @@ def test_what_the_socket_had_no_room_for_is_counted() -> None:
         assert made.receiver.overflow_count == 500 - len(full)
     finally:
         made.close()
+
+
+@pytest.mark.parametrize("genuine", [False, True], ids=["rubbish", "a pass that goes on"])
+def test_a_pass_ends_although_datagrams_never_cease(genuine: bool) -> None:
+    made, ended, counts = Pair(GROUP), threading.Event(), SimpleNamespace(datagram_count=0)
+
+    def receive(first: int, end: int, now: float) -> None:
+        counts.datagram_count += (end - first) * genuine
+
+    reception = SimpleNamespace(counts=counts, receive=receive, take_events=list)
+    listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, slots=SLOTS, stride=STRIDE)
+    listener.start()
+    try:
+        listener.post(ended.set, when_drained=True)
+        deadline = time.monotonic() + 30
+        while not ended.is_set() and time.monotonic() < deadline:
+            made.sender.send(bytes(STRIDE))
+        assert ended.is_set()
+    finally:
+        listener.stop()
+        made.sender.close()
 
 
 def test_only_the_source_that_was_named_is_heard() -> None:

@@ -181,6 +181,22 @@ def test_a_full_ring_drops_whole_windows_that_return_in_the_next_pass() -> None:
     assert receiver.complete
 
 
+def test_a_pass_that_goes_on_without_this_machine_is_taken_no_further() -> None:
+    sender, receiver = pair(make_image(6, 700_000))
+    windows = begin(sender, receiver)
+    receiver.receive(sender.source(0))
+    receiver.reception.end_pass(1)
+    receiver.work()
+    assert receiver.settled == [1]
+    wanted = receiver.wanted.copy()
+    for window in range(1, windows):
+        receiver.receive(sender.source(window))
+    receiver.work()
+    assert windows > 1
+    assert (receiver.wanted == wanted).all()
+    assert receiver.reception.counts.dropped_window_count == 0
+
+
 def test_damaged_content_is_wanted_again() -> None:
     image = make_image(10, 300_000)
     sender, receiver = pair(image)
