@@ -144,7 +144,9 @@ def test_what_the_socket_had_no_room_for_is_counted() -> None:
         made.receiver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         for _ in range(500):
             made.sender.send(bytes(STRIDE))
-        full, _ = made.receive(500)
+        full, _ = made.receive(1)
+        while more := made.receiver.receive()[0]:  # what has room lies in the socket already
+            full += [b""] * more
         assert 0 < len(full) < 500
         assert made.receiver.overflow_count == 500 - len(full)
     finally:
