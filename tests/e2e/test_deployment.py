@@ -60,6 +60,19 @@ class Observer:
         sent = self.session["transmission"]
         return int(sent["sent_source_bytes"] + sent["sent_repair_bytes"] + sent["sent_unicast_bytes"])
 
+    def settled_sent_bytes(self) -> int:
+        """Returns what was sent once nothing was added to it for 2 s: the sender reports once a second."""
+        changed_at, sent_bytes = time.monotonic(), self.sent_bytes
+
+        def stands_still() -> bool:
+            nonlocal changed_at, sent_bytes
+            if self.sent_bytes != sent_bytes:
+                changed_at, sent_bytes = time.monotonic(), self.sent_bytes
+            return time.monotonic() - changed_at > 2
+
+        self.until(stands_still, "the sender has stopped")
+        return sent_bytes
+
 
 def open_session(installation: Installation, image: str, *flags: str) -> str:
     session: str = installation.fleetcast("session", "create", "--image", image, *flags)["name"]
@@ -278,9 +291,7 @@ def test_a_lone_machine_killed_at_half_is_sent_nothing_that_it_holds(
     killed.process.kill()
     killed.process.wait()
     observer.until(lambda: {each["state"] for each in observer.participants.values()} == {"lost"}, "it is missed")
-    time.sleep(2)  # the sender reports once a second
-    observer.look()
-    sent_before = observer.sent_bytes
+    sent_before = observer.settled_sent_bytes()
     summary = site.receive(machine, machine.directory / "disk.img", session=session).wait()
     assert (machine.directory / "disk.img").read_bytes() == disk.content
     observer.until(lambda: observer.session["state"] == "completed", "the session is completed")
