@@ -118,7 +118,9 @@ async def test_a_machine_on_wifi_goes_unicast_by_itself_and_says_why(
     (tmp_path / "interfaces" / "lo" / "wireless").mkdir(parents=True)
     monkeypatch.setattr(interfaces, "_INTERFACES", tmp_path / "interfaces")
     async with running_site(Script(IMAGE), tmp_path) as site:
-        summary = await receive(site.request(multicast_interface=""))
+        observer = Listening()
+        summary = await receive(site.request(multicast_interface=""), observer)
+        assert "receiving by unicast: lo is a wireless interface" in observer.sentences
         assert [join.unicast_only for join in site.script.receiver_joins] == [True]
         assert site.script.joins[0].no_multicast_reason == "lo is a wireless interface"
         assert summary.totals.multicast_bytes == 0
