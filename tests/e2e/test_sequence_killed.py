@@ -37,6 +37,13 @@ def start(machine: Rehearsal, file: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def start_unending(machine: Rehearsal, file: Path, step: str) -> subprocess.Popen[str]:
+    """Starts an agent that can be killed in this step for as long as the test takes, on however fast a computer."""
+    command = [sys.executable, "-m", "tests.support.unending", str(file), step, str(machine.disk)]
+    command += [str(machine.state), str(machine.content)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def kill_when(machine: Rehearsal, process: subprocess.Popen[str], text: str, pause_seconds: float) -> None:
     """Kills the agent `pause_seconds` after its log says `text`."""
     log = machine.state / "log.txt"
@@ -46,6 +53,7 @@ def kill_when(machine: Rehearsal, process: subprocess.Popen[str], text: str, pau
         assert time.monotonic() < until
         time.sleep(0.005)
     time.sleep(pause_seconds)
+    assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -73,9 +81,9 @@ def test_a_killed_agent_goes_on_and_the_result_is_the_same(tmp_path: Path, step:
         "{name: Capture, type: capture-image, with: {image: mine, volume: data}}",
     ]
     file.write_text("name: killed\nsteps:\n" + "".join(f"  - {line}\n" for line in steps))
-    process = start(machine, file)
-    kill_when(machine, process, f"begins '{step}'", pause_seconds)
+    kill_when(machine, start_unending(machine, file, step), f"begins '{step}'", pause_seconds)
     log = finish(machine, file)
+    assert log.count(f"was interrupted in '{step}'") == 1
     assert marks.read_text() == "once\n"
     assert log.count("'Mark' succeeded") == 1
     assert not loops_of(machine.disk)
@@ -213,10 +221,12 @@ async def test_an_agent_killed_in_every_step_leaves_what_an_undisturbed_one_does
         file = prepare(machine, wim, text)
         names = re.findall(r"- {?name: ([A-Z][\w ]*)", file.read_text()) if name == "killed" else []
         for step in ["In it" if step == "Child" else step for step in names]:
-            await asyncio.to_thread(kill_when, machine, start(machine, file), f"begins '{step}'", pause_seconds)
+            process = start_unending(machine, file, step)
+            await asyncio.to_thread(kill_when, machine, process, f"begins '{step}'", pause_seconds)
         process = start(machine, file)
         output, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == (0 if text is WINDOWS else 3), output + machine.log
+        assert machine.log.count("was interrupted in") == len(names)
         assert not loops_of(machine.disk)
         assert str(machine.state) not in await asyncio.to_thread(Path("/proc/mounts").read_text)
         ends.append(await contents(machine, volume))

@@ -18,7 +18,7 @@ from fleetcast_agent.sequence.records import Outcome
 from fleetcast_agent.sequence.steps.wim import FETCH_SHARE
 from fleetcast_kit.errors import UnavailableError
 
-from tests.e2e.test_sequence_killed import finish, kill_when, start
+from tests.e2e.test_sequence_killed import finish, kill_when, start_unending
 from tests.e2e.test_sequence_steps import MIB, SMALL, make_tree, read
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, wait_until
@@ -263,7 +263,7 @@ async def test_a_killed_agent_applies_the_image_anew(tmp_path: Path, volume: str
         f"name: killed\nsteps:\n  - {{name: Partition, type: {partition}, with: {arguments}}}\n  - {{name: Apply, "
         f"type: apply-operating-system, with: {{image: win, index: 2, volume: {volume}}}}}\n"
     )
-    await asyncio.to_thread(kill_when, machine, start(machine, file), STREAMED, pause_seconds)
+    await asyncio.to_thread(kill_when, machine, start_unending(machine, file, "Apply"), STREAMED, pause_seconds)
     log = await asyncio.to_thread(finish, machine, file)
     assert log.count(STREAMED) == 2
     assert not loops_of(machine.disk)

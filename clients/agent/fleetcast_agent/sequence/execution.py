@@ -14,6 +14,7 @@ from fleetcast_sequence.model import VariableValue
 
 from fleetcast_agent.sequence import inventory
 from fleetcast_agent.sequence.content import ContentSource
+from fleetcast_agent.sequence.context import StepFunction
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.live_files import FUNCTIONS
@@ -50,10 +51,12 @@ async def execute(
     boot_id: str = "",
     gather: Callable[[], dict[str, Any]] | None = None,
     identity: Path | None = None,
+    steps: Mapping[str, StepFunction] | None = None,
 ) -> SequenceOutcome:
     """Runs what is left of the sequence; the directory remembers what is done. Returns at its end or for a restart.
 
-    For a machine that is not this whole computer, `boot_id` and `gather` say what it is in their place.
+    For a machine that is not this whole computer, `boot_id` and `gather` say what it is in their place. `steps` run in
+    place of those that are installed.
 
     Raises:
         VariableError: a value has the wrong type, or a required one is missing.
@@ -73,7 +76,7 @@ async def execute(
     around = Surroundings(
         content=content,
         disks=disks,
-        steps=step_functions(),
+        steps=step_functions() if steps is None else steps,
         environment=environment,
         boot_id=boot_id or inventory.boot_id(),
         gather=gathered,

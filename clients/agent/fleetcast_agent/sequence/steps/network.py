@@ -16,7 +16,8 @@ from fleetcast_agent.sequence.unattend import Unattend, clear, element, item
 
 _TCPIP = "Microsoft-Windows-TCPIP"
 _DNS = "Microsoft-Windows-DNS-Client"
-_ENABLED = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
+_ENABLED = "/etc/systemd/system/multi-user.target.wants"
+_NETWORKD = "systemd-networkd.service"
 
 
 async def apply_network_settings(arguments: ApplyNetworkSettings, context: StepContext) -> None:
@@ -40,10 +41,10 @@ async def apply_network_settings(arguments: ApplyNetworkSettings, context: StepC
             for index, adapter in enumerate(adapters):
                 path = f"/etc/systemd/network/10-fleetcast-{index}.network"
                 await tree.write(path, _networkd(adapter).encode(), mode=0o644)
-            link = tree.place(_ENABLED)
+            link = tree.place(_ENABLED) / _NETWORKD
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink() and not link.exists():
-                link.symlink_to("/lib/systemd/system/systemd-networkd.service")
+                link.symlink_to(f"/lib/systemd/system/{_NETWORKD}")
 
 
 def _placed(adapter: Adapter, index: int, context: StepContext) -> Adapter:

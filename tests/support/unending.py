@@ -1,0 +1,40 @@
+"""Runs a task sequence one step of which does its work but never ends: however late it is killed, it is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from fleetcast_agent.sequence.commands import load
+from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.context import StepContext, StepFunction
+from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.state import Engine
+from fleetcast_agent.sequence.steps import step_functions
+
+
+async def run(file: Path, step: str, disk: Path, state: Path, content: Path) -> None:
+    """Runs the sequence in `file` up to the step of that name, and stays there."""
+    sequence = load(file)
+    nodes = Engine(sequence, {}).nodes
+
+    def unending(function: StepFunction) -> StepFunction:
+        async def work(arguments: Any, context: StepContext) -> None:
+            await function(arguments, context)
+            if nodes[context.step_directory.name].name == step:
+                await asyncio.Event().wait()
+
+        return work
+
+    steps = {kind: unending(function) for kind, function in step_functions().items()}
+    around = {"content": DirectoryContent(content), "disks": Disks(disk), "control": Control()}
+    print(await execute(Assignment(sequence), state, steps=steps, **around))
+
+
+if __name__ == "__main__":
+    name, stuck, *places = sys.argv[1:]
+    asyncio.run(run(Path(name), stuck, *map(Path, places)))
