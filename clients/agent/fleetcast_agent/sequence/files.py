@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from fleetcast_agent.sequence import filesystems, volumes
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.slices import in_slices
 from fleetcast_agent.sequence.volumes import Volume
 
 _MAX_LINKS = 40
@@ -142,7 +142,7 @@ async def empty(context: StepContext, volume: Volume) -> None:
         StepError: it cannot be mounted.
     """
     async with volumes.mounted(context, volume) as root:
-        await asyncio.to_thread(_empty, root, {name.strip("/").lower() for name in volume.keep})
+        await in_slices(context.control, _emptied(root, {name.strip("/").lower() for name in volume.keep}))
 
 
 def inside(root: Path, path: str, *, ignore_case: bool = False) -> Path:
@@ -199,11 +199,18 @@ def _write(path: Path, content: bytes, mode: int | None) -> None:
     partial.replace(path)
 
 
-def _empty(root: Path, keep: set[str]) -> None:
+def _emptied(root: Path, keep: set[str]) -> Iterator[None]:
     for entry in list(root.iterdir()):
         if entry.name.lower() in keep or entry.name == "lost+found":
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
+        if entry.is_symlink() or not entry.is_dir():
             entry.unlink()
+            continue
+        for directory, subdirectories, names in os.walk(entry, topdown=False):
+            for path in (Path(directory, name) for name in (*subdirectories, *names)):
+                if path.is_symlink() or not path.is_dir():
+                    path.unlink()
+                else:
+                    path.rmdir()
+                yield
+        entry.rmdir()

@@ -118,7 +118,7 @@ class ServerContent:
         address, answered, ended = self._request.server, asyncio.Event(), asyncio.Event()
         try:
             async with open_channel(address, self._request.credentials) as channel:
-                call = CatalogServiceStub(channel).ImportImage(_requests(spec, source, answered, ended))
+                call = CatalogServiceStub(channel).ImportImage(self._requests(spec, source, answered, ended))
                 async for answer in call:
                     answered.set()
                     if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_DONE:
@@ -133,6 +133,22 @@ class ServerContent:
             ended.set()
             answered.set()
         raise UnavailableError(f"the server ended the import of {image} without a result")
+
+    async def _requests(
+        self, spec: catalog_service_pb2.ImportSpec, source: Path, answered: asyncio.Event, ended: asyncio.Event
+    ) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
+        yield catalog_service_pb2.ImportImageRequest(spec=spec)
+        # What the server says against the upload would be lost in gRPC if it met a message on its way.
+        await answered.wait()
+        sent_bytes = 0
+        with open(source, "rb") as file:  # noqa: ASYNC230 - opening is quick, reading is not
+            while block := await asyncio.to_thread(file.read, _BLOCK_BYTES):
+                await self._control.go()
+                if ended.is_set():
+                    return
+                yield catalog_service_pb2.ImportImageRequest(data=block)
+                sent_bytes += len(block)
+        yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)
 
 
 class _Observer:
@@ -167,19 +183,3 @@ class _Observer:
             self._observer.noticed(sentence)
         else:
             logger.info("%s", sentence)
-
-
-async def _requests(
-    spec: catalog_service_pb2.ImportSpec, source: Path, answered: asyncio.Event, ended: asyncio.Event
-) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
-    yield catalog_service_pb2.ImportImageRequest(spec=spec)
-    # What the server says against the upload would be lost in gRPC if it met a message on its way.
-    await answered.wait()
-    sent_bytes = 0
-    with open(source, "rb") as file:  # noqa: ASYNC230 - opening is quick, reading is not
-        while block := await asyncio.to_thread(file.read, _BLOCK_BYTES):
-            if ended.is_set():
-                return
-            yield catalog_service_pb2.ImportImageRequest(data=block)
-            sent_bytes += len(block)
-    yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)

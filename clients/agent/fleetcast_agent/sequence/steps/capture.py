@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fleetcast_sequence.steps.content import CaptureImage
@@ -11,11 +13,14 @@ from fleetcast_sequence.steps.content import CaptureImage
 from fleetcast_agent.sequence import filesystems, spool, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.slices import in_slices
 from fleetcast_agent.sequence.volumes import Volume
 
 _CAPTURE_SHARE = 0.6
 """Part of the step's progress that making the image is; the rest is publishing it."""
 _COPY_BYTES = 1 << 20
+_PERCENT = re.compile(r"(\d+)(\.\d+)?(%| percent)")
+"""How wimlib, ntfsclone and e2image say how far they are."""
 
 
 async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
@@ -29,7 +34,7 @@ async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
             volume = await volumes.find(context, str(arguments.volume))
             if arguments.format == "raw":
                 await asyncio.to_thread(_blank, target, volume.size_bytes)
-                await _raw_volume(context, volume, target)
+                await _raw_volume(context, volume, target, (0, 1))
             else:
                 await _wim(context, volume, target, arguments)
         context.progress(_CAPTURE_SHARE)
@@ -51,11 +56,21 @@ async def _wim(context: StepContext, volume: Volume, target: Path, arguments: Ca
     async with volumes.attached(context, volume, read_only=True) as device:
         kind = (await filesystems.probe(context.tools, device)).get("TYPE", "")
         if kind == "ntfs":
-            await context.tools.run([*command, device, *options])
+            await context.tools.run([*command, device, *options], progress=_part(context, 0, 0.8))
     if kind != "ntfs":
         async with volumes.mounted(context, volume, read_only=True) as root:
-            await context.tools.run([*command, root, *options, "--unix-data"])
-    await context.tools.run(["wimlib-imagex", "verify", target])
+            await context.tools.run([*command, root, *options, "--unix-data"], progress=_part(context, 0, 0.8))
+    await context.tools.run(["wimlib-imagex", "verify", target], progress=_part(context, 0.8, 1))
+
+
+def _part(context: StepContext, begin: float, end: float) -> Callable[[str], None]:
+    """Returns what takes the lines of a program that makes the part of the image from `begin` to `end`."""
+
+    def note(line: str) -> None:
+        if found := _PERCENT.search(line):
+            context.progress(_CAPTURE_SHARE * (begin + (end - begin) * int(found[1]) / 100))
+
+    return note
 
 
 async def _raw_disk(context: StepContext, selector: str, target: Path) -> None:
@@ -63,31 +78,31 @@ async def _raw_disk(context: StepContext, selector: str, target: Path) -> None:
     await asyncio.to_thread(_blank, target, disk.size_bytes)
     partitions = await tables.read(context.tools, disk)
     begin = 0
-    for number, partition in enumerate(partitions):
-        context.progress(_CAPTURE_SHARE * number / len(partitions))
-        await asyncio.to_thread(_copy, disk.path, target, begin, partition.start_bytes)
+    for partition in partitions:
+        await in_slices(context.control, _copied(disk.path, target, begin, partition.start_bytes, begin))
         volume = Volume(str(partition.number), disk.path, partition.start_bytes, partition.size_bytes)
-        await _raw_volume(context, volume, target, offset_bytes=partition.start_bytes)
-        begin = partition.start_bytes + partition.size_bytes
-    await asyncio.to_thread(_copy, disk.path, target, begin, disk.size_bytes)
+        end = partition.start_bytes + partition.size_bytes
+        part = (partition.start_bytes / disk.size_bytes, end / disk.size_bytes)
+        await _raw_volume(context, volume, target, part, offset_bytes=partition.start_bytes)
+        begin = end
+    await in_slices(context.control, _copied(disk.path, target, begin, disk.size_bytes, begin))
 
 
-async def _raw_volume(context: StepContext, volume: Volume, target: Path, *, offset_bytes: int = 0) -> None:
-    """Copies the used blocks of the volume to `offset_bytes` in `target`, which reads as zeros there."""
+async def _raw_volume(
+    context: StepContext, volume: Volume, target: Path, part: tuple[float, float], *, offset_bytes: int = 0
+) -> None:
+    """Copies the used blocks of the volume, a part of the image, to `offset_bytes` in `target`, which is zero there."""
     place = Volume("copy", target, offset_bytes, volume.size_bytes)
     async with volumes.attached(context, volume, read_only=True) as device:
         kind = (await filesystems.probe(context.tools, device)).get("TYPE", "")
         if kind in ("ntfs", "ext2", "ext3", "ext4"):
             async with volumes.attached(context, place) as copy:
-                if kind == "ntfs":
-                    await context.tools.run(["ntfsclone", "--overwrite", copy, device])
-                else:
-                    await context.tools.run(["e2image", "-r", "-a", "-p", device, copy])
+                clone: list[str | Path] = ["ntfsclone", "--overwrite", copy, device]
+                program = clone if kind == "ntfs" else ["e2image", "-r", "-a", "-p", device, copy]
+                await context.tools.run(program, progress=_part(context, *part))
             return
-    await context.control.go()
-    await asyncio.to_thread(
-        _copy, volume.backing, target, volume.start_bytes, volume.start_bytes + volume.size_bytes, offset_bytes
-    )
+    end = volume.start_bytes + volume.size_bytes
+    await in_slices(context.control, _copied(volume.backing, target, volume.start_bytes, end, offset_bytes))
 
 
 def _blank(path: Path, size_bytes: int) -> None:
@@ -95,9 +110,8 @@ def _blank(path: Path, size_bytes: int) -> None:
         file.truncate(size_bytes)
 
 
-def _copy(source: Path, target: Path, begin: int, end: int, at: int | None = None) -> None:
-    """Copies the bytes from `begin` to `end` to the same place, or to `at`, leaving out what is zero."""
-    shift = 0 if at is None else at - begin
+def _copied(source: Path, target: Path, begin: int, end: int, at: int) -> Iterator[None]:
+    """Copies the bytes from `begin` to `end` to the place `at`, leaving out what is zero."""
     with source.open("rb") as reader, target.open("r+b") as writer:
         reader.seek(begin)
         position = begin
@@ -106,5 +120,6 @@ def _copy(source: Path, target: Path, begin: int, end: int, at: int | None = Non
             if not content:
                 raise StepError(f"{source} ends at {position}, before {end}")
             if content.count(0) != len(content):
-                os.pwrite(writer.fileno(), content, position + shift)
+                os.pwrite(writer.fileno(), content, position - begin + at)
             position += len(content)
+            yield

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from fleetcast_sequence.steps.content import DownloadPackage
@@ -13,6 +14,7 @@ from fleetcast_sequence.steps.content import DownloadPackage
 from fleetcast_agent.sequence.content import Delivery, delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.slices import in_slices
 
 
 async def download_package(arguments: DownloadPackage, context: StepContext) -> None:
@@ -39,7 +41,7 @@ async def fetch(context: StepContext, package: str, *, delivery: Delivery, unpac
         unpacked = context.step_directory / "unpacked"
         delete_content(unpacked)
         try:
-            await asyncio.to_thread(_unpack, partial, unpacked)
+            await in_slices(context.control, _unpacked(partial, unpacked))
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise StepError(f"the package {name} cannot be unpacked: {error}") from error
         delete_content(partial)
@@ -54,15 +56,18 @@ def _is_archive(path: Path) -> bool:
     return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
 
 
-def _unpack(archive: Path, target: Path) -> None:
+def _unpacked(archive: Path, target: Path) -> Iterator[None]:
     target.mkdir()
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            for member in tar:
+                tar.extract(member, target, filter="data")
+                yield
         return
     with zipfile.ZipFile(archive) as zipped:
         for entry in zipped.infolist():
             place = (target / entry.filename.replace("\\", "/")).resolve()
             if not place.is_relative_to(target.resolve()):
                 raise zipfile.BadZipFile(f"{entry.filename!r} leaves its directory")
-        zipped.extractall(target)  # noqa: S202 - every name was checked
+            zipped.extract(entry, target)
+            yield

@@ -9,18 +9,21 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
 from fleetcast_agent.sequence import files, volumes
-from fleetcast_agent.sequence.content import delete_content
+from fleetcast_agent.sequence.content import Progress, delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.files import inside
+from fleetcast_agent.sequence.slices import in_slices
 from fleetcast_agent.sequence.volumes import Volume
 
+WATCH_SECONDS = 0.5
+"""Between two looks at how large the copy has grown."""
 ARCHIVE = "state.tar"
 DIGEST = "state.sha256"
 ATTRIBUTES = "fleetcast-ntfs-attributes.json"
@@ -32,6 +35,7 @@ _REPARSE = "system.ntfs_reparse_data"
 _DIRECTORY_ATTRIBUTE = 0x10
 _JUNCTION = b"\x03\x00\x00\xa0"
 """How the reparse data of a junction begins, which is always a directory."""
+_BLOCK_BYTES = 1 << 20
 _FORMAT = ("--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
 _EXTRACT = ("--numeric-owner", "--same-owner", "--same-permissions", "--xattrs", "--xattrs-include=*", "--acls")
 
@@ -42,9 +46,9 @@ async def capture_user_state(arguments: CaptureUserState, context: StepContext) 
     kind = await files.kind_of(context, volume)
     read_only = arguments.store is None
     async with volumes.mounted(context, volume, read_only=read_only) as root:
-        names = await asyncio.to_thread(
-            lambda: list(_chosen(root, arguments.paths, arguments.exclude, arguments.store))
-        )
+        names: list[str] = []
+        chosen = _chosen(root, arguments.paths, arguments.exclude, arguments.store)
+        await in_slices(context.control, (names.append(name) for name in chosen))
         if not names:
             raise StepError(f"nothing on the volume matches {', '.join(arguments.paths)}")
         store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
@@ -63,22 +67,24 @@ async def _save(
     """Makes the copy, proves it, and puts it where it is to be."""
     listed = "\0".join(names).encode(errors="surrogateescape")
     names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
-    await context.tools.run(
-        ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from], stdin=listed
-    )
-    context.progress(0.4)
-    await context.control.go()
-    await context.tools.run(["tar", "--compare", "--file", partial, "--directory", root, "--numeric-owner"])
-    context.progress(0.6)
+    sizes: list[int] = []
+    await in_slices(context.control, (sizes.append((root / name).lstat().st_size + 1024) for name in names))
+    async with _growing(partial, sum(sizes), lambda part: context.progress(0.4 * part)):
+        command = ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from]
+        await context.tools.run(command, stdin=listed)
+    await _feed(context, partial, ["tar", "--compare", "--directory", root, "--numeric-owner"], (0.4, 0.6))
     if kind == "ntfs":
-        noted = await asyncio.to_thread(_read_attributes, root, names)
+        noted: dict[str, dict[str, str]] = {}
+        await in_slices(context.control, _attributes_read(root, names, noted))
         (context.step_directory / ATTRIBUTES).write_text(json.dumps(noted))
         member: list[str | Path] = ["--directory", context.step_directory, ATTRIBUTES]
         await context.tools.run(["tar", "--append", "--format=posix", "--file", partial, *member])
-    digest = await asyncio.to_thread(_digest, partial)
+    digest = await _digest(context, partial)
     context.progress(0.8)
     if arguments.image is not None:
-        version = await context.content.publish(partial, arguments.image, progress=lambda part: None)
+        version = await context.content.publish(
+            partial, arguments.image, progress=lambda part: context.progress(0.8 + 0.2 * part)
+        )
         context.log(f"saved {len(names)} files and directories as {version}")
         return
     await asyncio.to_thread(_commit, partial, digest)
@@ -91,7 +97,9 @@ async def restore_user_state(arguments: RestoreUserState, context: StepContext) 
     kind = await files.kind_of(context, volume)
     fetched = context.step_directory / ARCHIVE
     if arguments.image is not None:
-        await context.content.fetch(arguments.image, fetched, delivery="unicast", progress=context.progress)
+        await context.content.fetch(
+            arguments.image, fetched, delivery="unicast", progress=lambda part: context.progress(0.3 * part)
+        )
     async with volumes.mounted(context, volume) as root:
         if (context.checkpoint or {}).get("restored"):  # the copy may be gone by now
             await _drop_store(arguments, context, volume, root)
@@ -99,21 +107,56 @@ async def restore_user_state(arguments: RestoreUserState, context: StepContext) 
         store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
         archive = store / ARCHIVE
         if arguments.store is not None:
-            await asyncio.to_thread(_verify, store)
+            await _verify(context, store)
         context.progress(0.3)
         noted = await _noted(context, archive) if kind == "ntfs" else {}
         links = {name: values for name, values in noted.items() if _REPARSE in values}
         left_out = context.step_directory / "left-out"
         left_out.write_text("".join(f"{name}\n" for name in (ATTRIBUTES, *links)))
         skip = ["--anchored", "--no-wildcards", f"--exclude-from={left_out}"]
-        await context.tools.run(["tar", "--extract", *skip, *_EXTRACT, "--file", archive, "--directory", root])
+        await _feed(context, archive, ["tar", "--extract", *skip, *_EXTRACT, "--directory", root], (0.3, 0.7))
         await asyncio.to_thread(_make_links, root, links)
-        await asyncio.to_thread(_write_attributes, root, noted)
-        context.progress(0.7)
-        await context.tools.run(["tar", "--compare", *skip, "--file", archive, "--directory", root, "--numeric-owner"])
+        await in_slices(context.control, _attributes_written(root, noted))
+        compare: list[str | Path] = ["tar", "--compare", *skip, "--directory", root, "--numeric-owner"]
+        await _feed(context, archive, compare, (0.7, 1))
         await asyncio.to_thread(_compare_links, root, links)
         await context.save({"restored": True})
         await _drop_store(arguments, context, volume, root)
+
+
+@contextlib.asynccontextmanager
+async def _growing(path: Path, size_bytes: int, progress: Progress) -> AsyncIterator[None]:
+    """Says how much of a file is there while something else writes it."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            progress(min(_size_bytes(path) / size_bytes, 1))
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def _feed(context: StepContext, archive: Path, command: list[str | Path], part: tuple[float, float]) -> None:
+    """Runs a tar that has the archive by its standard input, which tells how far it is; this is a part of the step."""
+    begin, end = part
+    size_bytes = _size_bytes(archive)
+    with archive.open("rb") as file:
+
+        async def block() -> bytes:
+            content = await asyncio.to_thread(file.read, _BLOCK_BYTES)
+            context.progress(begin + (end - begin) * file.tell() / size_bytes)
+            return content
+
+        await context.tools.run([*command, "--file=-"], stdin=block)
+
+
+def _size_bytes(path: Path) -> int:
+    """Returns the size of the file; nothing while there is none."""
+    return path.stat().st_size if path.exists() else 0
 
 
 async def _noted(context: StepContext, archive: Path) -> dict[str, dict[str, str]]:
@@ -162,8 +205,7 @@ def _matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
-def _read_attributes(root: Path, names: list[str]) -> dict[str, dict[str, str]]:
-    found = {}
+def _attributes_read(root: Path, names: list[str], found: dict[str, dict[str, str]]) -> Iterator[None]:
     for name in names:
         values = {}
         for attribute in (*_NTFS_ATTRIBUTES, *([_REPARSE] if (root / name).is_symlink() else [])):
@@ -172,16 +214,17 @@ def _read_attributes(root: Path, names: list[str]) -> dict[str, dict[str, str]]:
             except OSError:
                 continue
         found[name] = values
-    return found
+        yield
 
 
-def _write_attributes(root: Path, noted: dict[str, dict[str, str]]) -> None:
+def _attributes_written(root: Path, noted: dict[str, dict[str, str]]) -> Iterator[None]:
     # Children first: writing to a directory changes its times.
     for name, values in sorted(noted.items(), reverse=True):
         for attribute in _NTFS_ATTRIBUTES:
             value = bytes.fromhex(values.get(attribute, ""))
             if value and not (attribute == "system.ntfs_attrib" and (root / name).is_symlink()):
                 os.setxattr(root / name, attribute, value, follow_symlinks=False)
+        yield
 
 
 def _make_links(root: Path, links: dict[str, dict[str, str]]) -> None:
@@ -208,9 +251,17 @@ def _compare_links(root: Path, links: dict[str, dict[str, str]]) -> None:
             raise StepError(f"the link {name} is not what it was")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+async def _digest(context: StepContext, path: Path) -> str:
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[None]:
+        with path.open("rb") as file:
+            while content := file.read(_BLOCK_BYTES):
+                digest.update(content)
+                yield
+
+    await in_slices(context.control, hashed())
+    return digest.hexdigest()
 
 
 def _commit(partial: Path, digest: str) -> None:
@@ -229,10 +280,10 @@ def _take_back(store: Path, partial: Path) -> None:
         store.rmdir()
 
 
-def _verify(store: Path) -> None:
+async def _verify(context: StepContext, store: Path) -> None:
     try:
         wanted = (store / DIGEST).read_text().strip()
-        found = _digest(store / ARCHIVE)
+        found = await _digest(context, store / ARCHIVE)
     except OSError as error:
         raise StepError(f"there is no saved state in {store.name}: {error.strerror}") from error
     if found != wanted:
