@@ -112,15 +112,34 @@ async def test_a_failure_says_which_step_and_why_with_the_end_of_its_output(tmp_
     assert (await machine.run()) == outcome
 
 
+LOOK = """
+import os, pathlib, sys
+secret = os.environ["P"].encode()
+seen = []
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        seen += [path] if secret in path.read_bytes() else []
+    except OSError:
+        continue
+print("seen by", len(seen), "and I am told", os.environ["P"], "and", sys.stdin.read())
+sys.exit(3)
+"""
+
+
 async def test_secrets_appear_nowhere(tmp_path: Path) -> None:
+    spans = recorded_spans()
+    (tmp_path / "look.py").write_text(LOOK)
     step = (
-        "{name: 'Use {{ 1 }}', type: run-script, with: {script: 'echo $P; exit 3', environment: {P: '{{ password }}'}}}"
+        f"{{name: Use, type: run-script, with: {{file: {tmp_path}/look.py, interpreter: ['{sys.executable}'], "
+        "environment: {P: '{{ password }}'}, stdin: '{{ password }}'}}"
     )
     machine = Machine(tmp_path, source(step, variables="{password: {secret: true}}"), password=SECRET)
     outcome = await machine.run()
     assert outcome.outcome is Outcome.FAILED
-    assert SECRET not in machine.log + outcome.message + outcome.output_tail
-    assert "***" in machine.log
+    assert "seen by 0 and I am told *** and ***" in machine.log
+    told = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "step Use" in told
+    assert SECRET not in machine.log + outcome.message + outcome.output_tail + told + str(machine.reports)
     assert SECRET.encode() not in (tmp_path / "run/journal").read_bytes()
 
 

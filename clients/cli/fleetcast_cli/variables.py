@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from fleetcast_kit.errors import InvalidArgumentError
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,63})([=@])(.*)", re.DOTALL)
 
 Variable = Annotated[
     list[str] | None,
     typer.Option(
-        "--variable", metavar="NAME=VALUE", help="A value for task sequences; can be repeated.", show_default=False
+        "--variable",
+        metavar="NAME=VALUE",
+        help="A value for task sequences; can be repeated. NAME@FILE takes it from a file, or from standard input (-), "
+        "and keeps a secret out of the list of processes.",
+        show_default=False,
     ),
 ]
 Unset = Annotated[
@@ -24,23 +30,33 @@ Unset = Annotated[
 
 
 def parse_variables(texts: Sequence[str] | None) -> dict[str, str]:
-    """Returns the variables that `NAME=VALUE` texts say.
+    """Returns the variables that `NAME=VALUE` texts say, or `NAME@FILE`: what is in the file but for its last line end.
 
     Raises:
-        InvalidArgumentError: one says none, or a name comes twice.
+        InvalidArgumentError: one says none, a name comes twice, or a file cannot be read.
     """
     variables: dict[str, str] = {}
     for text in texts or ():
-        name, separator, value = text.partition("=")
-        if not separator or not _NAME.fullmatch(name):
+        found = _VARIABLE.fullmatch(text)
+        if found is None:
             raise InvalidArgumentError(
-                f"{text!r} is not a variable: write NAME=VALUE, the name of at most 64 letters, digits and _",
+                f"{text!r} is not a variable: write NAME=VALUE, or NAME@FILE for what is in a file, the name of "
+                "at most 64 letters, digits and _",
                 field="variable",
             )
+        name, separator, value = found.groups()
         if name in variables:
             raise InvalidArgumentError(f"the variable {name!r} is given twice: give it once", field="variable")
-        variables[name] = value
+        variables[name] = value if separator == "=" else _content(value)
     return variables
+
+
+def _content(file: str) -> str:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"the variable's file {file!r} cannot be read: {error}", field="variable") from error
+    return text.removesuffix("\n")
 
 
 def change_variables(

@@ -1,6 +1,8 @@
 """What people write about machines and collections: names, CSV, variables, maintenance windows."""
 
+import io
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -119,6 +121,15 @@ def test_variables_are_set_changed_and_removed() -> None:
         change_variables({"a": "1"}, None, ["z"])
     with pytest.raises(InvalidArgumentError, match="both set and unset"):
         change_variables({"a": "1"}, ["a=2"], ["a"])
+
+
+def test_a_variable_is_read_from_a_file_or_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "password"
+    file.write_text("a=b@c d\n\r\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
+    assert parse_variables([f"a@{file}", "b@-", "c=x@y"]) == {"a": "a=b@c d\n", "b": "typed", "c": "x@y"}
+    with pytest.raises(InvalidArgumentError, match="'/nowhere' cannot be read"):
+        parse_variables(["a@/nowhere"])
 
 
 def test_maintenance_windows_are_read_and_shown() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleetcast_kit.errors import DataLossError, FailedPreconditionError
+from pydantic import ValidationError
 
 
 class StepError(FailedPreconditionError):
@@ -19,3 +20,9 @@ class JournalError(DataLossError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="JOURNAL_DAMAGED")
+
+
+def first_problem(error: ValidationError) -> str:
+    """Returns the first thing that is wrong with arguments, and where; without the value, which may be a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from fleetcast_agent.sequence import carrying
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.errors import JournalError, StepError
+from fleetcast_agent.sequence.errors import JournalError, StepError, first_problem
 from fleetcast_agent.sequence.journal import Journal
 from fleetcast_agent.sequence.records import (
     Ended,
@@ -251,8 +251,7 @@ class SequenceRunner:
         try:
             arguments = step_type.arguments.model_validate(self._variables.render(command.step.arguments))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise StepError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise StepError(first_problem(error)) from error
         await function(arguments, context)
 
     def _context(self, command: Run, journal: Journal, state: RunState) -> StepContext:

@@ -18,7 +18,10 @@ from fleetcast_sequence import (
     Variables,
     step_types,
 )
-from fleetcast_sequence.expression import compile_expression, compile_template, templates_in
+from fleetcast_sequence.expression import compile_expression, compile_template, templates_in, text_of
+from pydantic import ValidationError
+
+from fleetcast_agent.sequence.errors import first_problem
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,18 @@ class _Simulation:
         if complete and step_type is not None:
             try:
                 step_type.arguments.model_validate(shown)
-            except ValueError as error:
-                return {}, "; ".join(str(error).splitlines()[1:3])
-        hidden: dict[str, Any] = json.loads(self._hide(json.dumps(shown, ensure_ascii=False, default=str)))
-        return hidden, ""
+            except ValidationError as error:
+                return {}, first_problem(error)
+        return {name: self._hidden(value) for name, value in shown.items()}, ""
+
+    def _hidden(self, value: Any) -> Any:
+        """Returns the value without secrets, which may also be numbers."""
+        if isinstance(value, dict):
+            return {name: self._hidden(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._hidden(each) for each in value]
+        hidden = self._hide(text_of(value))
+        return value if hidden == text_of(value) else hidden
 
     def _set(self, step: Step, *, certain: bool) -> None:
         """Takes in what the step would set: values of `set-variables` are known, all others are not."""

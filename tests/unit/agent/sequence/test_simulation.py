@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import pytest
 from fleetcast_agent.sequence.simulation import plan, text
 from fleetcast_sequence import Scope, Variables, parse
 
@@ -57,3 +60,23 @@ def test_secrets_are_hidden_and_what_is_not_known_yet_stays_a_template() -> None
     assert "Gehe!m" not in shown
     assert '{"P": "***"}' in shown
     assert '["echo", "{{ today }}"]' in shown
+
+
+@pytest.mark.parametrize("secret", ['Ge"he\\!m', "1234", "first line\nsecond line"])
+def test_a_secret_is_hidden_whatever_it_is_made_of(secret: str) -> None:
+    kind = "integer" if secret.isdecimal() else "string"
+    sequence = parse(
+        f"name: a\nvariables: {{password: {{secret: true, type: {kind}}}}}\nsteps:\n"
+        "  - {name: Use, type: run-script, with: {script: 'true', stdin: 'it is {{ password }}', "
+        "environment: {P: '{{ string(password) }}'}}}\n"
+        "  - {name: Bad, type: check-readiness, with: {min_memory: '{{ password }}x'}}\n"
+    )
+    context = {"machine": {}, "deployment": {}, "environment": "boot", "last": {}}
+    shown = text(
+        plan(sequence, Variables(sequence.variables, {Scope.DEPLOYMENT: {"password": secret}}, context=context))
+    )
+    assert '"it is ***' in shown
+    assert "fails    2 Bad" in shown
+    for line in (secret, *secret.splitlines()):
+        assert line not in shown
+        assert json.dumps(line)[1:-1] not in shown
