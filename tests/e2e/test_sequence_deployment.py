@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from fleetcast_agent.receiving import ReceiveRequest
 from fleetcast_agent.sequence import volumes
 from fleetcast_agent.sequence.content import ImageDescription
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.records import Outcome
 from fleetcast_agent.sequence.server_content import ServerContent
 from fleetcast_kit.credentials import Credentials
 from fleetcast_sequence.ready import ready_sequences
@@ -19,7 +21,7 @@ from fleetcast_sequence.ready import ready_sequences
 from tests.e2e.test_sequence_steps import make_tree, make_wim
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, Machine
-from tests.support.sequences import looking_at, needs_disks, tool
+from tests.support.sequences import Rehearsal, looking_at, needs_disks, tool
 
 pytestmark = needs_disks
 
@@ -44,13 +46,44 @@ def content_of(installation: Installation, machine: Machine, images: dict[str, I
     return ServerContent(request, images)
 
 
+VOLUME = "{name: data, type: windows, filesystem: ntfs, label: Data}"
+WINDOWS_PARTITIONS = [
+    "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",  # EFI system
+    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",  # Microsoft reserved
+    "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",  # Windows
+    "DE94BBA4-06D1-4D40-A16A-BFD50179D6AC",  # recovery
+]
+STREAM, STREAM_TEXT = "user.Zone.Identifier", b"[ZoneTransfer]\r\nZoneId=3\r\n"
+"""A named stream, as ntfs-3g shows it."""
+
+
+async def make_windows_wim(directory: Path, tree: Path, wim: Path) -> None:
+    """Makes a WIM with two indexes from an NTFS volume, where files have named streams too; the second has the tree."""
+    reference = Rehearsal(directory, 160 << 20)
+    outcome = await reference.steps(f"partition-disk: {{partitions: [{VOLUME}]}}")
+    assert outcome.outcome is Outcome.SUCCEEDED, outcome
+    context = reference.context()
+    volume = await volumes.find(context, "data")
+    (tree / "Windows/second").write_text("only in index 2")
+    for number, command in enumerate(("capture", "append")):
+        async with volumes.mounted(context, volume) as root:
+            await asyncio.to_thread(tool, "cp", "-a", f"{tree}/.", root)
+            os.setxattr(root / "Users/Anna/big.bin", STREAM, STREAM_TEXT)
+            if number == 0:
+                (root / "Windows/second").unlink()
+        async with volumes.attached(context, volume, read_only=True) as device:
+            await asyncio.to_thread(tool, "wimlib-imagex", command, device, wim, f"Index {number + 1}")
+
+
 async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path, installation: Installation) -> None:
     tree = make_tree(tmp_path / "tree")
     (tree / "Windows/large.bin").write_bytes(os.urandom(24 << 20))  # little would go by unicast
     wim = tmp_path / "windows.wim"
-    make_wim(tree, wim)
+    await make_windows_wim(tmp_path / "reference", tree, wim)
     file = tmp_path / "windows.yaml"
     file.write_text(SEQUENCE)
+    password = tmp_path / "password"
+    password.write_text("x" * 12)
 
     def deploy() -> list[AttendingMachine]:
         installation.fleetcast("image", "import", str(wim), "--name", "windows-11")
@@ -58,7 +91,7 @@ async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path
         machines = gather_machines(installation, ["pc1", "pc2", "pc3", "pc4"], 8 * GIB)
         command = ["deploy", "--collection", "lab", "--task-sequence", "bare-metal-windows", "--purpose", "required"]
         command += ["--min-clients", "4", "--variable", "computer_name={{ machine.name.upperAscii() }}"]
-        installation.fleetcast(*command, "--variable", f"administrator_password={'x' * 12}")
+        installation.fleetcast(*command, "--variable", f"administrator_password@{password}")
         assert exit_codes(machines, 300) == dict.fromkeys(["pc1", "pc2", "pc3", "pc4"], 0)
         return machines
 
@@ -79,6 +112,12 @@ async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path
             compared = ["diff", "-rq", "--no-dereference", str(tree), str(root)]
             found = await asyncio.to_thread(subprocess.run, compared, capture_output=True, text=True, check=False)
             assert found.stdout == f"Only in {root}/Windows: Panther\n"
+            for name in ("big.bin", "hard link.bin"):
+                assert os.getxattr(root / "Users/Anna" / name, STREAM) == STREAM_TEXT
+                assert (root / "Users/Anna" / name).stat().st_nlink == 2
+            assert os.readlink(root / "Users/Anna/symbolic") == "big.bin"
+        table = json.loads(await asyncio.to_thread(tool, "sfdisk", "--json", machine.disk))["partitiontable"]
+        assert [entry["type"] for entry in table["partitions"]] == WINDOWS_PARTITIONS
         assert "No problems found" in await asyncio.to_thread(tool, "sgdisk", "--verify", machine.disk)
 
 
@@ -88,7 +127,6 @@ async def test_an_image_that_the_deployment_did_not_pin_is_refused(tmp_path: Pat
         await content.describe("other")
 
 
-VOLUME = "{name: data, type: windows, filesystem: ntfs, label: Data}"
 PARTITION = f"{{name: Partition, type: partition-disk, with: {{partitions: [{VOLUME}]}}}}"
 APPLY = "{name: Apply, type: apply-operating-system, with: {image: %s, volume: data, index: %d}}"
 CAPTURE = "{name: Capture, type: capture-image, with: {image: 'of-{{ machine.name }}', volume: data}}"
