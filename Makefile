@@ -31,7 +31,7 @@ demo: $(SETUP) ## Take real images from files to three disks at once, and prove 
 	@$(BIN)/python -m deploy.demo
 
 test: $(SETUP) ## Run every test: unit, integration, end to end (the network lab as root).
-	@deploy/packages.sh lab images disks database
+	@deploy/packages.sh lab images disks boot database
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 check: lint test ## Do what CI does: lint, then test.

@@ -8,7 +8,9 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done # Deb
 declare -A tools=(
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
-  [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common"
+  [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
+    /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static"
+  [boot]="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 /usr/share/ovmf/OVMF.fd:ovmf"
   [database]="postgres:postgresql"
   [peers]="udp-sender:udpcast uftp:uftp"
 )
@@ -20,7 +22,8 @@ for group in "$@"; do
     exit 2
   fi
   for entry in ${tools[$group]}; do
-    command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+    tool=${entry%%:*}
+    command -v "$tool" >/dev/null || [[ $tool == /* && -e $tool ]] || missing+=("${entry##*:}")
   done
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
