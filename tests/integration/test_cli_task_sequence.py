@@ -139,7 +139,9 @@ async def test_what_ships_is_listed_shown_and_created(cli: Cli) -> None:
     assert await cli.text("ready", "show", "refresh-windows") == shipped["refresh-windows"]
     ended = await cli.run("create", "--ready", "bare-metal-windows", "--name", "mine")
     assert (ended.code, ended.out.split("@")[0]) == (0, "created mine")
-    assert "bare-metal-windows.yaml:31:23: warning: " in ended.err
+    lines = shipped["bare-metal-windows"].splitlines()
+    number, line = next(each for each in enumerate(lines, 1) if "image: windows-11" in each[1])
+    assert f"bare-metal-windows.yaml:{number}:{line.index('windows-11') + 1}: warning: " in ended.err
     ended = await cli.run("create", "--ready", "nothing")
     assert (ended.code, "there are bare-metal-linux, " in ended.err) == (3, True)
 

@@ -39,6 +39,7 @@ class Machine:
         self.control = Control()
         self.steps: dict[str, Function] = dict(step_functions())
         self.reports: list[SequenceProgress] = []
+        self.inventory: dict[str, Any] = {"serial": "S1"}
         self.environment: Literal["boot", "installed"] = "boot"
 
     async def run(self) -> SequenceOutcome:
@@ -56,7 +57,7 @@ class Machine:
         return await SequenceRunner(self.sequence, variables, self.directory / "run", around, self.control).run()
 
     async def _gather(self) -> dict[str, Any]:
-        return {"serial": "S1"}
+        return self.inventory
 
     @property
     def log_path(self) -> Path:
@@ -333,6 +334,33 @@ async def test_every_attempt_is_a_span_of_the_sequence(tmp_path: Path) -> None:
     assert bad.attributes is not None
     assert bad.attributes["fleetcast.attempt"] == 2
     assert not bad.status.is_ok
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [(", efi_volume: 'S:'", "W:\\Windows /s S: /f UEFI"), ("", "W:\\Windows /f BIOS")]
+)
+async def test_windows_pe_is_told_to_write_the_boot_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, told: str
+) -> None:
+    (tmp_path / "bcdboot").write_text('#!/bin/sh\nprintf "told %s\\n" "$*"\n')
+    (tmp_path / "bcdboot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    machine = Machine(
+        tmp_path, source(f"{{name: Boot, type: configure-boot, with: {{system: windows, volume: 'W:'{more}}}}}")
+    )
+    assert (await machine.run()).outcome is Outcome.SUCCEEDED, machine.log
+    assert f"told {told}\n" in machine.log
+
+
+async def test_a_machine_that_is_not_ready_says_all_that_it_lacks(tmp_path: Path) -> None:
+    machine = Machine(
+        tmp_path,
+        source("{name: R, type: check-readiness, with: {min_memory: 8GiB, firmware: uefi, external_power: true}}"),
+    )
+    machine.inventory |= {"memory_bytes": 1 << 30, "firmware": "bios", "external_power": False}
+    outcome = await machine.run()
+    for lack in ("memory of 8 GiB: it has 1 GiB", "the firmware uefi: it has started with bios", "runs on its battery"):
+        assert lack in outcome.message
 
 
 PLUG_IN = """

@@ -31,8 +31,8 @@ async def run(file: Path, step: str, disk: Path, state: Path, content: Path) -> 
         return work
 
     steps = {kind: unending(function) for kind, function in step_functions().items()}
-    around = {"content": DirectoryContent(content), "disks": Disks(disk), "control": Control()}
-    print(await execute(Assignment(sequence), state, steps=steps, **around))
+    images, disks = DirectoryContent(content), Disks(disk)
+    print(await execute(Assignment(sequence), state, content=images, disks=disks, control=Control(), steps=steps))
 
 
 if __name__ == "__main__":

@@ -112,5 +112,5 @@ async def _windows(arguments: ConfigureBoot, context: StepContext) -> None:
             "only Windows PE can write Windows' boot files (bcdboot): run this step there, or put prepared boot files "
             "onto the EFI system partition by `copy-files`"
         )
-    firmware = "UEFI" if arguments.efi_volume else "BIOS"
-    await context.tools.run(["bcdboot", f"{arguments.volume}\\Windows", "/f", firmware])
+    place = ["/s", arguments.efi_volume, "/f", "UEFI"] if arguments.efi_volume else ["/f", "BIOS"]
+    await context.tools.run(["bcdboot", f"{arguments.volume}\\Windows", *place])

@@ -97,9 +97,10 @@ async def _raw_volume(
         kind = (await filesystems.probe(context.tools, device)).get("TYPE", "")
         if kind in ("ntfs", "ext2", "ext3", "ext4"):
             async with volumes.attached(context, place) as copy:
-                clone: list[str | Path] = ["ntfsclone", "--overwrite", copy, device]
-                program = clone if kind == "ntfs" else ["e2image", "-r", "-a", "-p", device, copy]
-                await context.tools.run(program, progress=_part(context, *part))
+                command: list[str | Path] = ["ntfsclone", "--overwrite", copy, device]
+                if kind != "ntfs":
+                    command = ["e2image", "-r", "-a", "-p", device, copy]
+                await context.tools.run(command, progress=_part(context, *part))
             return
     end = volume.start_bytes + volume.size_bytes
     await in_slices(context.control, _copied(volume.backing, target, volume.start_bytes, end, offset_bytes))

@@ -48,7 +48,7 @@ async def capture_user_state(arguments: CaptureUserState, context: StepContext) 
     async with volumes.mounted(context, volume, read_only=read_only) as root:
         names: list[str] = []
         chosen = _chosen(root, arguments.paths, arguments.exclude, arguments.store)
-        await in_slices(context.control, (names.append(name) for name in chosen))
+        await in_slices(context.control, map(names.append, chosen))
         if not names:
             raise StepError(f"nothing on the volume matches {', '.join(arguments.paths)}")
         store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
@@ -68,10 +68,10 @@ async def _save(
     listed = "\0".join(names).encode(errors="surrogateescape")
     names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
     sizes: list[int] = []
-    await in_slices(context.control, (sizes.append((root / name).lstat().st_size + 1024) for name in names))
+    await in_slices(context.control, map(sizes.append, ((root / name).lstat().st_size + 1024 for name in names)))
     async with _growing(partial, sum(sizes), lambda part: context.progress(0.4 * part)):
-        command = ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from]
-        await context.tools.run(command, stdin=listed)
+        create: list[str | Path] = ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from]
+        await context.tools.run(create, stdin=listed)
     await _feed(context, partial, ["tar", "--compare", "--directory", root, "--numeric-owner"], (0.4, 0.6))
     if kind == "ntfs":
         noted: dict[str, dict[str, str]] = {}
