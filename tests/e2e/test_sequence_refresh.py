@@ -11,6 +11,7 @@ from fleetcast_agent.sequence import volumes
 from fleetcast_agent.sequence.records import Outcome
 from fleetcast_sequence.ready import ready_sequences
 
+from tests.e2e.test_sequence_streaming import facts
 from tests.support.sequences import Rehearsal, needs_disks, tool
 
 pytestmark = needs_disks
@@ -85,6 +86,45 @@ async def test_users_files_survive_bit_for_bit(tmp_path: Path) -> None:
         assert not (root / "Windows/old.dll").exists()
         assert not (root / "fleetcast-state").exists()
         assert (root / "Windows/Panther/unattend.xml").exists()
+
+
+async def test_users_files_on_linux_survive_with_owners_permissions_and_times(tmp_path: Path) -> None:
+    machine = Rehearsal(tmp_path, 100 * MIB)
+    outcome = await machine.steps("partition-disk: {partitions: [{name: root, filesystem: ext4, label: root}]}")
+    assert outcome.outcome is Outcome.SUCCEEDED, outcome
+    context = machine.context()
+    async with volumes.mounted(context, await volumes.find(context, "root")) as root:
+        home = root / "home/jürgen"
+        home.mkdir(parents=True)
+        (root / "old").touch()
+        (home / "brief").write_bytes(os.urandom(50_000))
+        os.link(home / "brief", home / "zweiter Name")
+        (home / "link").symlink_to("/etc/passwd")
+        os.mkfifo(home / "fifo")
+        with (home / "sparse").open("wb") as file:
+            file.truncate(10 * MIB)
+        os.setxattr(home / "brief", "user.origin", b"scan")
+        for path in (*home.iterdir(), home):
+            os.chown(path, 1000, 1001, follow_symlinks=False)
+            os.utime(path, ns=(1_500_000_000_000_000_000, 1_400_000_000_123_456_789), follow_symlinks=False)
+        (home / "brief").chmod(0o2751)
+        home.chmod(0o700)
+    before = await facts(machine, "label:root")
+    outcome = await machine.steps(
+        "capture-user-state: {volume: 'label:root', paths: ['home/*'], store: kept}",
+        "format-volume: {volume: 'label:root', keep: [kept]}",
+        "restore-user-state: {volume: 'label:root', store: kept, delete_store: true}",
+    )
+    assert outcome.outcome is Outcome.SUCCEEDED, outcome
+    after = await facts(machine, "label:root")
+    assert after.keys() == before.keys() - {"old"}
+    assert {path: after[path] for path in after if path.startswith("home/")} == {
+        path: before[path] for path in before if path.startswith("home/")
+    }
+    context = machine.context()
+    async with volumes.mounted(context, await volumes.find(context, "label:root"), read_only=True) as root:
+        assert os.getxattr(root / "home/jürgen/brief", "user.origin") == b"scan"
+        assert (root / "home/jürgen/sparse").stat().st_blocks == 0
 
 
 async def test_a_failure_before_the_erase_leaves_the_machine_as_it_was(tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ class SequenceRunner:
         except FleetcastError as error:
             return ended(Outcome.FAILED, error.message, error.exit_code if isinstance(error, StepError) else None)
         except OSError as error:
-            return ended(Outcome.FAILED, f"{type(error).__name__}: {error}")
+            where = f"{error.filename}: " if error.filename else ""
+            return ended(Outcome.FAILED, f"{where}{error.strerror or repr(error)}")
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.wait([work])

@@ -26,5 +26,9 @@ async def opened(context: StepContext, volume: str | None) -> AsyncIterator[Path
     async with volumes.mounted(context, await volumes.find(context, volume)) as root:
         directory = root / _DIRECTORY
         directory.mkdir(exist_ok=True)
-        yield directory
-        delete_content(directory)
+        try:
+            yield directory
+            delete_content(directory)
+        finally:
+            with contextlib.suppress(OSError):  # what an attempt after this one can use stays
+                directory.rmdir()

@@ -125,9 +125,15 @@ class Tools:
         if exit_code not in success_codes:
             name = Path(words[0]).name
             how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-            said = (finished.error_output.strip() or finished.output.strip())[-500:]
+            said = _complaint(finished)[-500:]
             raise StepError(f"{name} {how}: {said}" if said else f"{name} {how} and said nothing", exit_code=exit_code)
         return finished
+
+
+def _complaint(finished: Finished) -> str:
+    """Returns what a program that failed says of it; some of those for NTFS say it to their standard output."""
+    errors = [line for line in finished.output.splitlines() if line.startswith("ERROR")]
+    return "\n".join([finished.error_output.strip(), *errors]).strip() or finished.output.strip()
 
 
 def program(name: str) -> str:

@@ -36,14 +36,13 @@ async def configure_boot(arguments: ConfigureBoot, context: StepContext) -> None
         place = tree.place("/")
         if not tree.exists("/etc"):
             raise StepError(f"the volume {arguments.volume!r} holds no Linux system: it has no /etc")
-        await tree.write(
-            "/etc/fstab", _fstab(await tree.read("/etc/fstab") or b"", about, efi_about).encode(), mode=0o644
-        )
+        kernels = grub.kernels_in(inside(place, "/boot"))
+        if arguments.bootloader == "grub" and not kernels:
+            raise StepError(f"the volume {arguments.volume!r} holds no kernel: there is no /boot/vmlinuz-*")
+        fstab = _fstab(await tree.read("/etc/fstab") or b"", about, efi_about)
+        await tree.write("/etc/fstab", fstab.encode(), mode=0o644)
         if arguments.bootloader == "none":
             return
-        kernels = grub.kernels_in(inside(place, "/boot"))
-        if not kernels:
-            raise StepError(f"the volume {arguments.volume!r} holds no kernel: there is no /boot/vmlinuz-*")
         modules = _modules(place, platform)
         text = grub.menu(kernels, about["UUID"], arguments.kernel_arguments)
         await tree.write("/boot/grub/grub.cfg", text.encode(), mode=0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -25,9 +26,10 @@ _PERCENT = re.compile(r"(\d+)(\.\d+)?(%| percent)")
 
 async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
     """Makes the image and publishes it."""
-    async with spool.opened(context, arguments.spool) as directory:
+    async with spool.opened(context, arguments.spool) as directory, contextlib.AsyncExitStack() as stack:
         target = directory / f"capture.{arguments.format}"
         await asyncio.to_thread(target.unlink, missing_ok=True)
+        stack.callback(target.unlink, missing_ok=True)
         if arguments.disk is not None:
             await _raw_disk(context, arguments.disk, target)
         else:
@@ -45,7 +47,6 @@ async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
             progress=lambda part: context.progress(_CAPTURE_SHARE + (1 - _CAPTURE_SHARE) * part),
         )
         context.log(f"published {version}")
-        await asyncio.to_thread(target.unlink, missing_ok=True)
 
 
 async def _wim(context: StepContext, volume: Volume, target: Path, arguments: CaptureImage) -> None:

@@ -9,21 +9,20 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
-from fleetcast_agent.sequence import files, volumes
-from fleetcast_agent.sequence.content import Progress, delete_content
+from fleetcast_agent.sequence import archives, files, volumes
+from fleetcast_agent.sequence.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.files import inside
 from fleetcast_agent.sequence.slices import in_slices
 from fleetcast_agent.sequence.volumes import Volume
 
-WATCH_SECONDS = 0.5
-"""Between two looks at how large the copy has grown."""
 ARCHIVE = "state.tar"
 DIGEST = "state.sha256"
 ATTRIBUTES = "fleetcast-ntfs-attributes.json"
@@ -67,12 +66,16 @@ async def _save(
     """Makes the copy, proves it, and puts it where it is to be."""
     listed = "\0".join(names).encode(errors="surrogateescape")
     names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
-    sizes: list[int] = []
-    await in_slices(context.control, map(sizes.append, ((root / name).lstat().st_size + 1024 for name in names)))
-    async with _growing(partial, sum(sizes), lambda part: context.progress(0.4 * part)):
+    sizes: dict[tuple[int, int], int] = {}
+    await in_slices(context.control, _measured(root, names, sizes))
+    size_bytes = sum(sizes.values())
+    status = await asyncio.to_thread(os.statvfs, partial.parent)
+    if size_bytes > (free := status.f_bavail * status.f_frsize):
+        raise StepError(f"the copy needs {format_size(size_bytes)}, and there is room for {format_size(free)}")
+    async with archives.growing(partial, size_bytes, lambda part: context.progress(0.4 * part)):
         create: list[str | Path] = ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from]
         await context.tools.run(create, stdin=listed)
-    await _feed(context, partial, ["tar", "--compare", "--directory", root, "--numeric-owner"], (0.4, 0.6))
+    await archives.feed(context, partial, ["tar", "--compare", "--directory", root, "--numeric-owner"], (0.4, 0.6))
     if kind == "ntfs":
         noted: dict[str, dict[str, str]] = {}
         await in_slices(context.control, _attributes_read(root, names, noted))
@@ -114,49 +117,14 @@ async def restore_user_state(arguments: RestoreUserState, context: StepContext) 
         left_out = context.step_directory / "left-out"
         left_out.write_text("".join(f"{name}\n" for name in (ATTRIBUTES, *links)))
         skip = ["--anchored", "--no-wildcards", f"--exclude-from={left_out}"]
-        await _feed(context, archive, ["tar", "--extract", *skip, *_EXTRACT, "--directory", root], (0.3, 0.7))
+        await archives.feed(context, archive, ["tar", "--extract", *skip, *_EXTRACT, "--directory", root], (0.3, 0.7))
         await asyncio.to_thread(_make_links, root, links)
         await in_slices(context.control, _attributes_written(root, noted))
         compare: list[str | Path] = ["tar", "--compare", *skip, "--directory", root, "--numeric-owner"]
-        await _feed(context, archive, compare, (0.7, 1))
+        await archives.feed(context, archive, compare, (0.7, 1))
         await asyncio.to_thread(_compare_links, root, links)
         await context.save({"restored": True})
         await _drop_store(arguments, context, volume, root)
-
-
-@contextlib.asynccontextmanager
-async def _growing(path: Path, size_bytes: int, progress: Progress) -> AsyncIterator[None]:
-    """Says how much of a file is there while something else writes it."""
-
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            progress(min(_size_bytes(path) / size_bytes, 1))
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-
-
-async def _feed(context: StepContext, archive: Path, command: list[str | Path], part: tuple[float, float]) -> None:
-    """Runs a tar that has the archive by its standard input, which tells how far it is; this is a part of the step."""
-    begin, end = part
-    size_bytes = _size_bytes(archive)
-    with archive.open("rb") as file:
-
-        async def block() -> bytes:
-            content = await asyncio.to_thread(file.read, _BLOCK_BYTES)
-            context.progress(begin + (end - begin) * file.tell() / size_bytes)
-            return content
-
-        await context.tools.run([*command, "--file=-"], stdin=block)
-
-
-def _size_bytes(path: Path) -> int:
-    """Returns the size of the file; nothing while there is none."""
-    return path.stat().st_size if path.exists() else 0
 
 
 async def _noted(context: StepContext, archive: Path) -> dict[str, dict[str, str]]:
@@ -203,6 +171,14 @@ def _below(root: Path, name: str, left_out: list[str]) -> Iterator[str]:
 
 def _matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
+def _measured(root: Path, names: list[str], sizes: dict[tuple[int, int], int]) -> Iterator[None]:
+    """Notes what each file will take at least in a tar, once if it has several names."""
+    for name in names:
+        about = (root / name).lstat()
+        sizes[about.st_dev, about.st_ino] = min(about.st_size, about.st_blocks * 512) + 512
+        yield
 
 
 def _attributes_read(root: Path, names: list[str], found: dict[str, dict[str, str]]) -> Iterator[None]:
