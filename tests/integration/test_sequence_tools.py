@@ -1,4 +1,4 @@
-"""Programs that get their input while it comes to be."""
+"""Programs that get their input while it comes to be, and whose output is lines."""
 
 import asyncio
 
@@ -25,6 +25,15 @@ async def test_a_program_has_each_part_of_its_input_before_the_next_one_is_made(
 
     finished = await make_tools(lines).run(["cat"], stdin=part)
     assert finished.output == "1\n2\n3\n"
+
+
+async def test_what_is_written_over_is_progress_and_no_line_of_the_log() -> None:
+    lines: list[str] = []
+    progress: list[str] = []
+    text = r"one\r\n10%%\r20%%\n1/2\b\b\b2/2\b\b\bdone\nlast"
+    await make_tools(lines).run(["printf", text], progress=progress.append)
+    assert lines == ["one", "20%", "done", "last"]
+    assert progress == ["one", "10%", "20%", "1/2", "2/2", "done", "last"]
 
 
 async def test_large_input_arrives_whole() -> None:

@@ -79,7 +79,7 @@ class Rehearsal:
             Assignment(parse(source), {Scope.DEPLOYMENT: values}, machine="pc1"),
             self.state,
             content=self.source or DirectoryContent(self.content),
-            disks=Disks(self.disk),
+            disks=Disks([self.disk]),
             control=Control(),
             report=self.reports.append,
         )
@@ -106,7 +106,7 @@ def looking_at(disk: Path, directory: Path, volumes: Mapping[str, dict[str, Any]
         step_directory=directory,
         tools=Tools(control, lambda line: None),
         control=control,
-        disks=Disks(named=[disk]),
+        disks=Disks([disk]),
         content=DirectoryContent(directory),
         variables=Variables({}, {}),
         environment="boot",

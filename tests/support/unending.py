@@ -31,7 +31,7 @@ async def run(file: Path, step: str, disk: Path, state: Path, content: Path) -> 
         return work
 
     steps = {kind: unending(function) for kind, function in step_functions().items()}
-    images, disks = DirectoryContent(content), Disks(disk)
+    images, disks = DirectoryContent(content), Disks([disk])
     print(await execute(Assignment(sequence), state, content=images, disks=disks, control=Control(), steps=steps))
 
 

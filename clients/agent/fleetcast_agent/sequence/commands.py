@@ -48,7 +48,7 @@ def simulate(
     """Prints what a task sequence would do, with its conditions evaluated for this machine. Touches nothing."""
     try:
         sequence = load(file)
-        about = inventory.gather(Disks(disk)) if machine is None else json.loads(machine.read_text())
+        about = inventory.gather(_disks(disk)) if machine is None else json.loads(machine.read_text())
         context = {"machine": about, "deployment": {}, "environment": "boot", "last": {}}
         given = {Scope.DEPLOYMENT: settings(values)}
         variables = Variables(sequence.variables, given, context=context, functions=FUNCTIONS)
@@ -78,7 +78,7 @@ def run_sequence(  # noqa: PLR0917 - typer names them all
     try:
         assignment = Assignment(load(file), {Scope.DEPLOYMENT: settings(values)})
         running: Literal["boot", "installed"] = "installed" if environment == "installed" else "boot"
-        outcome = asyncio.run(_run(assignment, state_dir, DirectoryContent(content), Disks(disk), running))
+        outcome = asyncio.run(_run(assignment, state_dir, DirectoryContent(content), _disks(disk), running))
     except (FleetcastError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -118,6 +118,11 @@ def settings(values: list[str]) -> dict[str, str]:
         if "=" not in value:
             raise InvalidArgumentError(f"{value!r} sets no variable: write it like host_name=pc1", field="set")
     return dict(value.split("=", 1) for value in values)
+
+
+def _disks(disk: Path | None) -> Disks:
+    """Returns the one disk that was named, or those of this computer."""
+    return Disks([disk] if disk is not None else [])
 
 
 async def _run(

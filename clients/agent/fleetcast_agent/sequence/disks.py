@@ -34,16 +34,14 @@ class Disk:
 class Disks:
     """Finds and guards the disks."""
 
-    def __init__(
-        self, system: Path | None = None, protected: Sequence[Path] = (), *, named: Sequence[Path] = ()
-    ) -> None:
-        """Takes the machine's disk, or the file that stands for it, and disks that no step may write to.
+    def __init__(self, named: Sequence[Path] = (), protected: Sequence[Path] = ()) -> None:
+        """Takes the machine's disks, or the files that stand for them, and disks that no step may write to.
 
         With `named` the machine has these disks and no others, the first being its own: a rehearsal on files must not
         reach the disks of the computer that it runs on.
         """
         self._named = list(named)
-        self._system = named[0] if named else system
+        self._system = named[0] if named else None
         self._protected = [path.resolve() for path in protected]
 
     @property
@@ -83,7 +81,7 @@ class Disks:
         return f"serial:{serial}" if serial else str(path)
 
     def all(self) -> list[Disk]:
-        """Returns the machine's own disks, none removable, read-only or virtual, and the file that stands for one."""
+        """Returns the machine's own disks, none removable, read-only or virtual; those that were named."""
         if self._named:
             return [self._of(path) for path in self._named]
         names = sorted(entry.name for entry in Path("/sys/block").iterdir() if not entry.name.startswith(_NEVER))
@@ -94,9 +92,6 @@ class Disks:
             usable = size_bytes and _read(attributes / "removable") != "1" and _read(attributes / "ro") != "1"
             if usable and Path("/dev", name).exists():
                 found.append(self._of(Path("/dev", name)))
-        if self._system is not None and not any(_same(disk.path, self._system) for disk in found):
-            with contextlib.suppress(StepError):
-                found.append(self._of(self._system))
         return found
 
     def erasable(self, selector: str, protect: Sequence[str] = ()) -> Disk:

@@ -46,7 +46,8 @@ OUTPUT_CHARS = 1 << 20
 """How much of a program's output is kept for its caller; the log has all of it."""
 PIPE_SECONDS = 2
 """How long output may still arrive after a program ended: one it left in the background may hold the pipe."""
-_LINE_END = re.compile(rb"([\r\n])")
+_LINE_END = re.compile(rb"(\r?\n|\r(?=[^\n])|\x08+)")
+"""Also where a program goes back to write over what it said."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class _Lines:
             if len(rest) > OUTPUT_CHARS:
                 parts, rest = [*parts, rest, b"\n"], b""
             for line, end in zip(parts[::2], parts[1::2], strict=True):
-                self._line(line, passing=end == b"\r")
+                self._line(line, passing=not end.endswith(b"\n"))
         self._line(rest, passing=False)
 
     def _keep(self, text: str) -> None:

@@ -66,9 +66,12 @@ async def _wim(context: StepContext, volume: Volume, target: Path, arguments: Ca
 
 def _part(context: StepContext, begin: float, end: float) -> Callable[[str], None]:
     """Returns what takes the lines of a program that makes the part of the image from `begin` to `end`."""
+    scanning = False  # ntfsclone counts to 100 before it begins
 
     def note(line: str) -> None:
-        if found := _PERCENT.search(line):
+        nonlocal scanning
+        scanning = (scanning or line.startswith("Scanning volume")) and not line.startswith("Cloning")
+        if not scanning and (found := _PERCENT.search(line)):
             context.progress(_CAPTURE_SHARE * (begin + (end - begin) * int(found[1]) / 100))
 
     return note
