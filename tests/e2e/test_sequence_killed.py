@@ -121,6 +121,53 @@ def test_the_programs_of_a_killed_agent_die_with_it(tmp_path: Path) -> None:
     assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "{name: It, type: apply-operating-system, with: {image: win, volume: root, index: 2}}",
+        "{name: It, type: apply-data-image, with: {image: win, volume: 'label:old', index: 2}}",
+        "{name: It, type: format-volume, with: {volume: 'label:old', filesystem: ext4, label: old}}",
+    ],
+)
+def test_an_agent_killed_while_it_makes_a_file_system_makes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    machine = Rehearsal(tmp_path, 160 * MIB)
+    make_wim(make_tree(tmp_path / "tree"), machine.content / "win")
+    file, after = (
+        tmp_path / "sequence.yaml",
+        "{name: After, type: format-volume, with: {volume: 'label:old', keep: [x]}}",
+    )
+    labelled = PARTITION.replace("filesystem: ext4", "filesystem: ext4, label: old")
+    file.write_text("name: killed\nsteps:\n" + "".join(f"  - {line}\n" for line in (labelled, step, after)))
+    slow = tmp_path / "bin/mkfs.ext4"
+    slow.parent.mkdir()
+    slow.write_text(
+        f'#!/bin/sh\ngrep -q "begins \'It\'" {machine.state}/log.txt || exec {shutil.which("mkfs.ext4")} "$@"\n'
+        'for device; do :; done; dd if=/dev/zero of="$device" bs=1M count=4; echo it is half done; sleep 60\n'
+    )
+    slow.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(slow.parent), prepend=os.pathsep)
+        kill_when(machine, start(machine, file), "it is half done", 0)
+    log = finish(machine, file)
+    assert log.count("was interrupted in 'It'") == 1
+
+
+async def test_an_agent_killed_while_a_raw_image_covers_a_label_finds_the_volume_again(tmp_path: Path) -> None:
+    machine = Rehearsal(tmp_path, 160 * MIB)
+    with (machine.content / "raw").open("wb") as image:
+        image.truncate(40 * MIB)
+    await asyncio.to_thread(tool, "mkfs.ext4", "-q", machine.content / "raw")
+    file = tmp_path / "sequence.yaml"
+    apply = "{name: It, type: apply-data-image, with: {image: raw, volume: 'label:old'}}"
+    labelled = PARTITION.replace("filesystem: ext4", "filesystem: ext4, label: old")
+    file.write_text("name: killed\nsteps:\n" + "".join(f"  - {line}\n" for line in (labelled, apply)))
+    await asyncio.to_thread(kill_when, machine, start_unending(machine, file, "It"), "begins 'It'", 1)
+    await asyncio.to_thread(finish, machine, file)
+    assert await contents(machine, "root") == {}
+
+
 WINDOWS = """
 name: killed
 variables: {tools: "", words: ""}

@@ -33,7 +33,7 @@ def _built_in() -> dict[str, StepType]:
         StepType("check-readiness", control.CheckReadiness, rerun),
         StepType("gather-inventory", control.GatherInventory, rerun),
         StepType("partition-disk", disk.PartitionDisk, rerun),
-        StepType("format-volume", disk.FormatVolume, rerun),
+        StepType("format-volume", disk.FormatVolume, resume),
         StepType("apply-operating-system", content.ApplyOperatingSystem, resume),
         StepType("apply-data-image", content.ApplyDataImage, resume),
         StepType("download-package", content.DownloadPackage, resume),

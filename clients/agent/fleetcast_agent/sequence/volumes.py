@@ -57,10 +57,16 @@ def keep(context: StepContext, selector: str, volume: Volume, directories: Itera
     """
     if not volume.guid:
         raise StepError(f"{volume.name} is no partition of a disk, so nothing on it can be kept: name a partition")
-    known = context.results.volumes.get(selector) or context.volumes.get(selector)
-    disk = known["disk"] if known else context.disks.selector(volume.backing)
     names = sorted({name.strip("/").split("/")[0] for name in directories})
-    context.results.volumes[selector] = {"disk": disk, "guid": volume.guid, "keep": names}
+    context.results.volumes[selector] = _record_of(context, selector, volume) | {"keep": names}
+
+
+async def hold(context: StepContext, selector: str, volume: Volume, **facts: str) -> None:
+    """Notes durably which volume is meant, before what it is known by may be half overwritten.
+
+    After an interruption `find` finds it again, and the checkpoint has the `facts`.
+    """
+    await context.save({"volumes": {selector: _record_of(context, selector, volume)} if volume.guid else {}, **facts})
 
 
 async def refuse_if_kept(context: StepContext, disk: Disk) -> None:
@@ -86,7 +92,7 @@ async def find(context: StepContext, selector: str) -> Volume:
     Raises:
         StepError: there is none, or it is not where it was.
     """
-    known = context.results.volumes.get(selector) or context.volumes.get(selector)
+    known = _known(context, selector)
     if known is not None:
         disk = context.disks.find(known["disk"])
         for partition in await tables.read(context.tools, disk):
@@ -102,6 +108,17 @@ async def find(context: StepContext, selector: str) -> Volume:
         return Volume(selector, disk.path, 0, disk.size_bytes, whole=True)
     names = ", ".join(sorted({*context.volumes, *context.results.volumes})) or "none so far"
     raise StepError(f"there is no volume {selector!r}: earlier steps named {names}")
+
+
+def _known(context: StepContext, selector: str) -> dict[str, Any] | None:
+    """Returns what steps noted of the volume of that name, this one included."""
+    held = (context.checkpoint or {}).get("volumes", {})
+    return context.results.volumes.get(selector) or context.volumes.get(selector) or held.get(selector)
+
+
+def _record_of(context: StepContext, selector: str, volume: Volume) -> dict[str, Any]:
+    known = _known(context, selector)
+    return {"disk": known["disk"] if known else context.disks.selector(volume.backing), "guid": volume.guid}
 
 
 def _kept(context: StepContext, guid: str) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ async def _to_volume(arguments: ApplyOperatingSystem | ApplyDataImage, selector:
     if image.size_bytes > volume.size_bytes:
         sizes = f"{format_size(image.size_bytes)}, the volume {format_size(volume.size_bytes)}"
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
+    await volumes.hold(context, selector, volume)
     async with volumes.attached(context, volume) as device:
         await context.content.fetch(arguments.image, device, delivery=arguments.delivery, progress=context.progress)
     if arguments.grow:

@@ -41,6 +41,7 @@ async def format_volume(arguments: FormatVolume, context: StepContext) -> None:
             raise StepError(
                 f"the volume {volume.name!r} holds what is to be kept ({kept}): use `keep`, not `filesystem`"
             )
+        await volumes.hold(context, arguments.volume, volume)
         await _format(context, arguments.volume, arguments.filesystem, arguments.label)
     else:
         volumes.keep(context, arguments.volume, volume, [*volume.keep, *arguments.keep])

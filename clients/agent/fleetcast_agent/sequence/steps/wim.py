@@ -34,6 +34,9 @@ async def apply(
     Raises:
         StepError: it could not be done.
     """
+    selector = str(arguments.volume)
+    if begun := (context.checkpoint or {}).get("filesystem"):  # half of one, perhaps
+        await _make(context, selector, volume, begun, (context.checkpoint or {}).get("label", ""))
     kind = await files.kind_of(context, volume)
     if kind not in ("ntfs", "ext4", "xfs"):
         raise StepError(
@@ -48,7 +51,7 @@ async def apply(
         )
         fetching = asyncio.ensure_future(arriving.filled(fetch))
         try:
-            extraction = _Extraction(context, volume, kind, str(arguments.index), progress.apply)
+            extraction = _Extraction(context, selector, volume, kind, str(arguments.index), progress.apply)
             names = await pipable.image_names(arriving) if arguments.spool is None else None
             if names is None:
                 await fetching
@@ -89,6 +92,7 @@ class _Extraction:
     """One image of a WIM on its way onto a volume."""
 
     context: StepContext
+    selector: str
     volume: Volume
     kind: str
     index: str
@@ -113,8 +117,7 @@ class _Extraction:
             return
         place = {"offset_bytes": volume.start_bytes, "size_bytes": volume.size_bytes}
         label = (await filesystems.probe(context.tools, volume.backing, **place)).get("LABEL", "")
-        async with volumes.attached(context, volume) as device:
-            await filesystems.make(context.tools, device, self.kind, label=label, start_bytes=volume.start_bytes)
+        await _make(context, self.selector, volume, self.kind, label)
 
     async def _extract(self, source: Path | str, stdin: Callable[[], Awaitable[bytes]] | bytes = b"") -> None:
         command: list[str | Path] = ["wimlib-imagex", "apply", source, self.index]
@@ -131,6 +134,13 @@ class _Extraction:
     def _note(self, line: str) -> None:
         if found := _EXTRACTED.search(line):
             self.progress(int(found[1]) / 100)
+
+
+async def _make(context: StepContext, selector: str, volume: Volume, kind: str, label: str) -> None:
+    """Makes the file system anew, also when the agent is killed on the way."""
+    await volumes.hold(context, selector, volume, filesystem=kind, label=label)
+    async with volumes.attached(context, volume) as device:
+        await filesystems.make(context.tools, device, kind, label=label, start_bytes=volume.start_bytes)
 
 
 class _Progress:
