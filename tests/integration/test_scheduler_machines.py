@@ -89,7 +89,7 @@ async def test_an_imported_machine_takes_its_place_when_it_registers(site: Site,
     assert [machine.name for machine in listed] == ["machines/1", made[1].name]
 
 
-async def test_a_machine_is_shown_in_its_session_under_the_name_that_operators_gave_it(
+async def test_a_machine_in_a_session_has_the_name_that_operators_gave_it_and_says_why_it_takes_no_multicast(
     site: Site, operator: Any
 ) -> None:
     registered = await register(site, 1)
@@ -97,10 +97,12 @@ async def test_a_machine_is_shown_in_its_session_under_the_name_that_operators_g
     mask = FieldMask(paths=["display_name"])
     await operator.UpdateMachine(machines.UpdateMachineRequest(machine=registered, update_mask=mask))
     machine = FakeMachine(site, "1")
-    await machine.join(image="images/win11", display_name="its own")
+    reason = "wlan0 is a wireless interface"
+    await machine.join(image="images/win11", display_name="its own", unicast_only=True, no_multicast_reason=reason)
     session = (await machine.hear("waiting")).session
     (participant,) = (await site.operator().ListParticipants(ListParticipantsRequest(parent=session))).participants
     assert participant.display_name == "Left"
+    assert (participant.unicast, participant.no_multicast_reason) == (True, reason)
 
 
 async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: Site, operator: Any) -> None:

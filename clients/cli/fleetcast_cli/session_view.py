@@ -235,7 +235,8 @@ def _remark(participant: Participant, *, one_line: bool = False) -> str:
     if participant.state == Participant.STATE_LOST:
         since = format_clock(participant.contact_time) if one_line else format_time(participant.contact_time)
         return f"no contact since {since}"
-    return participant.error
+    by_unicast = ": ".join(filter(None, ["by unicast", participant.no_multicast_reason])) if participant.unicast else ""
+    return participant.error or by_unicast
 
 
 def _missing(session: Session) -> str:

@@ -186,6 +186,7 @@ def participant_message(participant: Participant) -> session_pb2.Participant:
         end_time=policy_convert.timestamp(participant.end_time),
         revision=participant.revision,
         unicast=participant.unicast_only or participant.apart,
+        no_multicast_reason=participant.no_multicast_reason,
     )
 
 

@@ -98,6 +98,15 @@ def test_a_lost_machine_says_since_when() -> None:
     assert "no contact since 2025-12-01" in render(summary(RUNNING, by_name([lost])))
 
 
+def test_a_machine_that_takes_no_multicast_says_why() -> None:
+    apart, wireless = (participant(name, Participant.STATE_RECEIVING) for name in ("a1", "b2"))
+    apart.unicast = wireless.unicast = True
+    wireless.no_multicast_reason = "wlan0 is a wireless interface"
+    lines = render(screen(RUNNING, by_name([apart, wireless]), rows=24, notice="")).splitlines()
+    assert lines[-2].rstrip().endswith("by unicast")
+    assert lines[-1].rstrip().endswith("by unicast: wlan0 is a wireless interface")
+
+
 def test_a_narrow_screen_has_room_for_what_is_wrong_with_a_machine() -> None:
     lost = participant("a1b2c3d4e5f6g7h8", Participant.STATE_LOST)
     lost.contact_time.FromSeconds(1_764_554_400)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.events import Assignment, SetTransmissionRate
+from fleetcast_scheduler.domain.events import Assignment, MoveToUnicast, SetTransmissionRate, StartTransmission
 from fleetcast_scheduler.domain.local_time import ScheduleTime
 from fleetcast_scheduler.domain.operations import SessionEdit
-from fleetcast_scheduler.domain.participant import ParticipantState, ReceptionTotals
-from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy
+from fleetcast_scheduler.domain.participant import Joiner, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy, SlowAction, SlowPolicy
 from fleetcast_scheduler.domain.run import RunState
 from fleetcast_scheduler.domain.session import SessionMode, SessionState
 from fleetcast_scheduler.domain.start_rules import StartRules
@@ -19,6 +19,25 @@ from tests.unit.scheduler.actors import World, live, machines
 from tests.unit.scheduler.deployment_world import DeploymentWorld
 from tests.unit.scheduler.test_deployments import nightly
 from tests.unit.scheduler.test_sessions import A, B, C, running_world
+
+
+def test_01_a_slow_machine_is_served_apart_and_its_session_goes_on() -> None:
+    policy = SlowPolicy(SlowAction.UNICAST, threshold_bits_per_second=50_000_000)
+    world = World()
+    world.connect_sender()
+    world.open_session(slow_policy=policy)
+    world.join(A, B)
+    (start,) = world.orders["senders/a"]
+    assert isinstance(start, StartTransmission)
+    assert start.slow_policy == policy
+    world.answer_all()
+    world.dispatcher.operations.serve_apart(world.session(), A)
+    world.settle()
+    assert world.orders["senders/a"] == [MoveToUnicast(world.session().transmission, (A,))]
+    world.answer_all()
+    world.finish(B)
+    assert world.participant(B).state is ParticipantState.SUCCEEDED
+    assert world.participant(A).state is ParticipantState.RECEIVING
 
 
 def test_02_a_session_that_waits_says_for_what_and_who_is_missing() -> None:
@@ -169,6 +188,19 @@ def test_15_a_session_nobody_comes_to_does_not_hold_a_sender() -> None:
     world.join(B, session="sessions/two")
     world.answer_all()
     assert world.assigned(B)
+
+
+@pytest.mark.parametrize("reason", ["wlan0 is a wireless interface", "nothing arrives from the group"])
+def test_16_and_18_a_machine_that_takes_no_multicast_is_served_beside_the_others_and_says_why(reason: str) -> None:
+    world = running_world(A)
+    world.dispatcher.join("sessions/one", Joiner(machine=B, unicast_only=True, no_multicast_reason=reason), world.now)
+    world.settle()
+    world.answer_all()
+    assert world.assigned(B)
+    world.crash()
+    assert world.participant(B).unicast_only
+    assert world.participant(B).no_multicast_reason == reason
+    assert not world.participant(A).unicast_only
 
 
 def test_17_the_rate_of_a_running_session_can_be_capped_and_freed() -> None:

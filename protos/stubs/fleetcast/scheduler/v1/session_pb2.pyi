@@ -650,6 +650,7 @@ class Participant(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     UNICAST_FIELD_NUMBER: _builtins.int
+    NO_MULTICAST_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{session}/participants/{machine}`."""
     machine: _builtins.str
@@ -668,6 +669,8 @@ class Participant(_message.Message):
     """Session revision of its last change."""
     unicast: _builtins.bool
     """It gets what it lacks by unicast, apart from the group: it takes no multicast, or an operator wants it so."""
+    no_multicast_reason: _builtins.str
+    """Why it takes no multicast, as it said when it joined; empty if it takes it."""
     @_builtins.property
     def totals(self) -> Global___ReceptionTotals:
         """The last totals it reported."""
@@ -700,10 +703,11 @@ class Participant(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         unicast: _builtins.bool = ...,
+        no_multicast_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "end_time", b"end_time", "join_time", b"join_time", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals", "unicast", b"unicast"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "no_multicast_reason", b"no_multicast_reason", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals", "unicast", b"unicast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
