@@ -1,13 +1,16 @@
 """What the end-to-end tests start from: images small enough for a fast suite, an installation that leaves nothing."""
 
 import random
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.support.installation import Installation
+from tests.support.parts import PartsInstallation, Spot
 
 MIB = 1 << 20
 
@@ -59,3 +62,32 @@ def stopped_installation(tmp_path: Path) -> Iterator[Installation]:
     """Returns an installation on the loopback whose server was not started."""
     with Installation(tmp_path / "installation") as prepared:
         yield prepared
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports of the loopback that nobody has; they are all held until the last is found."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[PartsInstallation]:
+    """Returns three processes on the loopback, not started."""
+    scheduler, catalog, sender = (Spot("127.0.0.1", port=port) for port in free_ports(3))
+    with PartsInstallation(
+        tmp_path / "installation", scheduler=scheduler, catalog=catalog, senders=[sender]
+    ) as prepared:
+        yield prepared
+
+
+@pytest.fixture(params=["together", "apart"])
+def either_installation(request: pytest.FixtureRequest) -> Installation:
+    """Returns an installation on the loopback that runs: its server is one process, or its parts are three."""
+    if request.param == "together":
+        return cast("Installation", request.getfixturevalue("installation"))
+    prepared: PartsInstallation = request.getfixturevalue("apart")
+    prepared.start_server()
+    return prepared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,25 +17,6 @@ from tests.support.parts import PartsInstallation, Spot
 from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.e2e
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports of the loopback that nobody has; they are all held until the last is found."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@pytest.fixture
-def apart(tmp_path: Path) -> Iterator[PartsInstallation]:
-    """Returns three processes on the loopback, not started."""
-    scheduler, catalog, sender = (Spot("127.0.0.1", port=port) for port in free_ports(3))
-    with PartsInstallation(
-        tmp_path / "installation", scheduler=scheduler, catalog=catalog, senders=[sender]
-    ) as prepared:
-        yield prepared
 
 
 def test_three_processes_with_addresses_and_tokens_alone_serve_machines(

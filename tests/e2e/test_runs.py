@@ -50,8 +50,9 @@ def test_an_image_reaches_the_disks_of_all_machines_at_once(
 
 
 def test_a_machine_killed_in_the_middle_of_an_image_takes_only_what_it_lacks(
-    installation: Installation, make_disk_image: Callable[..., DiskImage]
+    either_installation: Installation, make_disk_image: Callable[..., DiskImage]
 ) -> None:
+    installation = either_installation
     image = make_disk_image(60)
     installation.fleetcast("image", "import", str(image.file), "--name", "office")
     machines = gather_machines(installation, ["pc1", "pc2"], 64 * MIB)
