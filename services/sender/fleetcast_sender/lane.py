@@ -24,8 +24,9 @@ from .source import ChunkSource, ChunkTable
 from .windows import WindowMemory
 
 _MAX_SLOTS, _MIN_SLOTS = 8, 3
-_SEND_BUFFER_SECONDS = 0.004
-"""What the kernel may queue: bridges the scheduling of threads, and does not overflow a queue of 1000 packets."""
+_SEND_BUFFER_BYTES = 256 << 10
+"""What the kernel may queue: four trains, so that sealing and sending overlap. A full queue then holds 2 ms at 1 Gbit/s:
+more would be dropped by queues that keep delays short, as CoDel's from 5 ms on, or do not fit a short one at all."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Lane:
             loop=outlet.loop,
             datagram_bytes=payload,
             segmentation=outlet.segmentation,
-            send_buffer_bytes=int(min(max(link * _SEND_BUFFER_SECONDS / 8, 512 << 10), 4 << 20)),
+            send_buffer_bytes=_SEND_BUFFER_BYTES,
         )
         self.source_address = socket.source_address
         slots = min(max(outlet.memory_bytes // geometry.window_bytes, _MIN_SLOTS), _MAX_SLOTS)
