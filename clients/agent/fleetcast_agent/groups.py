@@ -24,7 +24,7 @@ from fleetcast_agent.memory import MemoryPlan
 from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
 from fleetcast_agent.reception import Reception
 
-_BATCH_BYTES = 6 << 16
+_BATCH_BYTES = 12 << 16
 """Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
 
 
@@ -152,7 +152,7 @@ class GroupReceiver:
                 self._loop.call_soon_threadsafe(self._handle, event)
 
     def _settle_chunk(self, event: ChunkArrived, written: bool) -> None:
-        self._listener.post(partial(self._reception.settle_chunk, event, written))
+        self._listener.post(partial(self._reception.settle_chunk, event, written), wake=not written)
         if not written:
             self._download.damaged(event.chunk)
             self._loop.call_soon_threadsafe(self._handle, None)

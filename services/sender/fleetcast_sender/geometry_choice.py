@@ -18,7 +18,7 @@ _PARITY_SYMBOLS = 256
 _LEAST_WINDOWS = 3
 """Windows that a receiver should hold: one that arrives, one in repair, one being written."""
 _LEAST_CODEWORDS = 4
-_WINDOW_CODEWORDS = ((100, 32), (1000, 64), (1 << 31, 128))
+_WINDOW_CODEWORDS = ((20, 16), (100, 32), (1000, 64), (1 << 31, 128))
 """(receivers up to, D): the worst of many receivers meets longer bursts, and a longer window spreads them."""
 
 

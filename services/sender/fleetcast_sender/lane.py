@@ -25,8 +25,8 @@ from .windows import WindowMemory
 
 _MAX_SLOTS, _MIN_SLOTS = 8, 3
 _SEND_BUFFER_BYTES = 256 << 10
-"""What the kernel may queue: four trains, so that sealing and sending overlap. A full queue then holds 2 ms at 1 Gbit/s:
-more would be dropped by queues that keep delays short, as CoDel's from 5 ms on, or do not fit a short one at all."""
+"""What the kernel may queue: four trains, so that sealing and sending overlap. Full, it holds 2 ms at 1 Gbit/s: more would
+be dropped by queues that keep delays short, as CoDel's from 5 ms on, or that are short."""
 
 
 @dataclass(frozen=True)

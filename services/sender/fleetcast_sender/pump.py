@@ -19,7 +19,7 @@ from opentelemetry.trace import Span
 from .engine import Engine
 from .link import Link
 from .messages import Join, Reception, Told
-from .pacing import Pacer, train_datagrams
+from .pacing import Pacer, burst_datagrams
 from .passes import Pass, SendMark, Train, Work, WorkItem
 from .policy import SlowAction, SlowPolicy
 from .rate import RateController
@@ -101,9 +101,10 @@ class Pump:
         geometry = engine.geometry
         payload = datagram_bytes(geometry.symbol_bytes)
         self._payload_bytes = payload
-        self._limit = train_limit(payload)
+        self._train_bytes = train_limit(payload) * payload
+        self._limit = train_limit(payload) * _TRAINS_AT_ONCE
         self._datagram_bits = (payload + wire_overhead_bytes) * 8
-        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit * _TRAINS_AT_ONCE)
+        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
         self._memory = memory
         self._socket = socket
         self._link = link
@@ -211,7 +212,7 @@ class Pump:
             self._woken.wait(_HELD_SECONDS)
             self._woken.clear()
             return
-        sent = self.engine.next(now, self._limit * _TRAINS_AT_ONCE)
+        sent = self.engine.next(now, self._limit)
         self._serve()
         if isinstance(sent, Train):
             self._send(sent, now)
@@ -224,19 +225,20 @@ class Pump:
                 self._woken.clear()
 
     def _send(self, symbols: Train, now: float) -> None:
-        """Seal symbols, and send them in trains that are paced."""
+        """Seal symbols, and send them in bursts that are paced."""
         payloads = self._payloads(symbols)
         sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
         rate = self.controller.rate
-        train_bytes = train_datagrams(rate, self._datagram_bits, self._limit) * self._payload_bytes
-        for start in range(0, len(sealed), train_bytes):
+        burst_bytes = burst_datagrams(rate, self._datagram_bits, self._limit) * self._payload_bytes
+        for start in range(0, len(sealed), burst_bytes):
             delay = self._pacer.delay(now)
             if delay > _SLEEP_FROM_SECONDS:
                 time.sleep(min(delay, _UPDATE_SECONDS))
-            train = sealed[start : start + train_bytes]
-            self._socket.send_train(train)
+            burst = sealed[start : start + burst_bytes]
+            for train_start in range(0, len(burst), self._train_bytes):
+                self._socket.send_train(burst[train_start : train_start + self._train_bytes])
             now = time.monotonic()
-            self._pacer.sent(len(train) // self._payload_bytes * self._datagram_bits, rate, now)
+            self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
 
     def _payloads(self, train: Train) -> Sequence[memoryview] | Sequence[bytes]:
         loaded = self._memory.get(train.pass_number, train.window)

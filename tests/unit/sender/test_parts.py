@@ -9,7 +9,7 @@ from fleetcast_sender.groups import SpareGroups, parse_group, split_range
 from fleetcast_sender.link import Link
 from fleetcast_sender.messages import Join
 from fleetcast_sender.needs import Needs
-from fleetcast_sender.pacing import Pacer, train_datagrams
+from fleetcast_sender.pacing import Pacer, burst_datagrams
 from fleetcast_sender.sockets import train_limit
 from fleetcast_wire.geometry import Geometry
 
@@ -135,10 +135,10 @@ def test_after_a_long_sleep_no_long_burst_follows() -> None:
     assert burst <= 11_000_000
 
 
-def test_trains_are_short_at_low_rates_and_as_long_as_the_kernel_takes_at_high_ones() -> None:
-    assert train_datagrams(100e6, 11_808, 44) == 8
-    assert train_datagrams(1e9, 11_808, 44) == 42
-    assert train_datagrams(10e9, 11_808, 44) == 44
+def test_bursts_take_a_millisecond_and_trains_are_what_the_kernel_takes() -> None:
+    assert burst_datagrams(10e6, 11_808, 176) == 8
+    assert burst_datagrams(1e9, 11_808, 176) == 84
+    assert burst_datagrams(10e9, 11_808, 176) == 176
     assert train_limit(1448) == 44
     assert train_limit(8936) == 7
 
