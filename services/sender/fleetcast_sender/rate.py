@@ -33,6 +33,8 @@ _STRAINED = 0.75
 """Those that are less so could go faster."""
 _HELD_SHARE = 0.97
 """Of what was sent while receivers held the sender back: a little less, so that what waits at them becomes less."""
+_HELD_LEAST = 0.5
+"""Of the rate that is left at least: one of the receivers may not be slow, but have stopped."""
 _HELD_LONG = 0.2
 """Of an interval in which nothing could be sent: less may be due to reports that come late."""
 _HELD_SECONDS = 0.4
@@ -180,8 +182,12 @@ class RateController:
 
     def _note_waited_for(self, now: float) -> None:
         """Begin anew when one that bounded the rate does so no more: nothing is known of what the others take."""
-        since = now - _PATIENCE_SECONDS
-        seats = {seat for seat, pace in self._receivers.items() if self.slowness.is_followed(pace, since)}
+        since, interval = now - _PATIENCE_SECONDS, self._interval_seconds
+        seats = {
+            seat
+            for seat, pace in self._receivers.items()
+            if self.slowness.is_followed(pace, since) and not pace.stands_still(now, interval)
+        }
         if not self._waited_for & self._receivers.keys() <= seats:
             self._starting = True
         self._waited_for = seats
@@ -192,9 +198,10 @@ class RateController:
             return
         (first_at, first_sent), (last_at, last_sent) = self._updates[0], self._updates[-1]
         taken = (last_sent - first_sent) * self._datagram_bits / max(last_at - first_at, 1e-3)
-        self._automatic = max(min(self._automatic, taken * _HELD_SHARE), MIN_BITS_PER_SECOND)
+        least = max(self._automatic * _HELD_LEAST, MIN_BITS_PER_SECOND)
+        self._automatic = max(min(self._automatic, taken * _HELD_SHARE), least)
         self._starting = False
-        self._cut_rate = taken
+        self._cut_rate = max(taken, least)
         self._held_from = now + _HELD_SECONDS
         self._step_at = self._near_at = now + _STEP_SECONDS
 
@@ -230,8 +237,8 @@ class RateController:
         if self._starting:
             # The start overshoots: what the slowest took lately is the better measure.
             taken = min(pace.recent_per_second for pace in followed.values()) * self._datagram_bits
+            self._cut_rate = self._automatic
             self._automatic = min(max(taken, self._automatic * 0.3), self._automatic * factor)
-            self._cut_rate = self._automatic * 1.25
             self._starting = False
         else:
             self._cut_rate = self._automatic

@@ -13,10 +13,14 @@ _LEAST_SECONDS = 0.12
 _LEAST_PACKETS = 200
 _RECENT_SECONDS = 0.15
 _TELLING_REPORTS = 4
-_STANDSTILL_SECONDS = 0.4
+_STANDSTILL_SECONDS = 0.5
 """A receiver that takes and writes nothing for so long is not waited for."""
 _LAG_SHARE = 0.4
 """Of a receiver's socket buffer that may be filled: its size counts what the kernel adds to each datagram, too."""
+_CERTAIN_SHARE = 0.8
+"""Of a receiver's socket buffer that what was sent beyond its last report may fill: nearly all that really fits."""
+_DELAY_SECONDS = 0.1
+"""How much older than its interval a report may be when the next one comes, on a busy host."""
 _LEAST_BUFFER_BYTES = 8 << 20
 """Taken for receivers with smaller buffers too: those tell by overflow."""
 _BACKLOG_BEGINS, _BACKLOG_ENDS = 0.3, 0.45
@@ -153,21 +157,28 @@ class ReceiverPace:
         progress = last.reception.highest_packet_counter - first.reception.highest_packet_counter
         return max(progress, 0) / max(last.at - first.at, _RECENT_SECONDS / 2)
 
+    def stands_still(self, now: float, interval_seconds: float) -> bool:
+        """Return whether it took and wrote nothing for so long that the others go on without it."""
+        return now - self._progressed_at > _STANDSTILL_SECONDS + 1.5 * interval_seconds
+
     def limit(self, now: float, datagram_bytes: int, interval_seconds: float) -> float:
         """Return the packet counter up to which may be sent now without overrunning it.
 
         It is taken to go on as it did since its last report; infinite when it stands still.
         """
-        if now - self._progressed_at > _STANDSTILL_SECONDS + 1.5 * interval_seconds:
+        if self.stands_still(now, interval_seconds):
             return math.inf
         free_share = (_BACKLOG_ENDS - self.backlog_share) / (_BACKLOG_ENDS - _BACKLOG_BEGINS)
-        taken = self._taken(now, interval_seconds)
-        return taken + self._buffer_packets(datagram_bytes) * min(max(free_share, 0.0), 1.0)
+        buffer_packets = self._buffer_packets(datagram_bytes)
+        probable = self._taken(now, interval_seconds) + _LAG_SHARE * buffer_packets * min(max(free_share, 0.0), 1.0)
+        # Where reports come often enough, no more than fits may be under way even if it took nothing since the last.
+        between_reports = self._recent_progress_per_second * (1.5 * interval_seconds + _DELAY_SECONDS)
+        return min(probable, self._progress[0] + max(_CERTAIN_SHARE * buffer_packets, between_reports))
 
     def strain(self, sent: int, now: float, datagram_bytes: int, interval_seconds: float) -> float:
         """Return how much of what it can keep waiting does wait: 0 keeps up with ease, 1 is its limit."""
         lag = sent - self._taken(now, interval_seconds)
-        return max(lag / self._buffer_packets(datagram_bytes), self.backlog_share / _BACKLOG_ENDS)
+        return max(lag / (_LAG_SHARE * self._buffer_packets(datagram_bytes)), self.backlog_share / _BACKLOG_ENDS)
 
     def _taken(self, now: float, interval_seconds: float) -> float:
         """Return the packet counter where it probably is now, had it gone on as it did lately.
@@ -181,4 +192,4 @@ class ReceiverPace:
         )
 
     def _buffer_packets(self, datagram_bytes: int) -> float:
-        return _LAG_SHARE * max(self.receive_buffer_bytes, _LEAST_BUFFER_BYTES) / datagram_bytes
+        return max(self.receive_buffer_bytes, _LEAST_BUFFER_BYTES) / datagram_bytes

@@ -34,7 +34,7 @@ def choose(
 
 
 def test_the_usual_geometry_fits_an_mtu_of_1500_over_both_protocols() -> None:
-    assert choose(join()) == Geometry(1408, 1000, 32, 256, "leopard-rs16")
+    assert choose(join()) == Geometry(1408, 1000, 16, 256, "leopard-rs16")
     assert choose(join(), ip_version=6).symbol_bytes == 1408
 
 
