@@ -25,8 +25,8 @@ from .windows import WindowMemory
 
 _MAX_SLOTS, _MIN_SLOTS = 8, 3
 _SEND_BUFFER_BYTES = 256 << 10
-"""What the kernel may queue: four trains, so that sealing and sending overlap. Full, it holds 2 ms at 1 Gbit/s: more would
-be dropped by queues that keep delays short, as CoDel's from 5 ms on, or that are short."""
+"""What the kernel may queue, which it doubles: eight trains, so that sealing and sending overlap. 4 ms at 1 Gbit/s;
+more would be dropped by queues that keep delays short, as CoDel's from 5 ms on, or that are short."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ _CATCH_UP_SECONDS = 0.01
 """A late wake-up is made good up to so much: busy hosts wake threads some milliseconds late. More would be a burst that
 small switch buffers do not hold."""
 _BURST_SECONDS = 0.001
-"""A burst is about so long at the present rate: 125 kB at 1 Gbit/s, half of what the smallest switches of that speed have
-for a port. Each costs a wake-up, which takes as much processor time as sealing forty datagrams."""
+"""A burst is about so long at the present rate: 125 kB at 1 Gbit/s, half of what a port of the smallest such switches
+keeps. Each costs a wake-up, which takes as much processor time as sealing forty datagrams."""
 _MIN_BURST_DATAGRAMS = 8
 
 
