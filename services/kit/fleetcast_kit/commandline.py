@@ -50,10 +50,6 @@ _OF_ERROR: dict[type[FleetcastError], ExitCode] = {
     errors.DataLossError: ExitCode.DAMAGED,
 }
 
-_SWITCH_SECONDS = 0.0005
-"""A thread that opens or seals datagrams without a pause may keep the others waiting so long, each time they want the
-interpreter: with Python's 5 ms, reports to the sender are a quarter of a second late on a busy host."""
-
 EXIT_CODES_HELP = "Exit codes: " + ", ".join(
     f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode if code is not ExitCode.DONE
 )
@@ -67,7 +63,6 @@ def exit_code(error: FleetcastError) -> ExitCode:
 
 def run_command_line(app: typer.Typer, name: str, arguments: list[str]) -> int:
     """Returns the exit code of the command `name`; every error has been said in one line on standard error."""
-    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         code = typer.main.get_command(app).main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
