@@ -154,6 +154,8 @@ def test_reports_are_asked_for_less_often_the_more_receivers_there_are() -> None
     engine = make_engine()
     enter(engine, 0, 0.0)
     assert engine.report_interval_seconds == 0.05
+    engine.expect(["machines/1", "machines/2"], 0.0)
+    assert engine.report_interval_seconds == 0.1
     engine.expect([f"machines/{seat}" for seat in range(10_000)], 0.0)
     assert engine.report_interval_seconds == 2.0
 

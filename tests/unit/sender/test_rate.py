@@ -117,3 +117,14 @@ def test_a_host_that_recovers_is_made_use_of_again() -> None:
     model.hosts = [2, 2]
     model.run(10)
     assert fmean(model.seen(18)) > 1
+
+
+def test_a_host_that_stalls_for_a_moment_loses_nothing() -> None:
+    model = NetworkModel([1.2, 1.25, 1.3])
+    model.run(3)
+    model.hosts[0] = 0
+    model.run(0.4)
+    model.hosts[0] = 1.2
+    model.run(3)
+    assert sum(model.overflows) == 0
+    assert fmean(model.seen(5)) > 1
