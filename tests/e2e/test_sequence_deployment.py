@@ -133,9 +133,9 @@ CAPTURE = "{name: Capture, type: capture-image, with: {image: 'of-{{ machine.nam
 
 
 async def test_a_machine_captures_a_new_version_and_another_gets_an_equal_tree(
-    tmp_path: Path, installation: Installation
+    tmp_path: Path, either_installation: Installation
 ) -> None:
-    tree = make_tree(tmp_path / "tree")
+    installation, tree = either_installation, make_tree(tmp_path / "tree")
     make_wim(tree, tmp_path / "windows.wim")
     file = tmp_path / "sequence.yaml"
 

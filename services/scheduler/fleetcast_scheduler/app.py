@@ -107,7 +107,7 @@ async def open_scheduler(
     """Returns the scheduler with what its database holds; nothing is decided before `start`.
 
     `trust` is the bundle of the server that will serve it: enrolment tokens go in there. `catalog_address` is what
-    senders are told, HOST:PORT; empty if the catalog is on the scheduler's own port.
+    senders and machines are told, HOST:PORT; empty if the catalog is on the scheduler's own port.
 
     Raises:
         InvalidArgumentError: `database_url` is not of a supported database.
@@ -146,6 +146,7 @@ async def open_scheduler(
             options,
             authority=authority,
             catalog=catalog,
+            catalog_address=catalog_address,
             audit=audit,
             census=census,
             machines=machines,

@@ -72,6 +72,7 @@ async def open_deployments(
     *,
     authority: CertificateAuthority,
     catalog: Catalog,
+    catalog_address: str,
     audit: Audit,
     census: CensusKeeper,
     machines: Machines,
@@ -86,7 +87,7 @@ async def open_deployments(
     pump = RunPump(
         ledger,
         store,
-        write_order=OrderWriter(ledger, authority).write,
+        write_order=OrderWriter(ledger, authority, catalog_address).write,
         wake_machines=waking.wake,
         deployment_ended=contents.deployment_ended,
         clock=clock,

@@ -25,9 +25,10 @@ _GRANT_MARGIN = timedelta(hours=1)
 class OrderWriter:
     """Writes orders from what is at hand."""
 
-    def __init__(self, ledger: DeploymentLedger, authority: CertificateAuthority) -> None:
+    def __init__(self, ledger: DeploymentLedger, authority: CertificateAuthority, catalog_address: str) -> None:
         self._ledger = ledger
         self._authority = authority
+        self._catalog_address = catalog_address
 
     def write(self, run: Run, now: float) -> Order:
         """Returns the order of a run that has begun."""
@@ -66,6 +67,7 @@ class OrderWriter:
             remaining_seconds=remaining_seconds,
             traceparent=deployment.traceparent,
             upload_grant=grant,
+            catalog_address=self._catalog_address,
         )
 
 

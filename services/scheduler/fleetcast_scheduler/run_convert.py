@@ -112,6 +112,7 @@ def _order_message(order: Order) -> messages.RunOrder:
         remaining_seconds=max(round(order.remaining_seconds), 1),
         traceparent=order.traceparent,
         upload_grant=order.upload_grant,
+        catalog_address=order.catalog_address,
         attempt=order.attempt,
         display_name=order.display_name,
     )

@@ -28,6 +28,8 @@ class Order:
     remaining_seconds: float = 0.0
     traceparent: str = ""
     upload_grant: str = ""
+    catalog_address: str = ""
+    """HOST:PORT; empty if the catalog is at the scheduler's own address."""
 
 
 RunSaying = Order | RunControlled | RunClosed | StandbyTold

@@ -139,6 +139,7 @@ def _order(message: run_service_pb2.RunOrder) -> RunOrder:
         deployment_variables=dict(message.deployment_variables),
         traceparent=message.traceparent,
         upload_grant=message.upload_grant,
+        catalog_address=message.catalog_address,
         display_name=message.display_name,
     )
 

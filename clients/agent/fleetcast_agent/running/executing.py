@@ -172,6 +172,7 @@ class Execution:
             control=self.control,
             observer=self._view,
             upload_grant=order.upload_grant,
+            catalog_address=order.catalog_address,
         )
 
     def _step_teller(self, assignment: Assignment) -> Callable[[Record], None]:

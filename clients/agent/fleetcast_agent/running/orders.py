@@ -51,6 +51,8 @@ class RunOrder(_Kept):
     deployment_variables: dict[str, str] = {}
     traceparent: str = ""
     upload_grant: str = ""
+    catalog_address: str = ""
+    """Where the uploads go; empty for the server's own address."""
     display_name: str = ""
 
     @property

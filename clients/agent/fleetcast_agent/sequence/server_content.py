@@ -39,17 +39,19 @@ class ServerContent:
         control: Control | None = None,
         observer: Observer | None = None,
         upload_grant: str = "",
+        catalog_address: str = "",
     ) -> None:
         """Takes how to receive, and what the deployment says of the images it pinned, by their names.
 
         A pause of `control` lets go of the session until it ends; `observer` hears how receptions go; `upload_grant`
-        permits the uploads of the run.
+        permits the uploads of the run, which go to `catalog_address`, HOST:PORT, if it has one of its own.
         """
         self._request = request
         self._images = images
         self._control = control or Control()
         self._observer = observer
         self._upload_grant = upload_grant
+        self._catalog_address = catalog_address or request.server
 
     async def describe(self, image: str) -> ImageDescription:
         """Returns what the deployment says about an image."""
@@ -115,7 +117,7 @@ class ServerContent:
             request_id=str(uuid.uuid4()),
             upload_grant=self._upload_grant,
         )
-        address, answered, ended = self._request.server, asyncio.Event(), asyncio.Event()
+        address, answered, ended = self._catalog_address, asyncio.Event(), asyncio.Event()
         try:
             async with open_channel(address, self._request.credentials) as channel:
                 call = CatalogServiceStub(channel).ImportImage(self._requests(spec, source, answered, ended))

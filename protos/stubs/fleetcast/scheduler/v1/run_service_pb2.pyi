@@ -387,6 +387,7 @@ class RunOrder(_message.Message):
     UPLOAD_GRANT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    CATALOG_ADDRESS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """`deployments/{deployment}/runs/{id}`."""
     image: _builtins.str
@@ -405,6 +406,8 @@ class RunOrder(_message.Message):
     """Attempt on this machine, from 1."""
     display_name: _builtins.str
     """Name of the machine for people, the default host name."""
+    catalog_address: _builtins.str
+    """HOST:PORT of the catalog, where the uploads go; empty if it is at the scheduler's own address."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___PinnedImage]:
         """What is known of the images it names."""
@@ -437,10 +440,11 @@ class RunOrder(_message.Message):
         upload_grant: _builtins.str = ...,
         attempt: _builtins.int = ...,
         display_name: _builtins.str = ...,
+        catalog_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "image", b"image", "task_sequence", b"task_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "collection_variables", b"collection_variables", "content", b"content", "deployment_variables", b"deployment_variables", "display_name", b"display_name", "image", b"image", "images", b"images", "machine_variables", b"machine_variables", "remaining_seconds", b"remaining_seconds", "run", b"run", "task_sequence", b"task_sequence", "task_sequence_digest", b"task_sequence_digest", "traceparent", b"traceparent", "upload_grant", b"upload_grant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "catalog_address", b"catalog_address", "collection_variables", b"collection_variables", "content", b"content", "deployment_variables", b"deployment_variables", "display_name", b"display_name", "image", b"image", "images", b"images", "machine_variables", b"machine_variables", "remaining_seconds", b"remaining_seconds", "run", b"run", "task_sequence", b"task_sequence", "task_sequence_digest", b"task_sequence_digest", "traceparent", b"traceparent", "upload_grant", b"upload_grant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["image", "task_sequence"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
