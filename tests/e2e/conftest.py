@@ -1,11 +1,11 @@
 """What the end-to-end tests start from: images small enough for a fast suite, an installation that leaves nothing."""
 
+import os
 import random
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -50,18 +50,9 @@ def make_disk_image(tmp_path: Path) -> Callable[..., DiskImage]:
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
-    """Returns an installation on the loopback whose server runs."""
-    with Installation(tmp_path / "installation") as running:
-        running.start_server()
-        yield running
-
-
-@pytest.fixture
-def stopped_installation(tmp_path: Path) -> Iterator[Installation]:
+def stopped_installation(together: Installation) -> Installation:
     """Returns an installation on the loopback whose server was not started."""
-    with Installation(tmp_path / "installation") as prepared:
-        yield prepared
+    return together
 
 
 def free_ports(count: int) -> list[int]:
@@ -83,11 +74,27 @@ def apart(tmp_path: Path) -> Iterator[PartsInstallation]:
         yield prepared
 
 
+@pytest.fixture
+def together(tmp_path: Path) -> Iterator[Installation]:
+    """Returns one process on the loopback, not started."""
+    with Installation(tmp_path / "installation") as prepared:
+        yield prepared
+
+
+@pytest.fixture
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """Returns an installation on the loopback that runs: one process, or its parts with FLEETCAST_TEST_APART=1."""
+    return start(request, "apart" if os.environ.get("FLEETCAST_TEST_APART") else "together")
+
+
 @pytest.fixture(params=["together", "apart"])
 def either_installation(request: pytest.FixtureRequest) -> Installation:
     """Returns an installation on the loopback that runs: its server is one process, or its parts are three."""
-    if request.param == "together":
-        return cast("Installation", request.getfixturevalue("installation"))
-    prepared: PartsInstallation = request.getfixturevalue("apart")
+    return start(request, request.param)
+
+
+def start(request: pytest.FixtureRequest, kind: str) -> Installation:
+    """Returns the installation of the fixture `kind`, started."""
+    prepared: Installation = request.getfixturevalue(kind)
     prepared.start_server()
     return prepared

@@ -52,7 +52,7 @@ def stored_bytes(installation: Installation) -> int:
     """Returns what all files below the data directory weigh, databases apart."""
     return sum(
         file.stat().st_size
-        for file in installation.data_directory.rglob("*")
+        for file in installation.catalog_directory.rglob("*")
         if file.is_file() and ".db" not in file.name
     )
 

@@ -331,7 +331,7 @@ def test_buf_curl_lists_images_by_reflection_with_the_administrators_certificate
             *(BIN / "buf", "curl", "--protocol", "grpc", "--reflect-protocol", "grpc-v1"),
             *("--cacert", administrator / "ca.pem"),
             *("--cert", administrator / "cert.pem", "--key", administrator / "key.pem", "--data", "{}"),
-            f"https://{installation.address}/fleetcast.catalog.v1.CatalogService/ListImages",
+            f"https://{installation.catalog_address}/fleetcast.catalog.v1.CatalogService/ListImages",
         ],
         capture_output=True,
         text=True,

@@ -72,7 +72,7 @@ def test_an_image_is_listed_shown_verified_and_deleted_by_its_short_digest(
     assert (verified.returncode, "none damaged" in verified.stdout) == (0, True), verified
     deleted = installation.fleetcast("image", "delete", short)
     assert deleted == {"name": imported["name"], "reclaimed_bytes": imported["stored_bytes"]}
-    assert not list((installation.data_directory).rglob("*.zst")) + list((installation.data_directory).rglob("*.raw"))
+    assert not list(installation.catalog_directory.rglob("*.zst")) + list(installation.catalog_directory.rglob("*.raw"))
 
 
 def test_verification_finds_a_damaged_chunk_and_the_same_import_repairs_it(
@@ -80,7 +80,7 @@ def test_verification_finds_a_damaged_chunk_and_the_same_import_repairs_it(
 ) -> None:
     disk = make_disk_image(6)
     installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
-    chunk = next(iter(sorted(installation.data_directory.rglob("*.raw"))))
+    chunk = next(iter(sorted(installation.catalog_directory.rglob("*.raw"))))
     broken = bytearray(chunk.read_bytes())
     broken[100] ^= 1
     chunk.write_bytes(broken)
@@ -99,12 +99,12 @@ def start_piped_import(installation: Installation, log: Path) -> "subprocess.Pop
 
 
 def wait_for_chunks(installation: Installation) -> None:
-    wait_until(lambda: bool(list(installation.data_directory.rglob("*.raw"))), "a chunk is stored")
+    wait_until(lambda: bool(list(installation.catalog_directory.rglob("*.raw"))), "a chunk is stored")
 
 
 def wait_for_no_images(installation: Installation) -> None:
     wait_until(lambda: installation.fleetcast("image", "list") == {"images": []}, "nothing of the import is left")
-    assert not list(installation.data_directory.rglob("*.raw"))
+    assert not list(installation.catalog_directory.rglob("*.raw"))
 
 
 def test_an_interrupted_import_leaves_nothing_and_can_be_repeated(

@@ -137,6 +137,16 @@ class Installation:
         """HOST:PORT of the server, known once it ran."""
         return str(json.loads((self.data_directory / "administrator" / "server.json").read_text())["address"])
 
+    @property
+    def catalog_address(self) -> str:
+        """HOST:PORT of the catalog."""
+        return self.address
+
+    @property
+    def catalog_directory(self) -> Path:
+        """Where the catalog keeps everything."""
+        return self.data_directory
+
     def start_server(self, *flags: str) -> subprocess.Popen[bytes]:
         """Starts the server and returns its process when it is ready; the second time on the same port.
 

@@ -48,6 +48,16 @@ class PartsInstallation(Installation):
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         """Those that were started last: `scheduler`, `catalog`, `sender-0` and so on."""
 
+    @property
+    def catalog_address(self) -> str:
+        """HOST:PORT of the catalog."""
+        return self._catalog.listen
+
+    @property
+    def catalog_directory(self) -> Path:
+        """Where the catalog keeps everything."""
+        return self.directory / "catalog"
+
     def start_server(self, *flags: str) -> subprocess.Popen[bytes]:
         """Starts all parts and returns the scheduler when the senders are registered.
 
@@ -64,8 +74,8 @@ class PartsInstallation(Installation):
             "catalog",
             [
                 *(str(BIN / "fleetcast-catalog"), "run", "--listen", self._catalog.listen),
-                *("--scheduler", self.address, "--data-dir", str(self.directory / "catalog")),
-                *("--credentials", str(self.directory / "catalog" / "server")),
+                *("--scheduler", self.address, "--data-dir", str(self.catalog_directory)),
+                *("--credentials", str(self.catalog_directory / "server")),
             ],
             self._catalog.place,
             role="service",
