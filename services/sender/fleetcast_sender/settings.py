@@ -75,7 +75,7 @@ class SenderSettings(Settings):
     codeword_symbols: int = Field(default=0, ge=0, le=4096)
     """k of WIRE.md, source symbols of a codeword; 0 chooses 1000."""
     window_codewords: int = Field(default=0, ge=0, le=4096)
-    """D of WIRE.md, codewords of a window; 0 chooses 32 to 128 by the number of receivers. Less is taken where the
+    """D of WIRE.md, codewords of a window; 0 chooses 16 to 128 by the number of receivers. Less is taken where the
     receivers' memory or the image asks for it."""
     segmentation: bool = True
     """Whether the kernel cuts trains of datagrams (UDP_SEGMENT); turned off by itself where that does not work."""
