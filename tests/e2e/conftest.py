@@ -50,9 +50,10 @@ def make_disk_image(tmp_path: Path) -> Callable[..., DiskImage]:
 
 
 @pytest.fixture
-def stopped_installation(together: Installation) -> Installation:
+def stopped_installation(tmp_path: Path) -> Iterator[Installation]:
     """Returns an installation on the loopback whose server was not started."""
-    return together
+    with Installation(tmp_path / "installation") as prepared:
+        yield prepared
 
 
 def free_ports(count: int) -> list[int]:
@@ -75,19 +76,12 @@ def apart(tmp_path: Path) -> Iterator[PartsInstallation]:
 
 
 @pytest.fixture
-def together(tmp_path: Path) -> Iterator[Installation]:
-    """Returns one process on the loopback, not started."""
-    with Installation(tmp_path / "installation") as prepared:
-        yield prepared
-
-
-@pytest.fixture
 def installation(request: pytest.FixtureRequest) -> Installation:
     """Returns an installation on the loopback that runs: one process, or its parts with FLEETCAST_TEST_APART=1."""
-    return start(request, "apart" if os.environ.get("FLEETCAST_TEST_APART") else "together")
+    return start(request, "apart" if os.environ.get("FLEETCAST_TEST_APART") else "stopped_installation")
 
 
-@pytest.fixture(params=["together", "apart"])
+@pytest.fixture(params=["stopped_installation", "apart"], ids=["together", "apart"])
 def either_installation(request: pytest.FixtureRequest) -> Installation:
     """Returns an installation on the loopback that runs: its server is one process, or its parts are three."""
     return start(request, request.param)
