@@ -23,8 +23,8 @@ from fleetcast_kit.identity import Role
 from fleetcast_kit.server import Service
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.runs import unpack_runs
-from fleetcast_wire.seal import SealKeys
 from numpy.typing import NDArray
 
 from tests.support.trust import TrustedServer, serving

@@ -13,9 +13,9 @@ from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError, GeometryError, ManifestError
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.keys import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
 from fleetcast_wire.runs import pack_runs
-from fleetcast_wire.seal import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, SealKeys
 
 from fleetcast_agent.errors import ChunkTableError, TransmissionError
 from fleetcast_agent.events import DeficitsCounted

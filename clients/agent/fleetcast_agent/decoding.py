@@ -24,7 +24,7 @@ def rebuild(completed: CodewordCompleted, codec: ParityCodec, geometry: Geometry
     """
     window, codeword = completed.window, completed.codeword
     shape = window.shape
-    places = window.memory.symbols[codeword : shape.symbol_count : shape.codewords]
+    places = window.memory.source.views[codeword : shape.symbol_count : shape.codewords]
     source = dict(enumerate(map(bytes, places)))
     for row in completed.lost_rows:
         del source[row]

@@ -29,7 +29,7 @@ class CodewordCompleted:
     codeword: int
     lost_rows: list[int]
     """Rows of the source symbols to rebuild, into `window.memory`."""
-    parity: dict[int, bytearray]
+    parity: dict[int, memoryview]
     """Parity symbols by row."""
 
 

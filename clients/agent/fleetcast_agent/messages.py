@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.seal import SealKeys
+from fleetcast_wire.keys import SealKeys
 from numpy.typing import NDArray
 
 ChunkMembers = NDArray[np.bool_]

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from fleetcast_wire.errors import PacketError
 from fleetcast_wire.geometry import Geometry, PassLayout
+from fleetcast_wire.memory import SymbolMemory
 from fleetcast_wire.packet import VERSION, Kind, unpack_header, unpack_mark
 from fleetcast_wire.seal import Opener
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Reception:
         self._counters = opener.headers["counter"]
         self._transmission_prefix = VERSION << 56 | tag
         self._source_prefix = np.uint64(0)
-        self._scratch = memoryview(bytearray(geometry.symbol_bytes))
+        self._scratch = SymbolMemory(geometry.symbol_bytes, 1)
         self._early: list[NDArray[np.uint8]] = []
         self._mark_counter = -1
         self._now = 0.0
@@ -190,13 +191,7 @@ class Reception:
             if known.all():
                 return
             symbols, slots, contiguous = symbols[~known], _array(slots)[~known], False
-        views = window.memory.symbols
-        places = views[start:stop] if contiguous else list(map(views.__getitem__, symbols.tolist()))
-        if isinstance(slots, range):
-            failed = self._opener.open_symbols(slots.start, places)
-        else:
-            failed = self._opener.open_scattered(slots.tolist(), places)
-        if failed:
+        if failed := self._opener.open_symbols(_array(slots), window.memory.source, symbols):
             genuine = ~np.isin(_array(slots), failed)
             self.counts.rejected_datagram_count += len(failed)
             symbols, slots, contiguous = symbols[genuine], _array(slots)[genuine], False
@@ -217,18 +212,19 @@ class Reception:
         deficits = window.deficits()
         useful = (deficits[codewords] > 0) & (rows < self._geometry.parity_symbols)
         self._skip(_array(slots)[~useful])
-        taken: list[tuple[int, int, int, bytearray]] = []
+        taken: list[tuple[int, int, int]] = []
         candidates = (_array(slots)[useful], codewords[useful], rows[useful])
         for slot, codeword, row in zip(*(values.tolist() for values in candidates), strict=True):
             if deficits[codeword] > 0 and row not in window.parity.get(codeword, ()):
                 deficits[codeword] -= 1
-                taken.append((slot, codeword, row, bytearray(self._geometry.symbol_bytes)))
+                taken.append((slot, codeword, row))
         if not taken:
             return
-        failed = self._opener.open_scattered([slot for slot, *_ in taken], [symbol for *_, symbol in taken])
+        parity = SymbolMemory(self._geometry.symbol_bytes, len(taken))
+        failed = self._opener.open_symbols(np.array([slot for slot, *_ in taken]), parity, np.arange(len(taken)))
         self.counts.rejected_datagram_count += len(failed)
         touched = set()
-        for slot, codeword, row, symbol in taken:
+        for (slot, codeword, row), symbol in zip(taken, parity.views, strict=True):
             if slot in failed:
                 deficits[codeword] += 1
                 continue
@@ -249,7 +245,7 @@ class Reception:
     def _genuine_slot(self, slots: Slots) -> int | None:
         """Return the last of the slots that opens, or None if none does: one is enough to believe in its train."""
         for slot in reversed(slots if isinstance(slots, range) else slots.tolist()):
-            if not self._opener.open_scattered([slot], [self._scratch]):
+            if not self._opener.open_symbols(np.array([slot]), self._scratch, np.zeros(1, np.int64)):
                 return int(slot)
             self.counts.rejected_datagram_count += 1
         return None

@@ -229,7 +229,7 @@ class WindowRing:
         chunk = int(window.layout.chunks[piece.position])
         if not self.wanted[chunk]:
             return
-        stored = window.memory.content[piece.start : piece.end]
+        stored = window.memory.source.content[piece.start : piece.end]
         if piece.whole:
             window.references += 1
             self.wanted[chunk] = False

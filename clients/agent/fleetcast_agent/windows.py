@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
+from fleetcast_wire.memory import SymbolMemory
 from numpy.typing import NDArray
 
 
 class WindowMemory:
-    """Memory for one window at a time, with the view of every symbol made once."""
+    """Memory for one window at a time."""
 
     def __init__(self, geometry: Geometry, window_symbols: int) -> None:
-        size = geometry.symbol_bytes
-        self.content = np.empty(window_symbols * size, np.uint8).data
-        """The source symbols, end to end."""
-        self.symbols = [self.content[start : start + size] for start in range(0, len(self.content), size)]
-        """The view of each source symbol."""
+        self.source = SymbolMemory(geometry.symbol_bytes, window_symbols)
         self.held = np.zeros(window_symbols, np.bool_)
         """Which source symbols must not be written again: they arrived, or are being rebuilt from parity."""
 
@@ -47,13 +43,7 @@ class WindowMemories:
         if self._made == self.count:
             return None
         self._made += 1
-        collecting = gc.isenabled()
-        gc.disable()  # tens of thousands of views are made at once, and none of them is garbage
-        try:
-            return WindowMemory(self._geometry, self._window_symbols)
-        finally:
-            if collecting:
-                gc.enable()
+        return WindowMemory(self._geometry, self._window_symbols)
 
     def give_back(self, memory: WindowMemory) -> None:
         """Take back what `take` gave."""
@@ -113,7 +103,7 @@ class Window:
     """Pieces before this one were looked at when their last symbol came by."""
     left: list[Piece] = field(default_factory=list)
     """Pieces that lacked a symbol when they were looked at."""
-    parity: dict[int, dict[int, bytearray]] = field(default_factory=dict)
+    parity: dict[int, dict[int, memoryview]] = field(default_factory=dict)
     """Parity symbols by codeword and row, never more than the codeword needs."""
     decoding: set[int] = field(default_factory=set)
     """Codewords being rebuilt now."""

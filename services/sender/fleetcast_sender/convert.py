@@ -12,8 +12,8 @@ from fleetcast_kit.errors import DataLossError, InvalidArgumentError
 from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError, ManifestError
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
-from fleetcast_wire.seal import SealKeys
 
 from .messages import (
     ChunkMembers,

@@ -11,8 +11,10 @@ from typing import Protocol
 import numpy as np
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import SymbolMemory
 from fleetcast_wire.packet import Kind, pack_mark
-from fleetcast_wire.seal import Sealer, SealKeys, datagram_bytes
+from fleetcast_wire.seal import Sealer, datagram_bytes
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
@@ -240,13 +242,10 @@ class Pump:
             now = time.monotonic()
             self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
 
-    def _payloads(self, train: Train) -> Sequence[memoryview] | Sequence[bytes]:
+    def _payloads(self, train: Train) -> SymbolMemory | Sequence[bytes]:
         loaded = self._memory.get(train.pass_number, train.window)
-        if train.consecutive:
-            first = int(train.symbols[0])
-            return loaded.symbols[first : first + len(train.symbols)]
         if train.kind is Kind.SOURCE:
-            return [loaded.symbols[symbol] for symbol in train.symbols.tolist()]
+            return loaded.source
         codewords, parity = len(loaded.parity), loaded.parity
         return [parity[s % codewords][s // codewords] for s in train.symbols.tolist()]
 

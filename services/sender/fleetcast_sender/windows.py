@@ -1,25 +1,22 @@
 """Windows in memory: their source symbols as the pass has them, and their parity, made when it is wanted."""
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
+from fleetcast_wire.memory import SymbolMemory
 
 from .source import ChunkSource
 
 
 @dataclass
 class LoadedWindow:
-    """One window. The views are made once for each buffer; the buffer serves many windows."""
+    """One window. Its memory serves many, one after the other."""
 
-    content: memoryview
-    """Its stored bytes, end to end."""
-    symbols: list[memoryview]
-    """Every source symbol of a full window, `symbol_bytes` each; those beyond the window's own count are stale."""
+    source: SymbolMemory
+    """Every source symbol of a full window; those beyond the window's own count are stale."""
     parity: dict[int, list[bytes]] = field(default_factory=dict)
     """Codeword -> all its parity rows."""
 
@@ -51,9 +48,12 @@ class WindowMemory:
         Raises:
             FleetcastError: a chunk cannot be read.
         """
-        filled = self._windows[pass_number, window] = self._free.pop() if self._free else self._new()
+        symbol_bytes = self._geometry.symbol_bytes
+        filled = self._windows[pass_number, window] = (
+            self._free.pop() if self._free else LoadedWindow(SymbolMemory(symbol_bytes, self._geometry.window_symbols))
+        )
         first, end = layout.window_span(window)
-        content, symbol_bytes = filled.content, self._geometry.symbol_bytes
+        content = filled.source.content
         positions = layout.window_chunks(window)
         self._source.prefetch(layout.chunks[positions.start : positions.stop].tolist())
         for position in positions:
@@ -79,7 +79,7 @@ class WindowMemory:
             return
         codec = CODECS[self._geometry.codec]
         shape = layout.window(window)
-        symbols = loaded.symbols[: shape.symbol_count]
+        symbols = loaded.source.views[: shape.symbol_count]
         zero = bytes(self._geometry.symbol_bytes)
         for codeword in range(shape.codewords):
             rows = list(map(bytes, symbols[codeword :: shape.codewords]))
@@ -100,15 +100,3 @@ class WindowMemory:
         """Forget everything."""
         self._windows.clear()
         self._free.clear()
-
-    def _new(self) -> LoadedWindow:
-        size = self._geometry.symbol_bytes
-        # numpy's memory comes from the system in large pages, as it is touched: with the interpreter held for neither.
-        content = np.empty(self._geometry.window_bytes, np.uint8).data
-        collecting = gc.isenabled()
-        gc.disable()  # tens of thousands of views are made at once, and none of them is garbage
-        try:
-            return LoadedWindow(content, [content[start : start + size] for start in range(0, len(content), size)])
-        finally:
-            if collecting:
-                gc.enable()

@@ -10,8 +10,9 @@ from fleetcast_agent.reception import Reception
 from fleetcast_agent.windows import WindowMemories
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import chunk_digest
-from fleetcast_wire.seal import Opener, SealKeys
+from fleetcast_wire.seal import Opener
 
 from tests.unit.agent.transmitting import StoredImage
 

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.seal import SealKeys
+from fleetcast_wire.keys import SealKeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

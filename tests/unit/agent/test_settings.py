@@ -42,4 +42,4 @@ def test_a_small_image_gets_small_windows() -> None:
     memories = MemoryPlan.of().memories(Geometry(1408, 1000, 32), 10)
     memory = memories.take()
     assert memory is not None
-    assert len(memory.symbols) == 10
+    assert len(memory.source) == 10

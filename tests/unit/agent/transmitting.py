@@ -8,9 +8,10 @@ import numpy as np
 import zstandard
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
 from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
-from fleetcast_wire.seal import Sealer, SealKeys
+from fleetcast_wire.seal import Sealer
 from numpy.typing import NDArray
 
 

@@ -22,9 +22,10 @@ from fleetcast_sender.passes import SendMark, Train, Work, WorkItem
 from fleetcast_sender.policy import TransmissionPolicy
 from fleetcast_sender.windows import LoadedWindow, WindowMemory
 from fleetcast_wire.geometry import Geometry, PassLayout
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.packet import Kind, pack_mark
 from fleetcast_wire.runs import pack_runs
-from fleetcast_wire.seal import Sealer, SealKeys
+from fleetcast_wire.seal import Sealer
 
 from tests.support.lossy import Impairment, LossyLink
 from tests.unit.agent.receiving import MemoryReceiver
@@ -196,17 +197,11 @@ class Pair:
                 return [self.sealer.seal_mark(sent.pass_number, pack_mark(sent.mark))]
             case Train():
                 loaded = self.memory.get(sent.pass_number, sent.window)
-                payloads = [self._payload(sent, loaded, symbol) for symbol in sent.symbols.tolist()]
+                payloads = loaded.source if sent.kind is Kind.SOURCE else _parity(sent, loaded)
                 train = self.sealer.seal_symbols(sent.kind, sent.pass_number, sent.window, sent.symbols, payloads)
-                size = len(train) // len(payloads)
+                size = len(train) // len(sent.symbols)
                 return [bytes(train[start : start + size]) for start in range(0, len(train), size)]
         return []
-
-    def _payload(self, train: Train, loaded: LoadedWindow, symbol: int) -> bytes | memoryview:
-        if train.kind is Kind.SOURCE:
-            return loaded.symbols[symbol]
-        codewords = len(loaded.parity)
-        return loaded.parity[symbol % codewords][symbol // codewords]
 
     def _work(self) -> None:
         for item in self.engine.take_work():
@@ -289,3 +284,8 @@ class Pair:
         assert receiver.memory is not None
         counts = receiver.memory.reception.counts
         return Reception(counts.highest_packet_counter, counts.datagram_count)
+
+
+def _parity(train: Train, loaded: LoadedWindow) -> list[bytes]:
+    codewords = len(loaded.parity)
+    return [loaded.parity[symbol % codewords][symbol // codewords] for symbol in train.symbols.tolist()]

@@ -4,8 +4,11 @@ import contextlib
 
 import numpy as np
 import pytest
+from fleetcast_wire.ciphers import PortableCipher, TrainCipher, best_cipher
 from fleetcast_wire.errors import ManifestError, PacketError
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest, chunk_digest
+from fleetcast_wire.memory import SymbolMemory
 from fleetcast_wire.packet import (
     MAX_MARKED_WINDOWS,
     Header,
@@ -17,9 +20,10 @@ from fleetcast_wire.packet import (
     unpack_header,
     unpack_mark,
 )
-from fleetcast_wire.seal import Opener, Sealer, SealKeys, datagram_bytes
+from fleetcast_wire.seal import Opener, Sealer, datagram_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 SYMBOL_BYTES = 512
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -57,46 +61,92 @@ def test_a_mark_of_too_many_windows_is_refused() -> None:
         pack_mark(Mark(windows, 99))
 
 
+CIPHERS: list[type[TrainCipher]] = [PortableCipher, *({best_cipher()} - {PortableCipher})]
+
+
 def _train(sealer: Sealer, count: int) -> tuple[list[bytes], memoryview]:
     payloads = [bytes([number]) * SYMBOL_BYTES for number in range(count)]
     symbols = np.arange(count, dtype=np.int64) + 7
     return payloads, sealer.seal_symbols(Kind.SOURCE, 3, 5, symbols, payloads)
 
 
-def test_a_train_opens_into_its_places_and_counts_on() -> None:
+def _places(count: int) -> tuple[SymbolMemory, NDArray[np.int64]]:
+    """Return room for symbols, of which those with odd numbers are used."""
+    return SymbolMemory(SYMBOL_BYTES, 2 * count), np.arange(1, 2 * count, 2)
+
+
+@pytest.mark.parametrize("opening", CIPHERS)
+@pytest.mark.parametrize("sealing", CIPHERS)
+def test_a_train_opens_into_its_places_and_counts_on(sealing: type[TrainCipher], opening: type[TrainCipher]) -> None:
     keys = SealKeys.fresh()
-    sealer, opener = Sealer(keys, SYMBOL_BYTES, 8), Opener(keys, SYMBOL_BYTES, 8)
+    sealer, opener = Sealer(keys, SYMBOL_BYTES, 8, sealing), Opener(keys, SYMBOL_BYTES, 8, opening)
     for round_number in range(3):
         payloads, train = _train(sealer, 8)
         opener.buffer[: len(train)] = train
-        places = [memoryview(bytearray(SYMBOL_BYTES)) for _ in payloads]
-        assert opener.open_symbols(0, places) == []
-        assert [bytes(place) for place in places] == payloads
+        places, symbols = _places(8)
+        assert opener.open_symbols(np.arange(8), places, symbols) == []
+        assert [bytes(view) for view in places.views[1::2]] == payloads
         assert unpack_header(train) == Header(Kind.SOURCE, 3, keys.tag, 5, 7, 8 * round_number)
     assert sealer.counter == 24
 
 
-@given(st.integers(0, datagram_bytes(SYMBOL_BYTES) * 4 - 1), st.integers(1, 255))
-def test_any_changed_byte_fails_its_own_datagram_and_no_other(position: int, change: int) -> None:
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_symbols_go_out_of_memory_and_into_it_by_their_numbers(cipher: type[TrainCipher]) -> None:
     keys = SealKeys.fresh()
-    sealer, opener = Sealer(keys, SYMBOL_BYTES, 4), Opener(keys, SYMBOL_BYTES, 4)
+    sealer, opener = Sealer(keys, SYMBOL_BYTES, 4, cipher), Opener(keys, SYMBOL_BYTES, 4, cipher)
+    source, target = SymbolMemory(SYMBOL_BYTES, 9), SymbolMemory(SYMBOL_BYTES, 9)
+    source.content[:] = np.random.default_rng(1).bytes(len(source.content))
+    target.content[:] = bytes(len(target.content))
+    numbers = np.array([8, 2, 5])
+    train = sealer.seal_symbols(Kind.SOURCE, 1, 0, numbers, source)
+    opener.buffer[: len(train)] = train
+    assert opener.open_symbols(np.array([2, 0, 1]), target, numbers[[2, 0, 1]]) == []
+    for number in range(9):
+        expected = source.views[number] if number in numbers else bytes(SYMBOL_BYTES)
+        assert target.views[number] == expected
+
+
+@pytest.mark.parametrize("cipher", CIPHERS[1:])
+@pytest.mark.parametrize(("slot", "symbol"), [(4, 0), (-9, 0), (0, 4), (0, -9)])
+def test_nothing_outside_of_slots_and_memory_is_touched(cipher: type[TrainCipher], slot: int, symbol: int) -> None:
+    opener = Opener(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher)
+    with pytest.raises(IndexError):
+        opener.open_symbols(np.array([slot]), SymbolMemory(SYMBOL_BYTES, 4), np.array([symbol]))
+
+
+@pytest.mark.parametrize("cipher", CIPHERS[1:])
+def test_symbols_of_another_size_are_refused(cipher: type[TrainCipher]) -> None:
+    sealer = Sealer(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher)
+    for payloads in ([bytes(SYMBOL_BYTES - 1)], SymbolMemory(SYMBOL_BYTES - 1, 1)):
+        with pytest.raises(ValueError, match="bytes"):
+            sealer.seal_symbols(Kind.SOURCE, 1, 0, np.zeros(1, np.int64), payloads)
+
+
+@given(st.integers(0, datagram_bytes(SYMBOL_BYTES) * 4 - 1), st.integers(1, 255))
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_any_changed_byte_fails_its_own_datagram_and_no_other(
+    cipher: type[TrainCipher], position: int, change: int
+) -> None:
+    keys = SealKeys.fresh()
+    sealer, opener = Sealer(keys, SYMBOL_BYTES, 4, cipher), Opener(keys, SYMBOL_BYTES, 4, cipher)
     payloads, train = _train(sealer, 4)
     opener.buffer[:] = train
     opener.buffer[position] ^= change
-    places = [memoryview(bytearray(SYMBOL_BYTES)) for _ in payloads]
+    places, symbols = _places(4)
     bad = position // datagram_bytes(SYMBOL_BYTES)
-    assert opener.open_symbols(0, places) == [bad]
+    assert opener.open_symbols(np.arange(4), places, symbols) == [bad]
     for slot in {0, 1, 2, 3} - {bad}:
-        assert bytes(places[slot]) == payloads[slot]
+        assert bytes(places.views[symbols[slot]]) == payloads[slot]
 
 
-def test_a_well_formed_datagram_under_another_key_does_not_open() -> None:
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_a_well_formed_datagram_under_another_key_does_not_open(cipher: type[TrainCipher]) -> None:
     keys = SealKeys.fresh()
     forger = Sealer(SealKeys(bytes(32), keys.initialization_vector, keys.tag), SYMBOL_BYTES, 4)
-    opener = Opener(keys, SYMBOL_BYTES, 4)
+    opener = Opener(keys, SYMBOL_BYTES, 4, cipher)
     _, train = _train(forger, 4)
     opener.buffer[:] = train
-    assert opener.open_symbols(0, [memoryview(bytearray(SYMBOL_BYTES)) for _ in range(4)]) == [0, 1, 2, 3]
+    assert opener.open_symbols(np.arange(4), *_places(4)) == [0, 1, 2, 3]
     with pytest.raises(PacketError):
         opener.open(forger.seal_mark(1, pack_mark(Mark((), 1))))
 

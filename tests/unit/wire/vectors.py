@@ -8,10 +8,11 @@ import numpy as np
 from fleetcast_wire.chunkset import pack_chunk_set
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
+from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
 from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
 from fleetcast_wire.runs import pack_runs
-from fleetcast_wire.seal import Sealer, SealKeys
+from fleetcast_wire.seal import Sealer
 
 LARGE_SET = "28b52ffd60c4087d0000280092244900020073ae2a8ca0ef88"
 """One frame among many that hold the same bitmap: libraries need not compress alike."""

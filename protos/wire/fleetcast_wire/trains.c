@@ -1,0 +1,93 @@
+/* Seals and opens whole trains of datagrams in one call each: AES-256-GCM by Intel's multi-buffer library, which
+ * prepares a datagram in a tenth of the time that general-purpose libraries take for it. ciphers.py says what is called
+ * how, and does the same without this file. WIRE.md, section 5, is the rule for both. */
+
+#include <intel-ipsec-mb.h>
+#include <stdalign.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEADER_BYTES = 24, COUNTER_AT = 16, SEAL_BYTES = 16, NONCE_BYTES = 12, SALT_BYTES = 4 };
+
+struct cipher {
+    alignas(64) struct gcm_key_data key;
+    IMB_MGR *manager;
+    uint8_t initialization_vector[NONCE_BYTES];
+};
+
+/* Forgets and frees; NULL is nothing. */
+void fleetcast_cipher_free(struct cipher *cipher)
+{
+    if (cipher == NULL)
+        return;
+    if (cipher->manager != NULL)
+        free_mb_mgr(cipher->manager);
+    imb_clear_mem(cipher, sizeof *cipher);
+    free(cipher);
+}
+
+/* Returns a cipher, or NULL where this processor or the memory does not allow it. */
+struct cipher *fleetcast_cipher_new(const uint8_t key[32], const uint8_t initialization_vector[NONCE_BYTES])
+{
+    struct cipher *cipher = aligned_alloc(alignof(struct cipher), sizeof *cipher);
+    if (cipher == NULL)
+        return NULL;
+    memset(cipher, 0, sizeof *cipher);
+    cipher->manager = alloc_mb_mgr(0);
+    if (cipher->manager != NULL)
+        init_mb_mgr_auto(cipher->manager, NULL);
+    if (cipher->manager == NULL || imb_get_errno(cipher->manager) != 0) {
+        fleetcast_cipher_free(cipher);
+        return NULL;
+    }
+    IMB_AES256_GCM_PRE(cipher->manager, key, &cipher->key);
+    memcpy(cipher->initialization_vector, initialization_vector, NONCE_BYTES);
+    return cipher;
+}
+
+static void set_nonce(const struct cipher *cipher, const uint8_t *header, uint8_t nonce[NONCE_BYTES])
+{
+    memcpy(nonce, cipher->initialization_vector, NONCE_BYTES);
+    for (int i = 0; i < NONCE_BYTES - SALT_BYTES; i++)
+        nonce[SALT_BYTES + i] ^= header[COUNTER_AT + i];
+}
+
+/* Seals `count` symbols at the addresses `payloads` into the slots from `slots` on, `stride` bytes each, whose headers
+ * are filled in. */
+void fleetcast_seal(const struct cipher *cipher, uint8_t *slots, size_t stride, const uint64_t *payloads, size_t count)
+{
+    const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
+    struct gcm_context_data context;
+    uint8_t nonce[NONCE_BYTES];
+    for (size_t i = 0; i < count; i++) {
+        uint8_t *header = slots + i * stride, *body = header + HEADER_BYTES;
+        set_nonce(cipher, header, nonce);
+        IMB_AES256_GCM_ENC(cipher->manager, &cipher->key, &context, body, (const uint8_t *)(uintptr_t)payloads[i], size,
+                           nonce, header, HEADER_BYTES, body + size, SEAL_BYTES);
+    }
+}
+
+/* Opens the slots with the numbers `numbers`, each into its one of the addresses `places`. Sets failed[i] to 1 if the
+ * i-th is not genuine, else to 0; returns how many are not. */
+size_t fleetcast_open(const struct cipher *cipher, const uint8_t *slots, size_t stride, const int64_t *numbers,
+                      const uint64_t *places, size_t count, uint8_t *failed)
+{
+    const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
+    struct gcm_context_data context;
+    uint8_t nonce[NONCE_BYTES], seal[SEAL_BYTES];
+    size_t failures = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *header = slots + (size_t)numbers[i] * stride, *body = header + HEADER_BYTES;
+        uint8_t difference = 0;
+        set_nonce(cipher, header, nonce);
+        IMB_AES256_GCM_DEC(cipher->manager, &cipher->key, &context, (uint8_t *)(uintptr_t)places[i], body, size, nonce,
+                           header, HEADER_BYTES, seal, SEAL_BYTES);
+        for (int j = 0; j < SEAL_BYTES; j++)
+            difference |= seal[j] ^ body[size + j];
+        failed[i] = difference != 0;
+        failures += failed[i];
+    }
+    return failures;
+}
