@@ -40,6 +40,8 @@ _HELD_LONG = 0.2
 _HELD_SECONDS = 0.4
 _PATIENCE_SECONDS = 0.5
 """So long others wait for one that is behind: hosts stall that are not slow."""
+_UNBOUND_SECONDS = 0.02
+"""Where no receiver is waited for: until it is seen again whether one is."""
 _EXCEPTIONS = 100
 """One receiver in so many never holds the others up; in small groups, each may."""
 _START_STEP, _START_STEP_SECONDS = 1.6, 0.1
@@ -150,6 +152,8 @@ class RateController:
             if self.slowness.is_followed(pace, now - _PATIENCE_SECONDS)
         )
         self._limit = limits[len(limits) // _EXCEPTIONS] if limits else math.inf
+        if math.isinf(self._limit):
+            self._limit = sent + 1 + self.rate / self._datagram_bits * _UNBOUND_SECONDS
         if self._held_at is not None:
             self._held_seconds += now - self._held_at
         self._held_at = None if sent < self._limit else now

@@ -52,7 +52,7 @@ class ReceiverPace:
     """Whether it reported since the last update of the rate."""
     best_per_second: float = 0.0
     """Datagrams that it took a second in its best half second, which is forgotten by a tenth each second."""
-    _progress: tuple[int, int] = (-1, 0)
+    _progress: tuple[int, int] = (-2, 0)
     _progressed_at: float = 0.0
     _samples: deque[_Sample] = field(default_factory=deque)
     _loss: float = 0.0

@@ -26,6 +26,7 @@ class NetworkModel:
         policy: RatePolicy | None = None,
         link_speed: float = 0.0,
         seed: int = 1,
+        starts_at: float = 0.0,
     ) -> None:
         self.controller = RateController(
             policy or RatePolicy(), link_bits_per_second=int(link_speed * 1e9), datagram_bits=DATAGRAM_BITS
@@ -36,13 +37,13 @@ class NetworkModel:
         self.random = Random(seed)
         count = len(self.hosts)
         self.queues, self.taken, self.overflows = [0.0] * count, [0.0] * count, [0.0] * count
-        self.report_at = [self.random.random() * REPORT_SECONDS for _ in range(count)]
+        self.report_at = [starts_at + self.random.random() * REPORT_SECONDS for _ in range(count)]
         self.under_way: list[list[tuple[float, Reception]]] = [[] for _ in range(count)]
         self.sent = 0.0
-        self.now = 0.0
+        self.now = starts_at
         self.rates: list[tuple[float, float]] = []
         for seat in range(count):
-            self.controller.join(seat, 0, 0.0, receive_buffer_bytes=BUFFER_BYTES)
+            self.controller.join(seat, 0, starts_at, receive_buffer_bytes=BUFFER_BYTES)
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds

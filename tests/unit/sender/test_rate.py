@@ -128,3 +128,23 @@ def test_a_host_that_stalls_for_a_moment_loses_nothing() -> None:
     model.run(3)
     assert sum(model.overflows) == 0
     assert fmean(model.seen(5)) > 1
+
+
+def test_hosts_are_followed_from_the_first_moment_whatever_the_clock_shows() -> None:
+    model = NetworkModel([1.1, 1.2], starts_at=5000)
+    model.run(6)
+    assert sum(model.overflows) == 0
+    assert fmean(model.seen(5003)) > 0.9 * 1.1
+
+
+def test_hosts_that_all_stood_still_and_go_on_are_followed_again() -> None:
+    model = NetworkModel([1.1, 1.2, 1.3])
+    model.run(3)
+    speeds, model.hosts = model.hosts, [0, 0, 0]
+    model.run(1.5)
+    model.hosts = speeds
+    model.run(2)
+    lost = sum(model.overflows)
+    model.run(6)
+    assert sum(model.overflows) == lost
+    assert fmean(model.seen(8)) > 0.85 * 1.1
