@@ -18,8 +18,10 @@ from fleetcast_agent.interfaces import find_interface, interface_towards, larges
 from fleetcast_agent.listening import Listener
 from fleetcast_agent.membership import announce_membership
 from fleetcast_agent.network import Network
+from fleetcast_agent.readers import SingleReader, TrainReader
 from fleetcast_agent.reception import Reception
 from fleetcast_kit import logs
+from fleetcast_wire.memory import Numbers
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
 STRIDE, SLOTS = 1448, 200
@@ -67,7 +69,7 @@ class Pair:
         while len(full) + len(others) < count and time.monotonic() < deadline:
             select.select([self.receiver], [], [], 0.2)
             filled, odd = self.receiver.receive()
-            full += [bytes(self.buffer[slot * STRIDE : (slot + 1) * STRIDE]) for slot in range(filled)]
+            full += [bytes(self.buffer[slot * STRIDE : (slot + 1) * STRIDE]) for slot in filled.tolist()]
             others += odd
         return full, others
 
@@ -75,10 +77,10 @@ class Pair:
 @pytest.fixture(params=["coalescing", "batch", "single"])
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     if request.param == "batch":
-        monkeypatch.setattr(datagrams, "_UDP_GRO", 9999)
+        monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
     if request.param == "single":
         monkeypatch.setattr(
-            GroupSocket, "_best_reader", lambda self: datagrams._SingleReader(self._socket, self._buffer, self._stride)
+            GroupSocket, "_best_reader", lambda self: SingleReader(self._socket, self._buffer, self._stride)
         )
     made = Pair(GROUP)
     yield made
@@ -119,7 +121,7 @@ def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
                 made.sender.send(bytes([index]) * STRIDE)
             full, _ = made.receive(64)
             assert len(full) == 64
-        assert isinstance(made.receiver._reader, datagrams._BatchReader)
+        assert not isinstance(made.receiver._reader, TrainReader)
         assert made.receiver.overflow_count == 0
     finally:
         made.close()
@@ -128,7 +130,7 @@ def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
 def test_a_host_without_the_fast_path_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(datagrams, "_UDP_GRO", 9999)
+    monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
     logs.once.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(2):
@@ -145,8 +147,8 @@ def test_what_the_socket_had_no_room_for_is_counted() -> None:
         for _ in range(500):
             made.sender.send(bytes(STRIDE))
         full, _ = made.receive(1)
-        while more := made.receiver.receive()[0]:  # what has room lies in the socket already
-            full += [b""] * more
+        while len(more := made.receiver.receive()[0]):  # what has room lies in the socket already
+            full += [b""] * len(more)
         assert 0 < len(full) < 500
         assert made.receiver.overflow_count == 500 - len(full)
     finally:
@@ -157,8 +159,8 @@ def test_what_the_socket_had_no_room_for_is_counted() -> None:
 def test_a_pass_ends_although_datagrams_never_cease(genuine: bool) -> None:
     made, ended, counts = Pair(GROUP), threading.Event(), SimpleNamespace(datagram_count=0)
 
-    def receive(first: int, end: int, now: float) -> None:
-        counts.datagram_count += (end - first) * genuine
+    def receive(filled: Numbers, now: float) -> None:
+        counts.datagram_count += len(filled) * genuine
 
     reception = SimpleNamespace(counts=counts, receive=receive, take_events=list)
     listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, slots=SLOTS, stride=STRIDE)
@@ -181,7 +183,9 @@ def test_only_the_source_that_was_named_is_heard() -> None:
             made.sender.send(bytes(STRIDE))
         assert len(heard.receive(1)[0]) == 1
         select.select([deaf.receiver], [], [], 0.1)
-        assert deaf.receiver.receive() == (0, [])
+        filled, others = deaf.receiver.receive()
+        assert not len(filled)
+        assert not others
     finally:
         heard.close()
         deaf.close()

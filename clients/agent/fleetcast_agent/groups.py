@@ -22,10 +22,11 @@ from fleetcast_agent.listening import Listener
 from fleetcast_agent.membership import announce_membership
 from fleetcast_agent.memory import MemoryPlan
 from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
+from fleetcast_agent.readers import train_slots
 from fleetcast_agent.reception import Reception
 
-_BATCH_BYTES = 12 << 16
-"""Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
+_BATCH_TRAINS = 24
+"""Trains taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
 
 
 class GroupReceiver:
@@ -51,7 +52,7 @@ class GroupReceiver:
             raise TransmissionError("the sender named a group and gave no keys")
         geometry = welcome.geometry
         stride = geometry.symbol_bytes + 40
-        slots = -(-(_BATCH_BYTES + 65536) // stride)
+        slots = _BATCH_TRAINS * train_slots(stride)
         opener = Opener(welcome.keys, geometry.symbol_bytes, slots)
         total_symbols = int(download.table.stored_size_bytes.sum()) // geometry.symbol_bytes + 1
         memories = memory.memories(geometry, total_symbols)

@@ -117,10 +117,11 @@ class Listener:
         genuine_count = 0
         rate = 0.0  # datagrams per second, smoothed
         while not self._stopping:
-            count, others = self._source.receive()
+            filled, others = self._source.receive()
+            count = len(filled)
             now = time.monotonic()
             if count:
-                reception.receive(0, count, now)
+                reception.receive(filled, now)
             for datagram in others:
                 reception.receive_other(datagram, now)
             if genuine_count != reception.counts.datagram_count:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from fleetcast_wire.errors import PacketError
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.memory import SymbolMemory
+from fleetcast_wire.memory import Numbers, SymbolMemory
 from fleetcast_wire.packet import VERSION, Kind, unpack_header, unpack_mark
 from fleetcast_wire.seal import Opener
 from numpy.typing import NDArray
@@ -25,8 +25,6 @@ _EARLY_DATAGRAMS = 8192
 _PREFIX_OF_TRANSMISSION = 0xFF00_0000_FFFF_FFFF
 """Of the first 8 bytes of a datagram: version and tag, without kind and pass."""
 _SYMBOL_MASK = 0xFFFF_FFFF
-
-Slots = NDArray[np.int64] | range
 
 
 class Reception:
@@ -85,7 +83,7 @@ class Reception:
         early, self._early = self._early, []
         for datagrams in early:
             self._raw[: len(datagrams)] = datagrams
-            self.receive(0, len(datagrams), self._now)
+            self.receive(np.arange(len(datagrams)), self._now)
 
     def close(self) -> None:
         """Let go of the windows; the counts stay."""
@@ -94,19 +92,19 @@ class Reception:
 
     # Datagrams.
 
-    def receive(self, first: int, end: int, now: float) -> None:
-        """Take the datagrams of the size of a sealed symbol in the opener's slots `first` to `end` - 1."""
+    def receive(self, filled: Numbers, now: float) -> None:
+        """Take the datagrams of the size of a sealed symbol in these of the opener's slots."""
         self._now = now
-        prefixes = self._prefixes[first:end]
+        prefixes = self._prefixes[filled]
         if (prefixes == self._source_prefix).all():
-            self._take_symbols(Kind.SOURCE, range(first, end))
+            self._take_symbols(Kind.SOURCE, filled)
             return
         values = prefixes.astype(np.uint64)
         ours = (values & np.uint64(_PREFIX_OF_TRANSMISSION)) == np.uint64(self._transmission_prefix)
         self.counts.rejected_datagram_count += int(np.count_nonzero(~ours))
         for value in np.unique(values[ours]).tolist():
             kind, pass_number = value >> 48 & 0xFF, value >> 32 & 0xFFFF
-            slots = np.flatnonzero(values == np.uint64(value)) + first
+            slots = filled[values == np.uint64(value)]
             if kind == Kind.MARK:
                 for slot in slots.tolist():
                     stride = self._opener.stride
@@ -138,30 +136,28 @@ class Reception:
         if header.pass_number == self.pass_number:
             self._ring.take_mark(mark)
 
-    def _keep(self, slots: NDArray[np.int64]) -> None:
+    def _keep(self, slots: Numbers) -> None:
         """Keep symbols that overtook the plan of their pass: it comes over TCP."""
         if sum(map(len, self._early)) < _EARLY_DATAGRAMS:
             self._early.append(self._raw[slots])
 
-    def _take_symbols(self, kind: Kind, slots: Slots) -> None:
+    def _take_symbols(self, kind: Kind, slots: Numbers) -> None:
         """Sort symbols of the running pass by window, each symbol once.
 
         A repetition in the same batch is taken afterwards: it is the genuine one if the first turns out to be forged.
         """
-        places = (self._places[slots.start : slots.stop] if isinstance(slots, range) else self._places[slots]).astype(
-            np.int64
-        )
+        places = self._places[slots].astype(np.int64)
         while not (places[1:] > places[:-1]).all():
             firsts = np.unique(places, return_index=True)[1]
             rest = np.ones(len(places), np.bool_)
             rest[firsts] = False
-            self._take_sorted(kind, places[firsts], _array(slots)[firsts])
+            self._take_sorted(kind, places[firsts], slots[firsts])
             if not rest.any():
                 return
-            places, slots = places[rest], _array(slots)[rest]
+            places, slots = places[rest], slots[rest]
         self._take_sorted(kind, places, slots)
 
-    def _take_sorted(self, kind: Kind, places: NDArray[np.int64], slots: Slots) -> None:
+    def _take_sorted(self, kind: Kind, places: Numbers, slots: Numbers) -> None:
         first, last = int(places[0]) >> 32, int(places[-1]) >> 32
         take = self._take_source if kind is Kind.SOURCE else self._take_parity
         if first == last:
@@ -171,7 +167,7 @@ class Reception:
         for low, high in pairwise(cuts):
             take(int(places[low]) >> 32, places[low:high] & _SYMBOL_MASK, slots[low:high])
 
-    def _take_source(self, number: int, symbols: NDArray[np.int64], slots: Slots) -> None:
+    def _take_source(self, number: int, symbols: Numbers, slots: Numbers) -> None:
         """Open fresh source symbols of one window, ascending, into their places."""
         window = self._ring.window(number) or self._admit(number, symbols, slots)
         if window is None:
@@ -182,19 +178,19 @@ class Reception:
             inside = symbols < window.shape.symbol_count
             self.counts.rejected_datagram_count += int(np.count_nonzero(~inside))
             if inside.any():
-                self._take_source(number, symbols[inside], _array(slots)[inside])
+                self._take_source(number, symbols[inside], slots[inside])
             return
         contiguous = stop - start == len(symbols)
         known = held[start:stop] if contiguous else held[symbols]
         if known.any():
-            self._skip(_array(slots)[known])
+            self._skip(slots[known])
             if known.all():
                 return
-            symbols, slots, contiguous = symbols[~known], _array(slots)[~known], False
-        if failed := self._opener.open_symbols(_array(slots), window.memory.source, symbols):
-            genuine = ~np.isin(_array(slots), failed)
+            symbols, slots, contiguous = symbols[~known], slots[~known], False
+        if failed := self._opener.open_symbols(slots, window.memory.source, symbols):
+            genuine = ~np.isin(slots, failed)
             self.counts.rejected_datagram_count += len(failed)
-            symbols, slots, contiguous = symbols[genuine], _array(slots)[genuine], False
+            symbols, slots, contiguous = symbols[genuine], slots[genuine], False
             if not len(symbols):
                 return
             stop = int(symbols[-1]) + 1
@@ -202,7 +198,7 @@ class Reception:
         self._count(len(symbols), int(self._counters[int(slots[0])]), int(self._counters[int(slots[-1])]))
         self._ring.note_source(window, len(symbols), stop, self._now)
 
-    def _take_parity(self, number: int, symbols: NDArray[np.int64], slots: Slots) -> None:
+    def _take_parity(self, number: int, symbols: Numbers, slots: Numbers) -> None:
         """Open the parity symbols of one window that its codewords need."""
         window = self._ring.window(number)
         if window is None or window.late:
@@ -211,9 +207,9 @@ class Reception:
         codewords, rows = symbols % window.shape.codewords, symbols // window.shape.codewords
         deficits = window.deficits()
         useful = (deficits[codewords] > 0) & (rows < self._geometry.parity_symbols)
-        self._skip(_array(slots)[~useful])
+        self._skip(slots[~useful])
         taken: list[tuple[int, int, int]] = []
-        candidates = (_array(slots)[useful], codewords[useful], rows[useful])
+        candidates = (slots[useful], codewords[useful], rows[useful])
         for slot, codeword, row in zip(*(values.tolist() for values in candidates), strict=True):
             if deficits[codeword] > 0 and row not in window.parity.get(codeword, ()):
                 deficits[codeword] -= 1
@@ -236,26 +232,26 @@ class Reception:
             if deficits[codeword] <= 0:
                 self._ring.complete_codeword(window, codeword)
 
-    def _admit(self, number: int, symbols: NDArray[np.int64], slots: Slots) -> Window | None:
+    def _admit(self, number: int, symbols: Numbers, slots: Numbers) -> Window | None:
         """Return a new window for a genuine symbol, or None if the window is finished, not needed or has no room."""
         if not self._ring.possible(number) or self._genuine_slot(slots) is None:
             return None
         return self._ring.admit(number, int(symbols[0]), self._now)
 
-    def _genuine_slot(self, slots: Slots) -> int | None:
+    def _genuine_slot(self, slots: Numbers) -> int | None:
         """Return the last of the slots that opens, or None if none does: one is enough to believe in its train."""
-        for slot in reversed(slots if isinstance(slots, range) else slots.tolist()):
+        for slot in reversed(slots.tolist()):
             if not self._opener.open_symbols(np.array([slot]), self._scratch, np.zeros(1, np.int64)):
                 return int(slot)
             self.counts.rejected_datagram_count += 1
         return None
 
-    def _skip(self, slots: Slots) -> None:
+    def _skip(self, slots: Numbers) -> None:
         """Count datagrams that bring nothing new: the last genuine one of a train is the proof of those before it."""
         if not len(slots):
             return
-        counters = self._counters[_array(slots)].astype(np.uint64)
-        newer = _array(slots)[counters > np.uint64(max(0, self.counts.highest_packet_counter))]
+        counters = self._counters[slots].astype(np.uint64)
+        newer = slots[counters > np.uint64(max(0, self.counts.highest_packet_counter))]
         proof = self._genuine_slot(newer)
         if proof is not None:
             genuine = self._counters[newer] <= self._counters[proof]
@@ -271,7 +267,3 @@ class Reception:
         if counter > counts.highest_packet_counter:
             counts.highest_packet_counter = counter
             counts.pass_number = self._ring.pass_number
-
-
-def _array(slots: Slots) -> NDArray[np.int64]:
-    return np.arange(slots.start, slots.stop) if isinstance(slots, range) else slots

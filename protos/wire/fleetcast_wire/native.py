@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory
@@ -26,6 +25,7 @@ class NativeCipher:
     def __init__(self, keys: SealKeys, slots: Slots) -> None:
         self._library = _library()
         self._slots = slots
+        self._room = slots.address, len(slots), slots.stride
         self._cipher = self._library.fleetcast_cipher_new(keys.key, keys.initialization_vector)
         if not self._cipher:
             raise NotImplementedError("this processor lacks the instructions of the fast cipher")
@@ -33,56 +33,49 @@ class NativeCipher:
 
     def seal(self, payloads: SymbolMemory | Sequence[Buffer], symbols: Numbers) -> None:
         """See `TrainCipher.seal`."""
-        slots, count = self._slots, len(symbols)
-        _check(np.arange(count), len(slots))
-        if isinstance(payloads, SymbolMemory):
-            addresses = _addresses(payloads, symbols, slots)
-            first = addresses.ctypes.data
-        else:
-            if len(payloads) != count or any(len(payload) != slots.symbol_bytes for payload in payloads):
-                raise ValueError(f"not {count} symbols of {slots.symbol_bytes} bytes")
-            kept = (ctypes.c_char_p * count)(*map(bytes, payloads))
-            first = ctypes.addressof(kept)
-        self._library.fleetcast_seal(self._cipher, slots.address, slots.stride, first, count)
+        if not isinstance(payloads, SymbolMemory):
+            payloads, symbols = self._joined(payloads), np.arange(len(payloads))
+        numbers = np.ascontiguousarray(symbols, np.int64)
+        given = numbers.ctypes.data, len(numbers)
+        if self._library.fleetcast_seal(self._cipher, *self._room, *self._memory(payloads), *given) < 0:
+            raise IndexError(f"symbols {symbols} are not all among {len(payloads)}, or more than there are slots")
 
     def open(self, slots: Numbers, places: SymbolMemory, symbols: Numbers) -> list[int]:
         """See `TrainCipher.open`."""
-        room, count = self._slots, len(symbols)
-        numbers = np.ascontiguousarray(slots, np.int64)
-        _check(numbers, len(room))
-        addresses = _addresses(places, symbols, room)
-        if len(numbers) != count:
-            raise ValueError(f"{len(numbers)} slots are not {count} symbols")
-        failed = np.empty(count, np.bool_)
-        given = numbers.ctypes.data, addresses.ctypes.data, count, failed.ctypes.data
-        if not self._library.fleetcast_open(self._cipher, room.address, room.stride, *given):
-            return []
-        listed: list[int] = numbers[failed].tolist()
-        return listed
+        numbers, targets = np.ascontiguousarray(slots, np.int64), np.ascontiguousarray(symbols, np.int64)
+        if len(numbers) != len(targets):
+            raise ValueError(f"{len(numbers)} slots are not {len(targets)} symbols")
+        failed = np.empty(len(numbers), np.bool_)
+        given = numbers.ctypes.data, targets.ctypes.data, len(numbers), failed.ctypes.data
+        failures = self._library.fleetcast_open(self._cipher, *self._room, *self._memory(places), *given)
+        if failures < 0:
+            raise IndexError(f"slots {slots} or symbols {symbols} are not all there")
+        return numbers[failed].tolist() if failures else []
 
+    def _memory(self, memory: SymbolMemory) -> tuple[int, int]:
+        """Return address and size of memory; C trusts them, so no other may go there."""
+        if memory.symbol_bytes != self._slots.symbol_bytes:
+            raise ValueError(f"symbols of {memory.symbol_bytes} bytes do not fit slots for {self._slots.symbol_bytes}")
+        return memory.address, len(memory)
 
-def _addresses(memory: SymbolMemory, symbols: Numbers, slots: Slots) -> NDArray[np.uint64]:
-    """Return where symbols lie; C trusts what it gets, so nothing else may go there."""
-    if memory.symbol_bytes != slots.symbol_bytes:
-        raise ValueError(f"symbols of {memory.symbol_bytes} bytes do not fit slots for {slots.symbol_bytes}")
-    _check(symbols, len(memory))
-    return symbols.astype(np.uint64) * np.uint64(memory.symbol_bytes) + np.uint64(memory.address)
-
-
-def _check(numbers: Numbers, count: int) -> None:
-    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
-        raise IndexError(f"numbers {numbers.min()} to {numbers.max()} are not all within 0 to {count - 1}")
+    def _joined(self, payloads: Sequence[Buffer]) -> SymbolMemory:
+        size = self._slots.symbol_bytes
+        if any(len(payload) != size for payload in payloads):
+            raise ValueError(f"not all of {len(payloads)} symbols have {size} bytes")
+        memory = SymbolMemory(size, len(payloads))
+        memory.content[:] = b"".join(payloads)
+        return memory
 
 
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_LIBRARY))
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
     for name, result, arguments in (
         ("cipher_new", pointer, (ctypes.c_char_p, ctypes.c_char_p)),
         ("cipher_free", None, (pointer,)),
-        ("seal", None, (pointer, pointer, size, pointer, size)),
-        ("open", size, (pointer, pointer, size, pointer, pointer, size, pointer)),
+        ("seal", number, (pointer, pointer, size, size, pointer, size, pointer, size)),
+        ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
     ):
         function = getattr(library, f"fleetcast_{name}")
         function.restype, function.argtypes = result, arguments

@@ -49,40 +49,59 @@ struct cipher *fleetcast_cipher_new(const uint8_t key[32], const uint8_t initial
 
 static void set_nonce(const struct cipher *cipher, const uint8_t *header, uint8_t nonce[NONCE_BYTES])
 {
-    memcpy(nonce, cipher->initialization_vector, NONCE_BYTES);
-    for (int i = 0; i < NONCE_BYTES - SALT_BYTES; i++)
-        nonce[SALT_BYTES + i] ^= header[COUNTER_AT + i];
+    uint64_t mask, counter;
+    memcpy(&mask, cipher->initialization_vector + SALT_BYTES, sizeof mask);
+    memcpy(&counter, header + COUNTER_AT, sizeof counter);
+    mask ^= counter;
+    memcpy(nonce, cipher->initialization_vector, SALT_BYTES);
+    memcpy(nonce + SALT_BYTES, &mask, sizeof mask);
 }
 
-/* Seals `count` symbols at the addresses `payloads` into the slots from `slots` on, `stride` bytes each, whose headers
- * are filled in. */
-void fleetcast_seal(const struct cipher *cipher, uint8_t *slots, size_t stride, const uint64_t *payloads, size_t count)
+static int all_within(const int64_t *numbers, size_t count, size_t limit)
+{
+    for (size_t i = 0; i < count; i++)
+        if (numbers[i] < 0 || (uint64_t)numbers[i] >= limit)
+            return 0;
+    return 1;
+}
+
+/* Seals the symbols `symbols` of the `symbol_count` in `memory` into the first of the `slot_count` slots of `stride`
+ * bytes each, whose headers are filled in. Returns `count`, or -1, with nothing done, if a number is out of range. */
+int64_t fleetcast_seal(const struct cipher *cipher, uint8_t *slots, size_t slot_count, size_t stride,
+                       const uint8_t *memory, size_t symbol_count, const int64_t *symbols, size_t count)
 {
     const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
     struct gcm_context_data context;
     uint8_t nonce[NONCE_BYTES];
+    if (count > slot_count || !all_within(symbols, count, symbol_count))
+        return -1;
     for (size_t i = 0; i < count; i++) {
         uint8_t *header = slots + i * stride, *body = header + HEADER_BYTES;
         set_nonce(cipher, header, nonce);
-        IMB_AES256_GCM_ENC(cipher->manager, &cipher->key, &context, body, (const uint8_t *)(uintptr_t)payloads[i], size,
-                           nonce, header, HEADER_BYTES, body + size, SEAL_BYTES);
+        IMB_AES256_GCM_ENC(cipher->manager, &cipher->key, &context, body, memory + (size_t)symbols[i] * size, size, nonce,
+                           header, HEADER_BYTES, body + size, SEAL_BYTES);
     }
+    return (int64_t)count;
 }
 
-/* Opens the slots with the numbers `numbers`, each into its one of the addresses `places`. Sets failed[i] to 1 if the
- * i-th is not genuine, else to 0; returns how many are not. */
-size_t fleetcast_open(const struct cipher *cipher, const uint8_t *slots, size_t stride, const int64_t *numbers,
-                      const uint64_t *places, size_t count, uint8_t *failed)
+/* Opens the slots `numbers` of `slot_count`, each into its one of the places `symbols` of the `symbol_count` in `memory`.
+ * Sets failed[i] to 1 if the i-th is not genuine, else to 0. Returns how many are not, or -1, with nothing done, if a
+ * number is out of range. */
+int64_t fleetcast_open(const struct cipher *cipher, const uint8_t *slots, size_t slot_count, size_t stride,
+                       uint8_t *memory, size_t symbol_count, const int64_t *numbers, const int64_t *symbols, size_t count,
+                       uint8_t *failed)
 {
     const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
     struct gcm_context_data context;
     uint8_t nonce[NONCE_BYTES], seal[SEAL_BYTES];
-    size_t failures = 0;
+    int64_t failures = 0;
+    if (!all_within(numbers, count, slot_count) || !all_within(symbols, count, symbol_count))
+        return -1;
     for (size_t i = 0; i < count; i++) {
         const uint8_t *header = slots + (size_t)numbers[i] * stride, *body = header + HEADER_BYTES;
         uint8_t difference = 0;
         set_nonce(cipher, header, nonce);
-        IMB_AES256_GCM_DEC(cipher->manager, &cipher->key, &context, (uint8_t *)(uintptr_t)places[i], body, size, nonce,
+        IMB_AES256_GCM_DEC(cipher->manager, &cipher->key, &context, memory + (size_t)symbols[i] * size, body, size, nonce,
                            header, HEADER_BYTES, seal, SEAL_BYTES);
         for (int j = 0; j < SEAL_BYTES; j++)
             difference |= seal[j] ^ body[size + j];

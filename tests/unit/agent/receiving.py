@@ -46,13 +46,13 @@ class MemoryReceiver:
                 self.opener.buffer[filled * stride : (filled + 1) * stride] = datagram
                 filled += 1
             if filled == self._slots or (filled and len(datagram) != stride):
-                self.reception.receive(0, filled, self.now)
+                self.reception.receive(np.arange(filled), self.now)
                 filled = 0
                 self.work()
             if len(datagram) != stride:
                 self.reception.receive_other(datagram, self.now)
         if filled:
-            self.reception.receive(0, filled, self.now)
+            self.reception.receive(np.arange(filled), self.now)
         self.work()
 
     def work(self) -> None:

@@ -1,0 +1,158 @@
+"""Reading from a socket straight into the slots of an opener, many datagrams a call.
+
+Linux coalesces a train of datagrams into one message (UDP_GRO), and `recvmmsg`, which Python lacks, reads many messages
+at once, trains or single datagrams; where that does not exist, one read is one datagram.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+
+import numpy as np
+from fleetcast_kit.batched_messages import BatchedMessage, IoVector, MessageHeader
+from fleetcast_wire.memory import Numbers
+
+UDP_GRO = (17, 104)
+"""Level and name of the option, and of the control message that tells the size of a train's datagrams."""
+_TRAIN_BYTES = 65535
+
+Received = tuple[Numbers, list[bytes]]
+"""The slots that were filled with datagrams of the size of a slot, in their order; and all other datagrams."""
+
+_CONTROL = np.dtype(
+    {
+        "names": ["length", "level", "kind", "value"],
+        "formats": [np.uintp, "i4", "i4", "i4"],
+        "offsets": [0, np.uintp().nbytes, np.uintp().nbytes + 4, np.uintp().nbytes + 8],
+        "itemsize": 3 * 8 if np.uintp().nbytes == 8 else 16,
+    }
+)
+"""`struct cmsghdr` with one int."""
+
+
+def train_slots(stride: int) -> int:
+    """Return how many slots of `stride` bytes have room for any train."""
+    return -(-_TRAIN_BYTES // stride)
+
+
+class BatchReader:
+    """Reads one message into each room.
+
+    Args:
+        source: a non-blocking UDP socket.
+        buffer: the slots, end to end.
+        stride: bytes of a slot.
+        room_slots: slots of a room, whose first ones a message fills.
+    """
+
+    def __init__(self, source: socket.socket, buffer: memoryview, stride: int, room_slots: int = 1) -> None:
+        self._socket, self._buffer, self._stride = source, buffer, stride
+        room_bytes = room_slots * stride
+        self._rooms = rooms = len(buffer) // room_bytes
+        if not rooms:
+            raise ValueError(f"a buffer of {len(buffer)} bytes has no room of {room_bytes}")
+        base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self._vectors = (IoVector * rooms)(*(IoVector(base + room * room_bytes, room_bytes) for room in range(rooms)))
+        self._controls = np.zeros(rooms, _CONTROL)
+        self._messages = (BatchedMessage * rooms)()
+        for room, (message, vector) in enumerate(zip(self._messages, self._vectors, strict=True)):
+            message.header.vectors = ctypes.pointer(vector)
+            message.header.vector_count = 1
+            message.header.control = self._controls.ctypes.data + room * _CONTROL.itemsize
+        layout = {
+            "names": ["control_length", "flags", "length"],
+            "formats": [np.uintp, "i4", "u4"],
+            "offsets": [
+                MessageHeader.control_length.offset,
+                MessageHeader.flags.offset,
+                BatchedMessage.length.offset,
+            ],
+            "itemsize": ctypes.sizeof(BatchedMessage),
+        }
+        results = np.frombuffer(self._messages, np.dtype(layout))  # type: ignore[call-overload]
+        self._control_lengths, self._flags, self._lengths = (
+            results[name] for name in ("control_length", "flags", "length")
+        )
+        self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
+        self._slots = np.arange(rooms * room_slots, dtype=np.int64).reshape(rooms, room_slots)
+        self._steps = np.arange(room_slots)
+        self.message_count = 0
+        self.datagram_count = 0
+        """Of the size of a slot."""
+
+    def read(self) -> Received:
+        """Return what has come, as much as has room, without waiting."""
+        self._control_lengths[:] = _CONTROL.itemsize
+        count = self._receive(self._socket.fileno(), self._messages, self._rooms, socket.MSG_DONTWAIT, None)
+        if count <= 0:
+            return self._slots[0, :0], []
+        lengths = self._lengths[:count].astype(np.int64)
+        sizes = self._sizes(count, lengths)
+        whole = (sizes == self._stride) & (self._flags[:count] & socket.MSG_TRUNC == 0)
+        full = np.where(whole, lengths // self._stride, 0)
+        others = list[bytes]()
+        if not whole.all() or (lengths != full * self._stride).any():
+            for room in np.flatnonzero(lengths != full * self._stride).tolist():
+                others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
+        slots = self._slots[:count][self._steps < full[:, np.newaxis]]
+        self.message_count += count
+        self.datagram_count += len(slots)
+        return slots, others
+
+    @property
+    def mean_train(self) -> float:
+        """Datagrams in a message, on average so far."""
+        return max(1.0, self.datagram_count / max(1, self.message_count))
+
+    def _sizes(self, count: int, lengths: Numbers) -> Numbers:
+        """Return the size of the datagrams in each message."""
+        controls, (level, kind) = self._controls[:count], UDP_GRO
+        told = (self._control_lengths[:count] > 0) & (controls["level"] == level) & (controls["kind"] == kind)
+        return np.where(told, controls["value"], lengths)
+
+    def _cut(self, room: int, full: int, length: int, size: int) -> list[bytes]:
+        """Return the datagrams of a message that do not have the size of a slot."""
+        start = int(self._slots[room, 0]) * self._stride
+        size = max(1, size)
+        return [
+            bytes(self._buffer[at : min(at + size, start + length)])
+            for at in range(start + full * self._stride, start + length, size)
+        ]
+
+
+class TrainReader(BatchReader):
+    """Reads one train into each room: of a socket with the option UDP_GRO."""
+
+    def __init__(self, source: socket.socket, buffer: memoryview, stride: int) -> None:
+        super().__init__(source, buffer, stride, train_slots(stride))
+
+
+class SingleReader:
+    """Reads one datagram a call, as every system can."""
+
+    def __init__(self, source: socket.socket, buffer: memoryview, stride: int) -> None:
+        self._socket = source
+        # One byte more than a slot, to tell a longer datagram from one that fits.
+        self._rooms = [buffer[at : at + stride + 1] for at in range(0, len(buffer) - stride, stride)]
+        self._stride = stride
+        self._slots = np.arange(len(self._rooms), dtype=np.int64)
+
+    mean_train = 1.0
+
+    def read(self) -> Received:
+        """See `BatchReader.read`."""
+        filled, others = 0, list[bytes]()
+        while filled < len(self._rooms) and len(others) < len(self._rooms):
+            try:
+                length = self._socket.recv_into(self._rooms[filled])
+            except BlockingIOError:
+                break
+            except OSError:  # Windows says so when a datagram is longer than its room: none of ours
+                others.append(b"")
+                continue
+            if length == self._stride:
+                filled += 1
+            else:
+                others.append(bytes(self._rooms[filled][:length]))
+        return self._slots[:filled], others
