@@ -163,7 +163,7 @@ def test_a_pass_ends_although_datagrams_never_cease(genuine: bool) -> None:
         counts.datagram_count += len(filled) * genuine
 
     reception = SimpleNamespace(counts=counts, receive=receive, take_events=list)
-    listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, slots=SLOTS, stride=STRIDE)
+    listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, stride=STRIDE)
     listener.start()
     try:
         listener.post(ended.set, when_drained=True)

@@ -84,6 +84,11 @@ class GroupSocket:
         return received
 
     @property
+    def drained(self) -> bool:
+        """Whether the last call of `receive` took all there was."""
+        return self._reader.drained
+
+    @property
     def overflow_count(self) -> int:
         """Datagrams that the system dropped because this socket's buffer was full; 0 where it does not say.
 

@@ -25,8 +25,8 @@ from fleetcast_agent.messages import ChunkMembers, PassPlanned, Welcome
 from fleetcast_agent.readers import train_slots
 from fleetcast_agent.reception import Reception
 
-_BATCH_TRAINS = 24
-"""Trains taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
+_TRAINS = 96
+"""Trains that there is room for: as many as are taken at once where they are short."""
 
 
 class GroupReceiver:
@@ -52,7 +52,7 @@ class GroupReceiver:
             raise TransmissionError("the sender named a group and gave no keys")
         geometry = welcome.geometry
         stride = geometry.symbol_bytes + 40
-        slots = _BATCH_TRAINS * train_slots(stride)
+        slots = _TRAINS * train_slots(stride)
         opener = Opener(welcome.keys, geometry.symbol_bytes, slots)
         total_symbols = int(download.table.stored_size_bytes.sum()) // geometry.symbol_bytes + 1
         memories = memory.memories(geometry, total_symbols)
@@ -75,7 +75,7 @@ class GroupReceiver:
         self._membership = (welcome.group, interface)
         self._past_overflow_count = download.overflow_count
         download.count(self._reception.counts)
-        self._listener = Listener(self._socket, self._reception, self._handle_event, slots=slots, stride=stride)
+        self._listener = Listener(self._socket, self._reception, self._handle_event, stride=stride)
         codec = CODECS.get(geometry.codec)
         self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
         self._listener.start()

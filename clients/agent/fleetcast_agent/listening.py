@@ -15,12 +15,13 @@ from collections.abc import Callable
 
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.events import Event
+from fleetcast_agent.readers import BATCH_DATAGRAMS
 from fleetcast_agent.reception import Reception
 
 _log = logging.getLogger(__name__)
 
 _LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.008
-"""A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of the slots are filled.
+"""A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of a batch is there.
 8 ms is short beside the 30 ms that the sender gathers reports for."""
 _BUFFER_SHARE = 8
 """So much of the socket's buffer at most is filled meanwhile, counting what the kernel adds to each datagram."""
@@ -44,17 +45,16 @@ class Listener:
 
     Args:
         handle: called on the listener's thread with every event; must not block.
-        slots: how many datagrams one read can bring.
-        stride: their size.
+        stride: bytes of a slot.
     """
 
     def __init__(
-        self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], *, slots: int, stride: int
+        self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], *, stride: int
     ) -> None:
         self._source = source
         self._reception = reception
         self._handle = handle
-        self._enough = max(1, min(slots // 2, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
+        self._enough = max(1, min(BATCH_DATAGRAMS // 2, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
         self._inbox: deque[Callable[[], None]] = deque()
         self._when_drained: deque[tuple[float, Callable[[], None]]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -138,7 +138,7 @@ class Listener:
                 continue
             rate += 0.2 * (count / max(now - read_at, 1e-4) - rate)
             read_at = now
-            if count < self._enough:
+            if self._source.drained and count < self._enough:
                 time.sleep(min(max(_LEAST_GATHER_SECONDS, self._enough / max(rate, 1.0)), _MOST_GATHER_SECONDS))
 
     def _wait(self) -> None:

@@ -7,6 +7,7 @@ at once, trains or single datagrams; where that does not exist, one read is one 
 from __future__ import annotations
 
 import ctypes
+import math
 import socket
 
 import numpy as np
@@ -16,6 +17,8 @@ from fleetcast_wire.memory import Numbers
 UDP_GRO = (17, 104)
 """Level and name of the option, and of the control message that tells the size of a train's datagrams."""
 _TRAIN_BYTES = 65535
+BATCH_DATAGRAMS = 1056
+"""Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
 
 Received = tuple[Numbers, list[bytes]]
 """The slots that were filled with datagrams of the size of a slot, in their order; and all other datagrams."""
@@ -77,6 +80,9 @@ class BatchReader:
         self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._slots = np.arange(rooms * room_slots, dtype=np.int64).reshape(rooms, room_slots)
         self._steps = np.arange(room_slots)
+        self._expected = float(room_slots)  # datagrams in a message, lately
+        self.drained = True
+        """Whether the last call took all there was."""
         self.message_count = 0
         self.datagram_count = 0
         """Of the size of a slot."""
@@ -84,7 +90,9 @@ class BatchReader:
     def read(self) -> Received:
         """Return what has come, as much as has room, without waiting."""
         self._control_lengths[:] = _CONTROL.itemsize
-        count = self._receive(self._socket.fileno(), self._messages, self._rooms, socket.MSG_DONTWAIT, None)
+        most = min(self._rooms, math.ceil(BATCH_DATAGRAMS / self._expected))
+        count = self._receive(self._socket.fileno(), self._messages, most, socket.MSG_DONTWAIT, None)
+        self.drained = count < most
         if count <= 0:
             return self._slots[0, :0], []
         lengths = self._lengths[:count].astype(np.int64)
@@ -98,6 +106,7 @@ class BatchReader:
         slots = self._slots[:count][self._steps < full[:, np.newaxis]]
         self.message_count += count
         self.datagram_count += len(slots)
+        self._expected += 0.2 * (max(1.0, len(slots) / count) - self._expected)
         return slots, others
 
     @property
@@ -139,6 +148,7 @@ class SingleReader:
         self._slots = np.arange(len(self._rooms), dtype=np.int64)
 
     mean_train = 1.0
+    drained = True
 
     def read(self) -> Received:
         """See `BatchReader.read`."""
