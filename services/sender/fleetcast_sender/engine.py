@@ -31,7 +31,8 @@ from .repair import ParityPrediction
 from .roster import Participant, Totals
 
 MAX_PASS_NUMBER = 0xFFFF
-_FEW_MEMBERS = 2
+_FEW_MEMBERS = ((2, 0.05), (4, 0.1))
+_REPORT_SECONDS = 0.2
 
 
 class Phase(Enum):
@@ -204,10 +205,11 @@ class Engine:
     def report_interval_seconds(self) -> float:
         """How often receivers are to report: at most 1,000 reports a second in all, each at least every 2 s.
 
-        Ten a second say enough of one receiver, unless its buffer fills faster, as where few share all of a fast host.
+        Five a second say enough of one receiver, unless its buffer fills faster, as where few share all of a fast host.
         """
         members = len(self._participants) + len(self._expected)
-        return min(2.0, max(0.05 if members <= _FEW_MEMBERS else 0.1, members / 1000))
+        usual = next((seconds for most, seconds in _FEW_MEMBERS if members <= most), _REPORT_SECONDS)
+        return min(2.0, max(usual, members / 1000))
 
     @property
     def participant_count(self) -> int:

@@ -1,5 +1,6 @@
 """Which geometry a transmission gets: from the path, the image, and what its first receivers can take. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,13 @@ from .messages import Join
 
 _SYMBOL_BYTES = 1408
 """Passes paths of 1500 bytes with room for VLAN tags and tunnels, over IPv4 and IPv6."""
-_CODEWORD_SYMBOLS = 1000
-_PARITY_SYMBOLS = 256
-"""A quarter of a codeword, the most that is repaired, and a power of two as the codec likes it."""
 _LEAST_WINDOWS = 3
 """Windows that a receiver should hold: one that arrives, one in repair, one being written."""
 _LEAST_CODEWORDS = 4
-_WINDOW_CODEWORDS = ((20, 16), (100, 32), (1000, 64), (1 << 31, 128))
-"""(receivers up to, D): the worst of many receivers meets longer bursts, and a longer window spreads them."""
+_MOST_PARITY_SYMBOLS = 256
+_CODEWORDS = ((20, 500, 16), (100, 1000, 32), (1000, 1000, 64), (1 << 31, 1000, 128))
+"""(receivers up to, k, D): the worst of many receivers meets longer bursts, and a longer window spreads them; few
+need hardly more repair with short codewords, which take a fifth less time and leave windows in the cache."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,16 @@ def choose_geometry(
             f"an MTU of {mtu_bytes} bytes leaves {largest} bytes for a symbol, at least {MIN_SYMBOL_BYTES} are needed"
         )
     symbol_bytes = min(largest, overrides.symbol_bytes or _SYMBOL_BYTES, MAX_SYMBOL_BYTES)
-    k = overrides.codeword_symbols or _CODEWORD_SYMBOLS
+    usual_k, usual_d = next((k, d) for receivers, k, d in _CODEWORDS if receiver_count <= receivers)
+    k = overrides.codeword_symbols or usual_k
     memory = min((j.window_memory_bytes for j in takers), default=1 << 40)
     fitting = max(memory // (_LEAST_WINDOWS * k * symbol_bytes), _LEAST_CODEWORDS)
-    usual = next(codewords for receivers, codewords in _WINDOW_CODEWORDS if receiver_count <= receivers)
     whole_image = max(1, -(-stream_bytes // (k * symbol_bytes)))
-    window_codewords = min(overrides.window_codewords or usual, fitting, whole_image, MAX_WINDOW_SYMBOLS // k)
+    window_codewords = min(overrides.window_codewords or usual_d, fitting, whole_image, MAX_WINDOW_SYMBOLS // k)
     codec = Leopard.name if Leopard.name in CODECS and all(Leopard.name in j.codecs for j in takers) else ""
-    return Geometry(symbol_bytes, k, window_codewords, _PARITY_SYMBOLS if codec else 0, codec)
+    return Geometry(symbol_bytes, k, window_codewords, _parity_symbols(k) if codec else 0, codec)
+
+
+def _parity_symbols(k: int) -> int:
+    """Return about a quarter of a codeword, the most that is repaired, as a power of two, which the codec likes."""
+    return min(1 << max(0, round(math.log2(k / 4))), _MOST_PARITY_SYMBOLS)

@@ -73,7 +73,7 @@ class SenderSettings(Settings):
     symbol_bytes: int = Field(default=0, ge=0, le=8896, multiple_of=64)
     """T of WIRE.md, payload of a datagram; 0 chooses 1408 or what the MTU and the receivers allow."""
     codeword_symbols: int = Field(default=0, ge=0, le=4096)
-    """k of WIRE.md, source symbols of a codeword; 0 chooses 1000."""
+    """k of WIRE.md, source symbols of a codeword; 0 chooses 500, or 1000 for more than 20 receivers."""
     window_codewords: int = Field(default=0, ge=0, le=4096)
     """D of WIRE.md, codewords of a window; 0 chooses 16 to 128 by the number of receivers. Less is taken where the
     receivers' memory or the image asks for it."""

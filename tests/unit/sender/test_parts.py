@@ -34,8 +34,9 @@ def choose(
 
 
 def test_the_usual_geometry_fits_an_mtu_of_1500_over_both_protocols() -> None:
-    assert choose(join()) == Geometry(1408, 1000, 16, 256, "leopard-rs16")
+    assert choose(join()) == Geometry(1408, 500, 16, 128, "leopard-rs16")
     assert choose(join(), ip_version=6).symbol_bytes == 1408
+    assert choose(join(), receivers=21) == Geometry(1408, 1000, 32, 256, "leopard-rs16")
 
 
 def test_a_small_mtu_makes_small_symbols_and_a_tiny_one_is_refused() -> None:
@@ -51,15 +52,16 @@ def test_a_path_that_takes_hardly_anything_concerns_its_own_receiver_alone() -> 
 
 def test_an_operator_chooses_every_number_within_what_receivers_can_take() -> None:
     chosen = choose(join(), symbol_bytes=1024, codeword_symbols=200, window_codewords=16)
-    assert chosen == Geometry(1024, 200, 16, 256, "leopard-rs16")
+    assert chosen == Geometry(1024, 200, 16, 64, "leopard-rs16")
     assert choose(join(), mtu=1200, symbol_bytes=1408).symbol_bytes == 1088
     small = choose(join(window_memory_bytes=64 << 20), codeword_symbols=2000, window_codewords=64)
     assert small.window_codewords == 7
     assert choose(join(), size=1 << 40, codeword_symbols=4096, window_codewords=4096).window_codewords == 64
+    assert [choose(join(), codeword_symbols=k).parity_symbols for k in (1, 100, 4096)] == [1, 32, 256]
 
 
 def test_little_memory_makes_short_windows_but_not_for_one_that_has_hardly_any() -> None:
-    assert choose(join(), join(window_memory_bytes=64 << 20)).window_codewords == 15
+    assert choose(join(), join(window_memory_bytes=32 << 20)).window_codewords == 15
     assert choose(join(), join(window_memory_bytes=1 << 20)).window_codewords == 4
 
 
@@ -68,7 +70,7 @@ def test_many_receivers_get_long_windows_against_bursts() -> None:
 
 
 def test_a_small_image_makes_small_windows() -> None:
-    assert choose(join(), size=2_000_000).window_codewords == 2
+    assert choose(join(), size=2_000_000).window_codewords == 3
 
 
 def test_a_receiver_without_the_codec_means_no_parity() -> None:
