@@ -20,7 +20,7 @@ from fleetcast_agent.reception import Reception
 
 _log = logging.getLogger(__name__)
 
-_LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.008
+_LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.012
 """A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of a batch is there.
 8 ms is short beside the 30 ms that the sender gathers reports for."""
 _BUFFER_SHARE = 8
@@ -54,7 +54,7 @@ class Listener:
         self._source = source
         self._reception = reception
         self._handle = handle
-        self._enough = max(1, min(BATCH_DATAGRAMS // 2, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
+        self._enough = max(1, min(BATCH_DATAGRAMS * 3 // 4, source.receive_buffer_bytes // (_BUFFER_SHARE * stride)))
         self._inbox: deque[Callable[[], None]] = deque()
         self._when_drained: deque[tuple[float, Callable[[], None]]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()

@@ -24,11 +24,12 @@ _SETTLE_SECONDS = 0.25
 _STALE_SECONDS = 1.5
 _NEAR, _BEYOND = 0.8, 1.3
 """Of the rate at the last cut. Below, the cut was too deep and is made good fast; beyond, its cause is gone."""
-_FAST_STEP, _SLOW_STEP = 1.25, 1.04
+_FAST_STEP, _STEP, _SLOW_STEP = 1.25, 1.1, 1.04
+"""Far from the last cut; near it while hardly anything waits at any receiver; near it otherwise."""
 _STEP_SECONDS = 0.25
 _USED_SHARE = 0.5
-_AT_EASE = 0.25
-"""Receivers that are strained more than that are not asked to go faster."""
+_AT_EASE, _IDLE = 0.25, 0.1
+"""Receivers that are strained more than the one are not asked to go faster; less than the other, sooner."""
 _STRAINED = 0.75
 """Those that are less so could go faster."""
 _HELD_SHARE = 0.97
@@ -216,7 +217,7 @@ class RateController:
         if factor < 1:
             self._automatic = min(self._automatic, max(actual * _START_STEP, _START_BITS_PER_SECOND))
             self._cut(factor, followed, now)
-        elif not used or now < self._step_at or self._strain(followed.values(), sent, now) > _AT_EASE:
+        elif not used or now < self._step_at or (strain := self._strain(followed.values(), sent, now)) > _AT_EASE:
             return
         elif self._starting:
             self._automatic = min(self._automatic * _START_STEP, self.link_bits_per_second)
@@ -226,7 +227,10 @@ class RateController:
             near = _NEAR <= self._automatic / max(self._cut_rate, 1.0) <= _BEYOND
             if near and now < self._near_at:
                 return
-            self._automatic = min(self._automatic * (_SLOW_STEP if near else _FAST_STEP), self.link_bits_per_second)
+            self._automatic = min(
+                self._automatic * (_FAST_STEP if not near else _STEP if strain < _IDLE else _SLOW_STEP),
+                self.link_bits_per_second,
+            )
             self._step_wait = max(self._step_wait * 0.6, _STEP_SECONDS)
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
