@@ -19,7 +19,7 @@ _DEFAULT_BYTES = 384 << 20
 _LEAST_WINDOWS_BYTES = 12 << 20
 _VIEW_BYTES = 200
 """A memoryview of one symbol, with its place in a list."""
-_MAX_WINDOWS = 8
+_MAX_WINDOWS = 16
 _RECEIVE_BUFFER_BYTES = 64 << 20
 """Half a second at 1 Gbit/s: as long as a busy machine may keep the receiving thread waiting."""
 

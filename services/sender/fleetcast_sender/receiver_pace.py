@@ -15,7 +15,7 @@ _RECENT_SECONDS = 0.15
 _TELLING_REPORTS = 4
 _STANDSTILL_SECONDS = 0.5
 """A receiver that takes and writes nothing for so long is not waited for."""
-_LAG_SHARE = 0.4
+_LAG_SHARE = 0.6
 """Of a receiver's socket buffer that may be filled: its size counts what the kernel adds to each datagram, too."""
 _CERTAIN_SHARE = 0.8
 """Of a receiver's socket buffer that what was sent beyond its last report may fill: nearly all that really fits."""

@@ -32,7 +32,7 @@ def test_windows_and_their_views_fit_the_memory(limit_mib: int) -> None:
     codewords = max(4, plan.symbols_bytes // (3 * 1_408_000))  # as a sender would choose, see its geometry
     geometry = Geometry(1408, 1000, min(codewords, 32))
     memories = plan.memories(geometry, 1 << 30)
-    assert 2 <= memories.count <= 8
+    assert 2 <= memories.count <= 16
     if limit_mib > 64:
         assert memories.count * geometry.window_symbols * (1408 + 200) <= plan.windows_bytes
     assert plan.windows_bytes <= limit_mib << 20
