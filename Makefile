@@ -20,8 +20,8 @@ help: ## List the targets.
 
 setup: $(SETUP) ## Make the virtual environment with everything in it.
 
-$(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh protos/wire/hatch_build.py protos/wire/fleetcast_wire/trains.c
-	@deploy/packages.sh cipher
+$(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh protos/wire/hatch_build.py $(wildcard protos/wire/fleetcast_wire/*.c)
+	@deploy/packages.sh native
 	@deploy/setup.sh $(VENV) $(UV_VERSION)
 	@$(UV) pip sync --quiet requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))

@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin:/sbin
 for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done # Debian keeps them out of the path
 
 declare -A tools=(
-  [cipher]="cc:gcc /usr/include/stdio.h:libc6-dev /usr/include/intel-ipsec-mb.h:libipsec-mb-dev"
+  [native]="cc:gcc /usr/include/stdio.h:libc6-dev /usr/include/intel-ipsec-mb.h:libipsec-mb-dev"
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
   [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \

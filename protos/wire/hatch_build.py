@@ -1,6 +1,6 @@
-"""Builds the fast cipher where there is a C compiler and Intel's multi-buffer library (Debian: libipsec-mb-dev).
+"""Builds what is written in C where there is a C compiler and Intel's multi-buffer library (Debian: libipsec-mb-dev).
 
-Without them the package is complete all the same, and its cipher slower.
+Without them the package is complete all the same, and slower.
 """
 
 import os
@@ -13,29 +13,29 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-def _compile(source: Path, library: Path) -> str:
+def _compile(sources: list[Path], library: Path) -> str:
     """Make a shared library; return why it was not made, or nothing."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return "there is no C compiler"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared"]
     built = subprocess.run(
-        [compiler, *flags, "-o", library, source, "-lIPSec_MB"], capture_output=True, text=True, check=False
+        [compiler, *flags, "-o", library, *sources, "-lIPSec_MB"], capture_output=True, text=True, check=False
     )
     return built.stderr if built.returncode else ""
 
 
-class FastCipherHook(BuildHookInterface[Any]):
-    """Compiles `trains.c` beside its source, and has the wheel take the result."""
+class NativeHook(BuildHookInterface[Any]):
+    """Compiles the sources in C beside them, and has the wheel take the result."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build before the wheel is put together."""
         folder = Path(self.root) / "fleetcast_wire"
-        library = folder / "trains.so"
-        if failure := _compile(folder / "trains.c", library):
+        library = folder / "libnative.so"
+        if failure := _compile([folder / "trains.c", folder / "parity.c"], library):
             library.unlink(missing_ok=True)
-            self.app.display_warning(f"the fast cipher is left out: {failure}")
+            self.app.display_warning(f"what is written in C is left out: {failure}")
             return
-        build_data["artifacts"].append("fleetcast_wire/trains.so")
+        build_data["artifacts"].append("fleetcast_wire/libnative.so")
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")

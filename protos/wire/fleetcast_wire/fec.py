@@ -9,10 +9,10 @@ import reed_solomon_leopard
 from numpy.typing import NDArray
 
 from .errors import GeometryError
-from .field import Elements, invert, multiply, pack_elements, unpack_elements
+from .field import Elements, combine, invert, pack_elements, unpack_elements
 
-_FEW = 20
-"""Up to so many lost symbols of 1000, solving for them takes less time than decoding: 10 take 0.9 ms instead of 1.8."""
+_FEW = 30
+"""Up to so many lost symbols, solving for them takes less time than decoding: 5 of 500 take 0.4 ms instead of 0.9."""
 
 
 class ParityCodec(Protocol):
@@ -73,7 +73,7 @@ def _rebuild_few(
     without = reed_solomon_leopard.encode([source.get(row, nothing) for row in range(rows)], parity_symbols)
     difference = _stack(parity[row] for row in used) ^ _stack(without[row] for row in used)
     solution = invert(_generator(rows, parity_symbols)[np.ix_(used, lost)])
-    rebuilt = pack_elements(multiply(solution, unpack_elements(difference)))
+    rebuilt = combine(solution, difference)
     return {row: symbol.tobytes() for row, symbol in zip(lost, rebuilt, strict=True)}
 
 

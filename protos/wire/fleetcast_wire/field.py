@@ -9,6 +9,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from . import native
+
 Elements = NDArray[np.uint16]
 
 _ORDER = (1 << 16) - 1
@@ -83,3 +85,11 @@ def multiply(matrix: Elements, vectors: Elements) -> Elements:
         np.take(elements, sums, out=terms, mode="clip")  # nothing is out of range: unchecked, it takes half the time
         np.bitwise_xor.reduce(terms, axis=0, out=into)
     return product
+
+
+def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
+    logarithms, elements = _tables()
+    bits = logarithms[1 << np.arange(16)]
+    sums = native.combine(elements[logarithms[matrix][:, :, None] + bits], symbols)
+    return sums if sums is not None else pack_elements(multiply(matrix, unpack_elements(symbols)))

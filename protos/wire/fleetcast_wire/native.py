@@ -1,4 +1,7 @@
-"""The cipher in C (`trains.c`), where it was built. See `hatch_build.py`."""
+"""What is written in C, where it was built: the cipher (`trains.c`) and sums of symbols (`parity.c`).
+
+See `hatch_build.py`.
+"""
 
 import ctypes
 import weakref
@@ -7,11 +10,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory
 
-_LIBRARY = Path(__file__).with_name("trains.so")
+_LIBRARY = Path(__file__).with_name("libnative.so")
 
 
 class NativeCipher:
@@ -67,6 +71,26 @@ class NativeCipher:
         return memory
 
 
+def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return sums of multiples of symbols, or None where this was not built or the processor cannot.
+
+    Args:
+        images: shape (rows, columns, 16), what the factor of a symbol in a sum makes of each bit of an element.
+        symbols: shape (columns, T), T a multiple of 64; the sums have the shape (rows, T).
+    """
+    rows, columns, bits = images.shape
+    if bits != 16 or columns != len(symbols) or symbols.shape[1] % 64:
+        raise ValueError(f"factors of shape {images.shape} do not fit symbols of shape {symbols.shape}")
+    images, symbols = np.ascontiguousarray(images, np.uint16), np.ascontiguousarray(symbols, np.uint8)
+    sums = np.empty((rows, symbols.shape[1]), np.uint8)
+    addresses = (array.ctypes.data for array in (images, symbols, sums))
+    try:
+        done = _library().fleetcast_combine(*addresses, rows, columns, symbols.shape[1]) == 0
+    except OSError:
+        return None
+    return sums if done else None
+
+
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_LIBRARY))
@@ -76,6 +100,7 @@ def _library() -> ctypes.CDLL:
         ("cipher_free", None, (pointer,)),
         ("seal", number, (pointer, pointer, size, size, pointer, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
+        ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
     ):
         function = getattr(library, f"fleetcast_{name}")
         function.restype, function.argtypes = result, arguments
