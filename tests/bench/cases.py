@@ -45,6 +45,8 @@ class Case:
 
 
 _PEERS = (OURS, UDPCAST, UFTP)
+_PEERS_UNDER_LOSS = (OURS, UFTP)
+"""At 1 % loss a receiver of udpcast gives up, at 5 % one does not end."""
 _ONE_IN_100, _FIVE_IN_100 = Loss(fraction=0.01), Loss(fraction=0.05)
 _BURSTS = Loss(bursts=Bursts(fraction=0.01, mean_length=20))
 
@@ -55,9 +57,9 @@ CASES = (
     Case("receivers-8", "8 receivers, no limit", 8, (*_PEERS, BARE)),
     Case("link-4", "1 Gbit/s, 4 receivers", 4, _PEERS, GIGABIT),
     Case("loss-0", "1 Gbit/s, 3 receivers", 3, _PEERS, GIGABIT, only_for_plots=True),
-    Case("loss-1", "1 Gbit/s, 3 receivers, 1 % loss", 3, _PEERS, GIGABIT, _ONE_IN_100),
-    Case("loss-5", "1 Gbit/s, 3 receivers, 5 % loss", 3, _PEERS, GIGABIT, _FIVE_IN_100),
-    Case("bursts-1", "1 Gbit/s, 3 receivers, 1 % loss in bursts of 20", 3, _PEERS, GIGABIT, _BURSTS),
+    Case("loss-1", "1 Gbit/s, 3 receivers, 1 % loss", 3, _PEERS_UNDER_LOSS, GIGABIT, _ONE_IN_100),
+    Case("loss-5", "1 Gbit/s, 3 receivers, 5 % loss", 3, _PEERS_UNDER_LOSS, GIGABIT, _FIVE_IN_100),
+    Case("bursts-1", "1 Gbit/s, 3 receivers, 1 % loss in bursts of 20", 3, _PEERS_UNDER_LOSS, GIGABIT, _BURSTS),
     Case("memory-4", "1 Gbit/s, 4 receivers, 128 MiB", 4, (OURS,), GIGABIT, agent_flags=("--memory", "128MiB")),
     Case("dead-4", "1 Gbit/s, 4 receivers, one dead", 4, (OURS,), GIGABIT, disturbance=Disturbance.DEAD),
     Case("slow-4", "1 Gbit/s, 4 receivers, one slow", 4, (OURS,), GIGABIT, disturbance=Disturbance.SLOW_DISK),

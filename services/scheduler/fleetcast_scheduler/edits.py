@@ -29,8 +29,10 @@ def edited(present: Resource, edit: Resource, etag: str) -> Resource:
 def changes(before: Resource, after: Resource) -> dict[str, str]:
     """Returns the new values of what an edit changed, for the record; of variables only the names."""
     values = {field.name: getattr(after, field.name) for field in fields(after) if field.name != "edit_count"}
-    return {
-        name: (" ".join(map(str, value)) if isinstance(value, dict | tuple) else str(value)) or "none"
-        for name, value in values.items()
-        if value != getattr(before, name)
-    }
+    return {name: _told(value) or "none" for name, value in values.items() if value != getattr(before, name)}
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(sorted(map(str, value)))  # the wire gives them in any order
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
