@@ -33,7 +33,8 @@ class NativeCipher:
         self._cipher = self._library.fleetcast_cipher_new(keys.key, keys.initialization_vector)
         if not self._cipher:
             raise NotImplementedError("this processor lacks the instructions of the fast cipher")
-        weakref.finalize(self, self._library.fleetcast_cipher_free, self._cipher)
+        finalizer = weakref.finalize(self, self._library.fleetcast_cipher_free, self._cipher)
+        finalizer.atexit = False  # a thread may still be in the middle of a train
 
     def seal(self, payloads: SymbolMemory | Sequence[Buffer], symbols: Numbers) -> None:
         """See `TrainCipher.seal`."""
