@@ -18,7 +18,7 @@ from fleetcast_wire.seal import Sealer, datagram_bytes
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from .engine import Engine
+from .engine import Engine, Phase
 from .link import Link
 from .messages import Join, Reception, Told
 from .pacing import Pacer, burst_datagrams
@@ -135,6 +135,11 @@ class Pump:
     def sent_datagrams(self) -> int:
         """Datagrams sent so far: the packet counter."""
         return self._sealer.counter
+
+    @property
+    def group_bits_per_second(self) -> int:
+        """What the group was sent lately, if a pass runs, else 0. For any thread."""
+        return self._rate if self.engine.phase is Phase.SENDING else 0
 
     def start(self) -> None:
         """Begin."""

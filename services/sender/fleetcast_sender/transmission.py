@@ -103,6 +103,16 @@ class Transmission:
         return sum(snapshots[1:], start=snapshots[0]) if snapshots else Snapshot()
 
     @property
+    def group_bits_per_second(self) -> int:
+        """What its groups are sent now; 0 while no pass runs."""
+        return sum(lane.pump.group_bits_per_second for lane in self._lanes)
+
+    @property
+    def apart_count(self) -> int:
+        """Receivers that are served by unicast."""
+        return max(0, self.snapshot.participant_count - self.snapshot.member_count)
+
+    @property
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self._lane, self._slow_lane) if lane]
 

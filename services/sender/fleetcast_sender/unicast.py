@@ -1,11 +1,32 @@
-"""Chunks by unicast: few at a time from the disk, in turn, and within the rate that the operator set."""
+"""Chunks by unicast: few at a time from the disk, in turn, within the operator's rate, and beside the group."""
 
 import asyncio
 import time
 
+from .rate import RatePolicy
 from .transmission import Transmission
 
 _CONCURRENT_READS = 8
+_SHARE_BESIDE_GROUP = 0.05
+"""Of what the group is sent: those served apart, slow ones most of all, must not cost the others more."""
+_SECONDS_FOR_CHUNK = 5.0
+"""In which each that is served apart gets a chunk at least: well before it gives up."""
+
+
+def unicast_limit(rate: RatePolicy, group_bits_per_second: int, apart_count: int, chunk_bytes: int) -> float:
+    """Return the bits per second that all unicast of a transmission may take now; 0 is no limit.
+
+    Args:
+        rate: what the operator allows.
+        group_bits_per_second: what its group is sent now; 0 while no pass runs.
+        apart_count: receivers that are served by unicast.
+        chunk_bytes: stored bytes of the chunk that comes next.
+    """
+    limits: list[float] = [rate.ceiling_bits_per_second, rate.fixed_bits_per_second]
+    if group_bits_per_second:
+        least = apart_count * chunk_bytes * 8 / _SECONDS_FOR_CHUNK
+        limits.append(max(_SHARE_BESIDE_GROUP * group_bits_per_second, least))
+    return min((limit for limit in limits if limit), default=0)
 
 
 class UnicastReader:
@@ -39,9 +60,9 @@ class UnicastReader:
     async def _pace(self, transmission: Transmission, size_bytes: int) -> None:
         name = transmission.name
         async with self._lines.setdefault(name, asyncio.Lock()):
-            rate, now = transmission.rate, time.monotonic()
-            limits = [limit for limit in (rate.ceiling_bits_per_second, rate.fixed_bits_per_second) if limit]
-            if limits:
+            now = time.monotonic()
+            group, apart = transmission.group_bits_per_second, transmission.apart_count
+            if limit := unicast_limit(transmission.rate, group, apart, size_bytes):
                 start = max(self._next_at.get(name, 0.0), now)
-                self._next_at[name] = start + size_bytes * 8 / min(limits)
+                self._next_at[name] = start + size_bytes * 8 / limit
                 await asyncio.sleep(start - now)
