@@ -100,9 +100,8 @@ class BatchReader:
         whole = (sizes == self._stride) & (self._flags[:count] & socket.MSG_TRUNC == 0)
         full = np.where(whole, lengths // self._stride, 0)
         others = list[bytes]()
-        if not whole.all() or (lengths != full * self._stride).any():
-            for room in np.flatnonzero(lengths != full * self._stride).tolist():
-                others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
+        for room in np.flatnonzero(lengths != full * self._stride).tolist():
+            others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
         slots = self._slots[:count][self._steps < full[:, np.newaxis]]
         self.message_count += count
         self.datagram_count += len(slots)
