@@ -22,8 +22,7 @@ class NativeCipher:
     """By `trains.c`, one call a train, during which other threads run.
 
     Raises:
-        OSError: it was not built here, or the library behind it is missing.
-        NotImplementedError: this processor lacks what it needs.
+        OSError: it was not built here, the library behind it is missing, or this processor lacks what it needs.
     """
 
     def __init__(self, keys: SealKeys, slots: Slots) -> None:
@@ -32,7 +31,7 @@ class NativeCipher:
         self._room = slots.address, len(slots), slots.stride
         self._cipher = self._library.fleetcast_cipher_new(keys.key, keys.initialization_vector)
         if not self._cipher:
-            raise NotImplementedError("this processor lacks the instructions of the fast cipher")
+            raise OSError("this processor lacks the instructions of the fast cipher")
         finalizer = weakref.finalize(self, self._library.fleetcast_cipher_free, self._cipher)
         finalizer.atexit = False  # a thread may still be in the middle of a train
 
