@@ -89,7 +89,8 @@ def multiply(matrix: Elements, vectors: Elements) -> Elements:
 
 def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
+    if not native.combines():
+        return pack_elements(multiply(matrix, unpack_elements(symbols)))
     logarithms, elements = _tables()
     bits = logarithms[1 << np.arange(16)]
-    sums = native.combine(elements[logarithms[matrix][:, :, None] + bits], symbols)
-    return sums if sums is not None else pack_elements(multiply(matrix, unpack_elements(symbols)))
+    return native.combine(elements[logarithms[matrix][:, :, None] + bits], symbols)

@@ -71,12 +71,25 @@ class NativeCipher:
         return memory
 
 
-def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Return sums of multiples of symbols, or None where this was not built or the processor cannot.
+@cache
+def combines() -> bool:
+    """Return whether `combine` was built here and this processor can."""
+    try:
+        combine(np.zeros((1, 1, 16), np.uint16), np.zeros((1, 64), np.uint8))
+    except OSError:
+        return False
+    return True
+
+
+def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return sums of multiples of symbols.
 
     Args:
         images: shape (rows, columns, 16), what the factor of a symbol in a sum makes of each bit of an element.
         symbols: shape (columns, T), T a multiple of 64; the sums have the shape (rows, T).
+
+    Raises:
+        OSError: it was not built here, or this processor cannot.
     """
     rows, columns, bits = images.shape
     if bits != 16 or columns != len(symbols) or symbols.shape[1] % 64:
@@ -84,11 +97,9 @@ def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[n
     images, symbols = np.ascontiguousarray(images, np.uint16), np.ascontiguousarray(symbols, np.uint8)
     sums = np.empty((rows, symbols.shape[1]), np.uint8)
     addresses = (array.ctypes.data for array in (images, symbols, sums))
-    try:
-        done = _library().fleetcast_combine(*addresses, rows, columns, symbols.shape[1]) == 0
-    except OSError:
-        return None
-    return sums if done else None
+    if _library().fleetcast_combine(*addresses, rows, columns, symbols.shape[1]) < 0:
+        raise OSError("this processor lacks the instructions for sums of symbols")
+    return sums
 
 
 @cache
