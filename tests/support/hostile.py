@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from fleetcast_wire.packet import HEADER_BYTES, SEAL_BYTES, pack_header, unpack_header
-from fleetcast_wire.seal import datagram_bytes
+from fleetcast_wire.packet import HEADER_BYTES, SEAL_BYTES, datagram_bytes, pack_header, unpack_header
 
 from tests.support.lab import INTERFACE
 

@@ -10,6 +10,7 @@ from functools import partial
 from fleetcast_wire.errors import GeometryError
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import PassLayout
+from fleetcast_wire.packet import datagram_bytes
 from fleetcast_wire.seal import Opener
 
 from fleetcast_agent.datagrams import GroupSocket
@@ -51,7 +52,7 @@ class GroupReceiver:
         if welcome.keys is None:
             raise TransmissionError("the sender named a group and gave no keys")
         geometry = welcome.geometry
-        stride = geometry.symbol_bytes + 40
+        stride = datagram_bytes(geometry.symbol_bytes)
         slots = _TRAINS * train_slots(stride)
         opener = Opener(welcome.keys, geometry.symbol_bytes, slots)
         total_symbols = int(download.table.stored_size_bytes.sum()) // geometry.symbol_bytes + 1

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .packet import HEADER, HEADER_BYTES, SEAL_BYTES
+from .packet import HEADER, datagram_bytes
 
 Buffer = bytes | bytearray | memoryview
 Numbers = NDArray[np.int64]
@@ -56,7 +56,7 @@ class Slots:
 
     def __init__(self, symbol_bytes: int, count: int) -> None:
         self.symbol_bytes = symbol_bytes
-        self.stride = HEADER_BYTES + symbol_bytes + SEAL_BYTES
+        self.stride = datagram_bytes(symbol_bytes)
         """Bytes of a slot: a sealed symbol."""
         block = np.zeros(count * self.stride, np.uint8)
         self.address: int = block.ctypes.data

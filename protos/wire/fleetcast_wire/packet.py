@@ -52,6 +52,11 @@ class Header:
     counter: int
 
 
+def datagram_bytes(symbol_bytes: int) -> int:
+    """Return the UDP payload of a sealed symbol in bytes."""
+    return HEADER_BYTES + symbol_bytes + SEAL_BYTES
+
+
 def pack_header(header: Header) -> bytes:
     """Return the 24 bytes of a header."""
     return _HEADER.pack(

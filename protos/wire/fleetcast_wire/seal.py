@@ -11,12 +11,7 @@ from .ciphers import TrainCipher, best_cipher
 from .errors import PacketError
 from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory
-from .packet import HEADER_BYTES, SEAL_BYTES, VERSION, Header, Kind, pack_header, unpack_header
-
-
-def datagram_bytes(symbol_bytes: int) -> int:
-    """Return the UDP payload of a sealed symbol in bytes."""
-    return HEADER_BYTES + symbol_bytes + SEAL_BYTES
+from .packet import HEADER_BYTES, VERSION, Header, Kind, pack_header, unpack_header
 
 
 def _nonce(keys: SealKeys, counter: int) -> bytes:

@@ -10,7 +10,7 @@ from enum import Enum
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.packet import Kind
+from fleetcast_wire.packet import Kind, datagram_bytes
 from numpy.typing import NDArray
 
 from .messages import (
@@ -300,7 +300,7 @@ class Engine:
         """Return whether the receiver can take windows and datagrams of this geometry."""
         return (
             join.window_memory_bytes >= 2 * self.geometry.window_bytes
-            and join.max_payload_bytes >= self.geometry.symbol_bytes + 40
+            and join.max_payload_bytes >= datagram_bytes(self.geometry.symbol_bytes)
             and (not self.geometry.codec or self.geometry.codec in join.codecs)
         )
 

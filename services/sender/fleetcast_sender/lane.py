@@ -7,7 +7,7 @@ from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
-from fleetcast_wire.seal import datagram_bytes
+from fleetcast_wire.packet import datagram_bytes
 from opentelemetry.trace import Span
 
 from . import convert

@@ -13,8 +13,8 @@ from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.memory import SymbolMemory
-from fleetcast_wire.packet import Kind, pack_mark
-from fleetcast_wire.seal import Sealer, datagram_bytes
+from fleetcast_wire.packet import Kind, datagram_bytes, pack_mark
+from fleetcast_wire.seal import Sealer
 from opentelemetry import trace
 from opentelemetry.trace import Span
 

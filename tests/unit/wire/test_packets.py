@@ -15,12 +15,13 @@ from fleetcast_wire.packet import (
     Kind,
     Mark,
     MarkedWindow,
+    datagram_bytes,
     pack_header,
     pack_mark,
     unpack_header,
     unpack_mark,
 )
-from fleetcast_wire.seal import Opener, Sealer, datagram_bytes
+from fleetcast_wire.seal import Opener, Sealer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
