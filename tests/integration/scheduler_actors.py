@@ -303,6 +303,11 @@ class FakeSender:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def closed(self) -> None:
+        """Returns when the scheduler has ended the stream."""
+        assert self._task is not None
+        await asyncio.wait_for(self._task, WAIT_SECONDS)
+
     async def report(self, transmission: str, sent_source_bytes: int, **totals: Any) -> None:
         message = session_pb2.Transmission(name=transmission, sent_source_bytes=sent_source_bytes, **totals)
         report = registry.TransmissionReport(transmission=message, state=registry.TransmissionReport.STATE_SENDING)

@@ -262,13 +262,13 @@ async def test_a_sender_that_dies_is_replaced_by_another(site: Site) -> None:
 
 
 async def test_a_sender_that_does_not_answer_is_taken_for_dead(tmp_path: Path) -> None:
-    async with open_site(tmp_path, Timing(command=0.2, sender_grace=0.1)) as site:
+    async with open_site(tmp_path, Timing(command=1.0, sender_grace=0.1)) as site:
         silent, other = FakeSender(site, "a"), FakeSender(site, "b")
         silent.answers = False
         await silent.connect()
         machine = FakeMachine(site, "1")
         await machine.join(image="images/win11")
-        await until(lambda: silent.running)
+        await silent.closed()
         await other.connect()
         assert (await machine.hear("assignment")).sender_address == "sender-b:7444"
 
