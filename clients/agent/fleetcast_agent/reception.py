@@ -6,6 +6,7 @@ at a time; nothing here blocks. Genuine symbols are opened straight into their p
 
 from __future__ import annotations
 
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -48,7 +49,7 @@ class Reception:
         raw = self._raw = np.frombuffer(opener.buffer, np.uint8).reshape(-1, opener.stride)
         self._prefixes = raw[:, :8].view(">u8")[:, 0]
         self._places = raw[:, 8:16].view(">u8")[:, 0]
-        self._counters = opener.headers["counter"]
+        self._windows, self._symbols, self._counters = (opener.headers[it] for it in ("window", "symbol", "counter"))
         self._transmission_prefix = VERSION << 56 | tag
         self._source_prefix = np.uint64(0)
         self._scratch = SymbolMemory(geometry.symbol_bytes, 1)
@@ -95,6 +96,29 @@ class Reception:
     def receive(self, filled: Numbers, now: float) -> None:
         """Take the datagrams of the size of a sealed symbol in these of the opener's slots."""
         self._now = now
+        while len(filled) and (taken := self._take_run(filled)):
+            filled = filled[taken:]
+        if len(filled):
+            self._sort(filled, now)
+
+    def _take_run(self, slots: Numbers) -> int:
+        """Take source symbols of one window, as they usually come, in one go; return how many of the first slots."""
+        window = self._ring.window(int(self._windows[slots[0]]))
+        if window is None:
+            return 0
+        beginning = struct.pack(">QI", self._source_prefix, window.number)
+        taken = self._opener.open_run(slots, window.memory.source, beginning, window.held)
+        if taken:
+            self._note_source(window, slots[:taken], int(self._symbols[slots[taken - 1]]) + 1)
+        return taken
+
+    def _note_source(self, window: Window, slots: Numbers, stop: int) -> None:
+        """Note symbols that were opened, in the order of the slots, and marked held, the last before `stop`."""
+        self._count(len(slots), int(self._counters[slots[0]]), int(self._counters[slots[-1]]))
+        self._ring.note_source(window, len(slots), stop, self._now)
+
+    def _sort(self, filled: Numbers, now: float) -> None:
+        """Take datagrams of any kind."""
         prefixes = self._prefixes[filled]
         if (prefixes == self._source_prefix).all():
             self._take_symbols(Kind.SOURCE, filled)
@@ -195,8 +219,7 @@ class Reception:
                 return
             stop = int(symbols[-1]) + 1
         held[slice(start, stop) if contiguous else symbols] = True
-        self._count(len(symbols), int(self._counters[int(slots[0])]), int(self._counters[int(slots[-1])]))
-        self._ring.note_source(window, len(symbols), stop, self._now)
+        self._note_source(window, slots, stop)
 
     def _take_parity(self, number: int, symbols: Numbers, slots: Numbers) -> None:
         """Open the parity symbols of one window that its codewords need."""

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory
@@ -40,6 +41,14 @@ class TrainCipher(Protocol):
         """Open `slots`, one into each place with the numbers `symbols`; return the slots that are not genuine.
 
         The place of a slot that is not genuine holds rubbish: it must be one whose symbol was not held.
+        """
+        ...
+
+    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
+        """Open the first of `slots`, as long as nothing about them is special; return how many.
+
+        Their headers begin with `beginning`, all before the symbol's number; their symbols ascend, have a place in
+        `held` (shape (symbol_count,)) and are not held. Marks them so. May leave off anywhere: `open` takes what is left.
         """
         ...
 
@@ -84,6 +93,10 @@ class PortableCipher:
                 failed.append(int(slots[len(slots) - length_hint(rest) - 1]))
             else:
                 return failed
+
+    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
+        """See `TrainCipher.open_run`: nothing is gained by it here."""
+        return 0
 
 
 def _chosen(views: list[memoryview], numbers: Numbers) -> list[memoryview]:

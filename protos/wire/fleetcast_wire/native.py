@@ -56,6 +56,18 @@ class NativeCipher:
             raise IndexError(f"slots {slots} or symbols {symbols} are not all there")
         return numbers[failed].tolist() if failures else []
 
+    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
+        """See `TrainCipher.open_run`."""
+        numbers = np.ascontiguousarray(slots, np.int64)
+        address, count = self._memory(places)
+        if len(beginning) != 12 or len(held) > count or not held.flags.c_contiguous:
+            raise ValueError(f"{len(held)} marks do not fit {count} places, or {len(beginning)} bytes no header")
+        given = numbers.ctypes.data, len(numbers), beginning, held.ctypes.data
+        opened: int = self._library.fleetcast_open_run(self._cipher, *self._room, address, len(held), *given)
+        if opened < 0:
+            raise IndexError(f"slots {slots} are not all there")
+        return opened
+
     def _memory(self, memory: SymbolMemory) -> tuple[int, int]:
         """Return address and size of memory; C trusts them, so no other may go there."""
         if memory.symbol_bytes != self._slots.symbol_bytes:
@@ -111,6 +123,7 @@ def _library() -> ctypes.CDLL:
         ("cipher_free", None, (pointer,)),
         ("seal", number, (pointer, pointer, size, size, pointer, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
+        ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
         ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
     ):
         function = getattr(library, f"fleetcast_{name}")

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_BYTES = 24, COUNTER_AT = 16, SEAL_BYTES = 16, NONCE_BYTES = 12, SALT_BYTES = 4 };
+enum { HEADER_BYTES = 24, SYMBOL_AT = 12, COUNTER_AT = 16, SEAL_BYTES = 16, NONCE_BYTES = 12, SALT_BYTES = 4 };
 
 struct cipher {
     alignas(64) struct gcm_key_data key;
@@ -84,6 +84,20 @@ int64_t fleetcast_seal(const struct cipher *cipher, uint8_t *slots, size_t slot_
     return (int64_t)count;
 }
 
+/* Opens the datagram at `header`, whose symbol has `size` bytes, into `place`. Returns whether it is genuine. */
+static int open_one(const struct cipher *cipher, const uint8_t *header, size_t size, uint8_t *place)
+{
+    struct gcm_context_data context;
+    const uint8_t *body = header + HEADER_BYTES;
+    uint8_t nonce[NONCE_BYTES], seal[SEAL_BYTES], difference = 0;
+    set_nonce(cipher, header, nonce);
+    IMB_AES256_GCM_DEC(cipher->manager, &cipher->key, &context, place, body, size, nonce, header, HEADER_BYTES, seal,
+                       SEAL_BYTES);
+    for (int i = 0; i < SEAL_BYTES; i++)
+        difference |= seal[i] ^ body[size + i];
+    return difference == 0;
+}
+
 /* Opens the slots `numbers` of `slot_count`, each into its one of the places `symbols` of the `symbol_count` in `memory`.
  * Sets failed[i] to 1 if the i-th is not genuine, else to 0. Returns how many are not, or -1, with nothing done, if a
  * number is out of range. */
@@ -92,21 +106,35 @@ int64_t fleetcast_open(const struct cipher *cipher, const uint8_t *slots, size_t
                        uint8_t *failed)
 {
     const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
-    struct gcm_context_data context;
-    uint8_t nonce[NONCE_BYTES], seal[SEAL_BYTES];
     int64_t failures = 0;
     if (!all_within(numbers, count, slot_count) || !all_within(symbols, count, symbol_count))
         return -1;
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *header = slots + (size_t)numbers[i] * stride, *body = header + HEADER_BYTES;
-        uint8_t difference = 0;
-        set_nonce(cipher, header, nonce);
-        IMB_AES256_GCM_DEC(cipher->manager, &cipher->key, &context, memory + (size_t)symbols[i] * size, body, size, nonce,
-                           header, HEADER_BYTES, seal, SEAL_BYTES);
-        for (int j = 0; j < SEAL_BYTES; j++)
-            difference |= seal[j] ^ body[size + j];
-        failed[i] = difference != 0;
+        failed[i] = !open_one(cipher, slots + (size_t)numbers[i] * stride, size, memory + (size_t)symbols[i] * size);
         failures += failed[i];
     }
     return failures;
+}
+
+/* Opens the first of the slots `numbers` into their places in `memory`, as long as each header begins with `beginning`
+ * (all before the symbol's number), the symbols ascend and are below `symbol_count`, held[symbol] is 0 and the datagram is
+ * genuine; sets held[symbol] to 1. Returns how many, or -1, with nothing done, if a number of a slot is out of range. */
+int64_t fleetcast_open_run(const struct cipher *cipher, const uint8_t *slots, size_t slot_count, size_t stride,
+                           uint8_t *memory, size_t symbol_count, const int64_t *numbers, size_t count,
+                           const uint8_t beginning[SYMBOL_AT], uint8_t *held)
+{
+    const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
+    size_t opened = 0;
+    if (!all_within(numbers, count, slot_count))
+        return -1;
+    for (size_t next = 0; opened < count; opened++) {
+        const uint8_t *header = slots + (size_t)numbers[opened] * stride, *number = header + SYMBOL_AT;
+        const size_t symbol = (size_t)number[0] << 24 | (size_t)number[1] << 16 | (size_t)number[2] << 8 | number[3];
+        if (memcmp(header, beginning, SYMBOL_AT) != 0 || symbol < next || symbol >= symbol_count || held[symbol] ||
+            !open_one(cipher, header, size, memory + symbol * size))
+            break;
+        held[symbol] = 1;
+        next = symbol + 1;
+    }
+    return (int64_t)opened;
 }
