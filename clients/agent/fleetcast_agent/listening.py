@@ -20,7 +20,7 @@ from fleetcast_agent.reception import Reception
 
 _log = logging.getLogger(__name__)
 
-_LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.012
+_LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.024
 """A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of a batch is there.
 8 ms is short beside the 30 ms that the sender gathers reports for."""
 _BUFFER_SHARE = 8
