@@ -33,8 +33,8 @@ _logger = logging.getLogger(__name__)
 
 _SLEEP_FROM_SECONDS = 0.00005
 """Shorter waits than the system's timers resolve are added up instead."""
-_TRAINS_AT_ONCE = 4
-"""Trains that are sealed together: their fixed cost counts once, and reports wait a quarter of a millisecond."""
+_BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 16
+"""Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end."""
 _UPDATE_SECONDS = 0.05
 _HELD_SECONDS = 0.005
 """How long the pump waits for a report at once while receivers hold it back."""
@@ -219,10 +219,11 @@ class Pump:
             self._woken.wait(_HELD_SECONDS)
             self._woken.clear()
             return
-        sent = self.engine.next(now, self._limit)
+        burst = burst_datagrams(self.controller.rate, self._datagram_bits, self._limit)
+        sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
         self._serve()
         if isinstance(sent, Train):
-            self._send(sent, now)
+            self._send(sent, burst, now)
         elif isinstance(sent, SendMark):
             self._socket.send(self._sealer.seal_mark(sent.pass_number, pack_mark(sent.mark)))
         else:
@@ -231,12 +232,12 @@ class Pump:
                 self._woken.wait(wait)
                 self._woken.clear()
 
-    def _send(self, symbols: Train, now: float) -> None:
+    def _send(self, symbols: Train, burst_count: int, now: float) -> None:
         """Seal symbols, and send them in bursts that are paced."""
         payloads = self._payloads(symbols)
         sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
         rate = self.controller.rate
-        burst_bytes = burst_datagrams(rate, self._datagram_bits, self._limit) * self._payload_bytes
+        burst_bytes = burst_count * self._payload_bytes
         for start in range(0, len(sealed), burst_bytes):
             delay = self._pacer.delay(now)
             if delay > _SLEEP_FROM_SECONDS:
