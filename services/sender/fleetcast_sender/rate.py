@@ -45,7 +45,7 @@ _UNBOUND_SECONDS = 0.02
 """Where no receiver is waited for: until it is seen again whether one is."""
 _EXCEPTIONS = 100
 """One receiver in so many never holds the others up; in small groups, each may."""
-_START_STEP, _START_STEP_SECONDS = 1.6, 0.1
+_START_STEP, _START_STEP_SECONDS = 1.6, 0.05
 """From 1 to 10 Gbit/s within half a second; a step may only follow when reports on the last could be here."""
 
 
