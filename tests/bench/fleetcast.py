@@ -1,6 +1,7 @@
 """fleetcast itself in the network lab, driven through its commands alone."""
 
 import json
+import shutil
 import signal
 import statistics
 import subprocess
@@ -72,6 +73,8 @@ class Fleetcast:
         with ExitStack() as stack:
             targets = list(outputs)
             if case.disturbance is Disturbance.SLOW_DISK:
+                # The device has a name that another run's may have had: this one is new, and holds nothing.
+                shutil.rmtree(self._machines[-1].state_directory / "journals", ignore_errors=True)
                 targets[-1] = stack.enter_context(SlowDisk(outputs[-1], size_bytes, _SLOW_BYTES_PER_SECOND)).device
             late = 1 if case.disturbance is Disturbance.LATE else 0
             session = self._create_session(len(targets) - late)
