@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, SymbolMemory
+from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols, chosen
 from .native import NativeCipher
 from .packet import HEADER_BYTES
 
@@ -30,7 +30,7 @@ class TrainCipher(Protocol):
 
     def __init__(self, keys: SealKeys, slots: Slots) -> None: ...
 
-    def seal(self, payloads: SymbolMemory | Sequence[Buffer], symbols: Numbers) -> None:
+    def seal(self, payloads: Symbols | Sequence[Buffer], symbols: Numbers) -> None:
         """Seal symbols into the first slots, whose headers are filled in.
 
         They are those of `payloads` with the numbers `symbols`, or all of them if it is just the bytes of each.
@@ -72,19 +72,19 @@ class PortableCipher:
         self._headers = [buffer[start : start + HEADER_BYTES] for start in starts]
         self._bodies = [buffer[start + HEADER_BYTES : start + stride] for start in starts]
 
-    def seal(self, payloads: SymbolMemory | Sequence[Buffer], symbols: Numbers) -> None:
+    def seal(self, payloads: Symbols | Sequence[Buffer], symbols: Numbers) -> None:
         """See `TrainCipher.seal`."""
         count = len(symbols)
         self._nonce_low[:count] = self._counters[:count] ^ self._mask
-        listed = _chosen(payloads.views, symbols) if isinstance(payloads, SymbolMemory) else payloads
+        listed = payloads.chosen(symbols) if isinstance(payloads, Symbols) else payloads
         deque(map(self._cipher.encrypt_into, self._nonces, listed, self._headers, self._bodies), 0)
 
     def open(self, slots: Numbers, places: SymbolMemory, symbols: Numbers) -> list[int]:
         """See `TrainCipher.open`."""
         self._nonce_low[slots] = self._counters[slots] ^ self._mask
-        nonces, bodies, headers = (_chosen(views, slots) for views in (self._nonces, self._bodies, self._headers))
+        nonces, bodies, headers = (chosen(views, slots) for views in (self._nonces, self._bodies, self._headers))
         failed: list[int] = []
-        rest = iter(_chosen(places.views, symbols))
+        rest = iter(chosen(places.views, symbols))
         calls = map(self._cipher.decrypt_into, nonces, bodies, headers, rest)
         while True:
             try:
@@ -97,13 +97,6 @@ class PortableCipher:
     def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
         """See `TrainCipher.open_run`: nothing is gained by it here."""
         return 0
-
-
-def _chosen(views: list[memoryview], numbers: Numbers) -> list[memoryview]:
-    """Return the views with these numbers."""
-    if len(numbers) and (np.diff(numbers) == 1).all():
-        return views[int(numbers[0]) : int(numbers[-1]) + 1]
-    return list(map(views.__getitem__, numbers.tolist()))
 
 
 @cache

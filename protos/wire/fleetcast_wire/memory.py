@@ -1,5 +1,6 @@
 """Memory for many symbols, and for many datagrams: one block each, whose parts go by their numbers."""
 
+import ctypes
 import gc
 from functools import cached_property
 
@@ -34,6 +35,15 @@ class SymbolMemory:
         return len(self.content) // self.symbol_bytes
 
     @cached_property
+    def addresses(self) -> NDArray[np.uintp]:
+        """Shape (count,): where each symbol lies."""
+        return _addresses(self.address, len(self), self.symbol_bytes)
+
+    def chosen(self, numbers: Numbers) -> list[memoryview]:
+        """Return the views of symbols by their numbers."""
+        return chosen(self.views, numbers)
+
+    @cached_property
     def views(self) -> list[memoryview]:
         """The view of every symbol, made once, when first asked for."""
         content, size = self.content, self.symbol_bytes
@@ -44,6 +54,76 @@ class SymbolMemory:
         finally:
             if collecting:
                 gc.enable()
+
+
+class GatheredSymbols:
+    """Symbols of equal size where they lie in the parts of a stream; only those across two parts are copied.
+
+    One thread appends; others may take what was there when `append` returned.
+
+    Args:
+        symbol_bytes: size of each.
+        count: most that there will be.
+    """
+
+    def __init__(self, symbol_bytes: int, count: int) -> None:
+        self.symbol_bytes = symbol_bytes
+        self.addresses = np.zeros(count, np.uintp)
+        """Shape (count,): where each symbol lies, of those that are there."""
+        self._count = 0
+        self._blocks: list[Buffer] = []
+        self._begun = bytearray()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, part: Buffer) -> None:
+        """Add the next part of the stream, which stays as it is as long as this object is."""
+        rest = memoryview(part)
+        if self._begun:
+            missing = self.symbol_bytes - len(self._begun)
+            self._begun += rest[:missing]
+            rest = rest[missing:]
+            if len(self._begun) == self.symbol_bytes:
+                self._add(bytes(self._begun))
+                self._begun.clear()
+        whole = len(rest) - len(rest) % self.symbol_bytes
+        self._add(rest[:whole])
+        self._begun += rest[whole:]
+
+    def finish(self) -> None:
+        """Fill the last symbol up with zeros."""
+        if self._begun:
+            self.append(bytes(self.symbol_bytes - len(self._begun)))
+
+    def chosen(self, numbers: Numbers) -> list[bytes]:
+        """Return copies of symbols by their numbers."""
+        return [ctypes.string_at(address, self.symbol_bytes) for address in self.addresses[numbers].tolist()]
+
+    def _add(self, block: Buffer) -> None:
+        count = len(block) // self.symbol_bytes
+        if not count:
+            return
+        address = np.frombuffer(block, np.uint8).ctypes.data
+        end = self._count + count
+        self.addresses[self._count : end] = _addresses(address, count, self.symbol_bytes)
+        self._blocks.append(block)
+        self._count = end
+
+
+Symbols = SymbolMemory | GatheredSymbols
+"""Symbols that go by their numbers."""
+
+
+def chosen(views: list[memoryview], numbers: Numbers) -> list[memoryview]:
+    """Return the views with these numbers."""
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return views[int(numbers[0]) : int(numbers[-1]) + 1]
+    return list(map(views.__getitem__, numbers.tolist()))
+
+
+def _addresses(first: int, count: int, step_bytes: int) -> NDArray[np.uintp]:
+    return np.uintp(first) + np.arange(count, dtype=np.uintp) * np.uintp(step_bytes)
 
 
 class Slots:

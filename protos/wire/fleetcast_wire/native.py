@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, SymbolMemory
+from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols
 
 _LIBRARY = Path(__file__).with_name("libnative.so")
 
@@ -35,14 +35,16 @@ class NativeCipher:
         finalizer = weakref.finalize(self, self._library.fleetcast_cipher_free, self._cipher)
         finalizer.atexit = False  # a thread may still be in the middle of a train
 
-    def seal(self, payloads: SymbolMemory | Sequence[Buffer], symbols: Numbers) -> None:
+    def seal(self, payloads: Symbols | Sequence[Buffer], symbols: Numbers) -> None:
         """See `TrainCipher.seal`."""
-        if not isinstance(payloads, SymbolMemory):
+        if not isinstance(payloads, Symbols):
             payloads, symbols = self._joined(payloads), np.arange(len(payloads))
-        numbers = np.ascontiguousarray(symbols, np.int64)
-        given = numbers.ctypes.data, len(numbers)
-        if self._library.fleetcast_seal(self._cipher, *self._room, *self._memory(payloads), *given) < 0:
-            raise IndexError(f"symbols {symbols} are not all among {len(payloads)}, or more than there are slots")
+        self._check(payloads)
+        if len(symbols) and not 0 <= symbols.min() <= symbols.max() < len(payloads):
+            raise IndexError(f"symbols {symbols} are not all among {len(payloads)}")
+        addresses = np.ascontiguousarray(payloads.addresses[symbols])
+        if self._library.fleetcast_seal(self._cipher, *self._room, addresses.ctypes.data, len(addresses)) < 0:
+            raise IndexError(f"{len(symbols)} symbols are more than there are slots")
 
     def open(self, slots: Numbers, places: SymbolMemory, symbols: Numbers) -> list[int]:
         """See `TrainCipher.open`."""
@@ -70,9 +72,12 @@ class NativeCipher:
 
     def _memory(self, memory: SymbolMemory) -> tuple[int, int]:
         """Return address and size of memory; C trusts them, so no other may go there."""
-        if memory.symbol_bytes != self._slots.symbol_bytes:
-            raise ValueError(f"symbols of {memory.symbol_bytes} bytes do not fit slots for {self._slots.symbol_bytes}")
+        self._check(memory)
         return memory.address, len(memory)
+
+    def _check(self, symbols: Symbols) -> None:
+        if symbols.symbol_bytes != self._slots.symbol_bytes:
+            raise ValueError(f"symbols of {symbols.symbol_bytes} bytes do not fit slots for {self._slots.symbol_bytes}")
 
     def _joined(self, payloads: Sequence[Buffer]) -> SymbolMemory:
         size = self._slots.symbol_bytes
@@ -121,7 +126,7 @@ def _library() -> ctypes.CDLL:
     for name, result, arguments in (
         ("cipher_new", pointer, (ctypes.c_char_p, ctypes.c_char_p)),
         ("cipher_free", None, (pointer,)),
-        ("seal", number, (pointer, pointer, size, size, pointer, size, pointer, size)),
+        ("seal", number, (pointer, pointer, size, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
         ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
         ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),

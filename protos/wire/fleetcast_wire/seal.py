@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .ciphers import TrainCipher, best_cipher
 from .errors import PacketError
 from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, SymbolMemory
+from .memory import Buffer, Numbers, Slots, Symbols
 from .packet import HEADER_BYTES, VERSION, Header, Kind, pack_header, unpack_header
 
 
@@ -45,11 +45,11 @@ class Sealer:
         pass_number: int,
         window: int,
         symbols: Numbers,
-        payloads: SymbolMemory | Sequence[Buffer],
+        payloads: Symbols | Sequence[Buffer],
     ) -> memoryview:
         """Return a train of sealed symbols of one window, end to end; valid until the next call.
 
-        `payloads` has the `symbol_bytes` bytes of each of `symbols`, in the same order or, in memory, by their numbers.
+        `payloads` has the `symbol_bytes` bytes of each of `symbols`, in the same order or, as `Symbols`, by their numbers.
         """
         count = len(symbols)
         headers = self._slots.headers[:count]

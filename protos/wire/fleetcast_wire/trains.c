@@ -65,21 +65,21 @@ static int all_within(const int64_t *numbers, size_t count, size_t limit)
     return 1;
 }
 
-/* Seals the symbols `symbols` of the `symbol_count` in `memory` into the first of the `slot_count` slots of `stride`
- * bytes each, whose headers are filled in. Returns `count`, or -1, with nothing done, if a number is out of range. */
+/* Seals the symbols that lie at `symbols` into the first of the `slot_count` slots of `stride` bytes each, whose headers
+ * are filled in. Returns `count`, or -1, with nothing done, if there are more symbols than slots. */
 int64_t fleetcast_seal(const struct cipher *cipher, uint8_t *slots, size_t slot_count, size_t stride,
-                       const uint8_t *memory, size_t symbol_count, const int64_t *symbols, size_t count)
+                       const uint8_t *const *symbols, size_t count)
 {
     const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
     struct gcm_context_data context;
     uint8_t nonce[NONCE_BYTES];
-    if (count > slot_count || !all_within(symbols, count, symbol_count))
+    if (count > slot_count)
         return -1;
     for (size_t i = 0; i < count; i++) {
         uint8_t *header = slots + i * stride, *body = header + HEADER_BYTES;
         set_nonce(cipher, header, nonce);
-        IMB_AES256_GCM_ENC(cipher->manager, &cipher->key, &context, body, memory + (size_t)symbols[i] * size, size, nonce,
-                           header, HEADER_BYTES, body + size, SEAL_BYTES);
+        IMB_AES256_GCM_ENC(cipher->manager, &cipher->key, &context, body, symbols[i], size, nonce, header, HEADER_BYTES,
+                           body + size, SEAL_BYTES);
     }
     return (int64_t)count;
 }

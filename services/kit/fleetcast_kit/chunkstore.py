@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from fleetcast_kit.chunkcodec import Buffer, ChunkEncoding, damaged, decode, encode
 from fleetcast_kit.errors import DataLossError
+from fleetcast_kit.mapping import map_file
 
 DIGEST_BYTES = 32
 _SUFFIXES = {ChunkEncoding.ZSTD: ".zst", ChunkEncoding.RAW: ".raw"}
@@ -109,16 +110,11 @@ class ChunkStore:
         with self._opened(digest) as (descriptor, form):
             return StoredChunk(form.encoding, os.pread(descriptor, form.size_bytes, 0))
 
-    def read_into(self, digest: bytes, buffer: memoryview) -> int:
-        """Reads a chunk's stored form into the start of `buffer` and returns its size in bytes.
-
-        Raises:
-            ValueError: the stored form is larger than `buffer`.
-        """
+    def mapped(self, digest: bytes) -> Buffer:
+        """Returns a chunk's stored form without copying it, where the system can, all of it in memory."""
         with self._opened(digest) as (descriptor, form):
-            if form.size_bytes > len(buffer):
-                raise ValueError(f"chunk {digest.hex()} has {form.size_bytes} stored bytes, room is for {len(buffer)}")
-            return _fill(descriptor, buffer[: form.size_bytes])
+            mapped = map_file(descriptor, form.size_bytes)
+            return os.pread(descriptor, form.size_bytes, 0) if mapped is None else mapped
 
     def verify(self, digest: bytes, size_bytes: int) -> StoredForm:
         """Reads a chunk from the medium, past the page cache, and returns its form if its content has this digest.
@@ -232,14 +228,6 @@ class ChunkStore:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(file), exist_ok=True)
             return os.open(file, flags, 0o640)
-
-
-def _fill(descriptor: int, buffer: memoryview) -> int:
-    """Reads until `buffer` is full or the file ends and returns the number of bytes read."""
-    filled = 0
-    while filled < len(buffer) and (count := os.preadv(descriptor, [buffer[filled:]], filled)):
-        filled += count
-    return filled
 
 
 def _listed(folder: str) -> list[str]:

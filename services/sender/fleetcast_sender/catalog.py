@@ -14,6 +14,7 @@ from fleetcast.catalog.v1 import catalog_service_pb2 as pb
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.chunkcodec import ChunkEncoding, decode
 from fleetcast_kit.errors import DataLossError, UnavailableError, from_rpc_error
+from fleetcast_wire.memory import Buffer
 
 from . import convert
 from .source import ChunkTable
@@ -86,17 +87,16 @@ class ChunkCache:
             else:
                 self._note(entry.name, entry.stat().st_size)
 
-    def read_into(self, digest: str, buffer: memoryview) -> bool:
-        """Fill `buffer` with a chunk; return whether it is here, in that size."""
+    def read(self, digest: str) -> bytes:
+        """Return a chunk; nothing if it is not here."""
         with self._lock:
-            if self._sizes.get(digest) != len(buffer):
-                return False
+            if digest not in self._sizes:
+                return b""
             self._sizes.move_to_end(digest)
         try:
-            with (self._directory / digest).open("rb") as file:
-                return file.readinto(buffer) == len(buffer)
+            return (self._directory / digest).read_bytes()
         except OSError:
-            return False
+            return b""
 
     def has(self, digest: str) -> bool:
         """Return whether a chunk is here."""
@@ -136,11 +136,11 @@ class RemoteChunks:
         if missing:
             self._fetch(missing)
 
-    def read_into(self, chunk: int, buffer: memoryview) -> None:
-        """See `ChunkSource.read_into`."""
-        name = self._digests[chunk].hex()
-        if not self._cache.read_into(name, buffer):
-            buffer[:] = self._fetch([chunk])[chunk]
+    def stored(self, chunk: int) -> Buffer:
+        """See `ChunkSource.stored`."""
+        cached = self._cache.read(self._digests[chunk].hex())
+        whole = len(cached) == self._table.stored_size_bytes[chunk]
+        return cached if whole else self._fetch([chunk])[chunk]
 
     def _fetch(self, chunks: Sequence[int]) -> dict[int, bytes]:
         """Return chunks from the catalog, proven, and keep them."""

@@ -12,7 +12,7 @@ import numpy as np
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.keys import SealKeys
-from fleetcast_wire.memory import SymbolMemory
+from fleetcast_wire.memory import Symbols
 from fleetcast_wire.packet import Kind, datagram_bytes, pack_mark
 from fleetcast_wire.seal import Sealer
 from opentelemetry import trace
@@ -248,7 +248,7 @@ class Pump:
             now = time.monotonic()
             self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
 
-    def _payloads(self, train: Train) -> SymbolMemory | Sequence[bytes]:
+    def _payloads(self, train: Train) -> Symbols | Sequence[bytes]:
         loaded = self._memory.get(train.pass_number, train.window)
         if train.kind is Kind.SOURCE:
             return loaded.source

@@ -8,6 +8,7 @@ import numpy as np
 from fleetcast_kit.chunkstore import ChunkStore
 from fleetcast_kit.errors import DataLossError
 from fleetcast_wire.manifest import Manifest
+from fleetcast_wire.memory import Buffer
 from numpy.typing import NDArray
 
 
@@ -33,8 +34,8 @@ class ChunkSource(Protocol):
         """
         ...
 
-    def read_into(self, chunk: int, buffer: memoryview) -> None:
-        """Fill `buffer`, which has the chunk's stored size, with its stored bytes.
+    def stored(self, chunk: int) -> Buffer:
+        """Return a chunk's stored bytes, which do not change as long as they are held.
 
         Raises:
             FleetcastError: it cannot be read.
@@ -48,16 +49,19 @@ class LocalChunks:
     def __init__(self, store: ChunkStore, table: ChunkTable) -> None:
         self._store = store
         self._digests = [row.tobytes() for row in table.manifest.digests]
+        self._sizes = table.stored_size_bytes.tolist()
 
     def prefetch(self, chunks: Sequence[int]) -> None:
         """See `ChunkSource.prefetch`: the system's page cache reads ahead well enough."""
 
-    def read_into(self, chunk: int, buffer: memoryview) -> None:
-        """See `ChunkSource.read_into`."""
-        digest = self._digests[chunk]
-        size = self._store.read_into(digest, buffer)
-        if size != len(buffer):
+    def stored(self, chunk: int) -> Buffer:
+        """See `ChunkSource.stored`."""
+        digest, expected = self._digests[chunk], self._sizes[chunk]
+        stored = self._store.mapped(digest)
+        if len(stored) != expected:
             raise DataLossError(
-                f"chunk {digest.hex()} has {size} stored bytes, the image's table says {len(buffer)}: verify the image",
+                f"chunk {digest.hex()} has {len(stored)} stored bytes, the image's table says {expected}: "
+                "verify the image",
                 reason="CHUNK_DAMAGED",
             )
+        return stored

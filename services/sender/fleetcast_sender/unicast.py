@@ -47,10 +47,9 @@ class UnicastReader:
         size = int(transmission.table.stored_size_bytes[chunk])
         await self._pace(transmission, size)
         async with self._turns:
-            stored = bytearray(size)
-            await asyncio.to_thread(transmission.source.read_into, chunk, memoryview(stored))
+            stored = await asyncio.to_thread(lambda: bytes(transmission.source.stored(chunk)))
         transmission.unicast_bytes += size
-        return bytes(stored)
+        return stored
 
     def forget(self, transmission: Transmission) -> None:
         """Note that a transmission ended."""

@@ -47,8 +47,8 @@ class ImageSource:
     def prefetch(self, chunks: Sequence[int]) -> None:
         pass
 
-    def read_into(self, chunk: int, buffer: memoryview) -> None:
-        buffer[:] = self.image.stored[chunk]
+    def stored(self, chunk: int) -> bytes:
+        return self.image.stored[chunk]
 
 
 @dataclass(eq=False)

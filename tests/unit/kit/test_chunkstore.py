@@ -38,15 +38,23 @@ def test_a_chunk_is_compressed_only_if_that_pays(store: ChunkStore, content: byt
     assert store.path(digest).read_bytes() == chunk.stored
 
 
-def test_a_stored_form_is_read_straight_into_a_buffer(store: ChunkStore) -> None:
+@pytest.mark.parametrize("content", [DENSE, SPARSE])
+def test_a_mapped_chunk_is_its_stored_form_and_outlives_its_file(store: ChunkStore, content: bytes) -> None:
+    digest = digest_of(content)
+    store.put(digest, content)
+    stored = store.read(digest).stored
+    mapped = store.mapped(digest)
+    store.delete(digest)
+    assert mapped == stored
+    with pytest.raises(DataLossError, match="missing"):
+        store.mapped(digest)
+
+
+def test_a_chunk_that_cannot_be_mapped_is_read(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(SPARSE)
     store.put(digest, SPARSE)
-    buffer = memoryview(bytearray(b"." * 4096))
-    size = store.read_into(digest, buffer)
-    assert buffer[:size] == store.read(digest).stored
-    assert set(buffer[size:]) == {ord(".")}
-    with pytest.raises(ValueError, match="room is for 1"):
-        store.read_into(digest, buffer[:1])
+    monkeypatch.setattr("fleetcast_kit.chunkstore.map_file", lambda *_: None)
+    assert store.mapped(digest) == store.read(digest).stored
 
 
 def test_a_chunk_put_twice_is_kept_once(store: ChunkStore) -> None:
