@@ -21,8 +21,8 @@ from fleetcast_agent.reception import Reception
 _log = logging.getLogger(__name__)
 
 _LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS = 0.0005, 0.024
-"""A batch costs 0.1 ms whatever its size, so the thread sleeps between reads until about half of a batch is there.
-8 ms is short beside the 30 ms that the sender gathers reports for."""
+"""A batch costs 0.1 ms whatever its size, more on a busy host, so the thread sleeps between reads until most of a batch
+is there; not as long as the 30 ms that the sender gathers reports for."""
 _BUFFER_SHARE = 8
 """So much of the socket's buffer at most is filled meanwhile, counting what the kernel adds to each datagram."""
 _WAIT_SECONDS = 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
+from functools import cache
 
 _PROT_READ, _MAP_SHARED = 1, 1
 _MADV_POPULATE_READ = 22
@@ -19,14 +20,22 @@ def map_file(descriptor: int, size_bytes: int) -> memoryview | None:
     """
     if sys.platform != "linux" or not size_bytes:
         return None
-    libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc = _libc()
     address = libc.mmap(None, size_bytes, _PROT_READ, _MAP_SHARED, descriptor, 0)
     if address == _FAILED:
         return None
     block = (ctypes.c_ubyte * size_bytes).from_address(address)
-    weakref.finalize(block, libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(size_bytes)).atexit = False
-    if libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size_bytes), _MADV_POPULATE_READ):
+    weakref.finalize(block, libc.munmap, address, size_bytes).atexit = False
+    if libc.madvise(address, size_bytes, _MADV_POPULATE_READ):
         return None  # before Linux 5.14, or the medium is broken: a read says how
     return memoryview(block).cast("B").toreadonly()
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc

@@ -8,7 +8,7 @@ from fleetcast_wire.ciphers import PortableCipher, TrainCipher, best_cipher
 from fleetcast_wire.errors import ManifestError, PacketError
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest, chunk_digest
-from fleetcast_wire.memory import SymbolMemory
+from fleetcast_wire.memory import GatheredSymbols, SymbolMemory
 from fleetcast_wire.packet import (
     MAX_MARKED_WINDOWS,
     Header,
@@ -105,6 +105,81 @@ def test_symbols_go_out_of_memory_and_into_it_by_their_numbers(cipher: type[Trai
     for number in range(9):
         expected = source.views[number] if number in numbers else bytes(SYMBOL_BYTES)
         assert target.views[number] == expected
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.sampled_from([0, 1, 7, 1408, 3000]))
+def test_symbols_are_gathered_from_any_parts_of_their_stream(sizes: list[int], unit: int) -> None:
+    parts = [np.random.default_rng(number).bytes(size * unit) for number, size in enumerate(sizes)]
+    stream = b"".join(parts)
+    count = -(-len(stream) // SYMBOL_BYTES)
+    symbols = GatheredSymbols(SYMBOL_BYTES, count)
+    arrived = 0
+    for part in parts:
+        symbols.append(part)
+        arrived += len(part)
+        assert len(symbols) == arrived // SYMBOL_BYTES
+    symbols.finish()
+    assert len(symbols) == count
+    assert b"".join(symbols.chosen(np.arange(count))) == stream.ljust(count * SYMBOL_BYTES, b"\0")
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_gathered_symbols_are_sealed_like_others(cipher: type[TrainCipher]) -> None:
+    keys = SealKeys.fresh()
+    stream = np.random.default_rng(1).bytes(9 * SYMBOL_BYTES)
+    memory, gathered = SymbolMemory(SYMBOL_BYTES, 9), GatheredSymbols(SYMBOL_BYTES, 9)
+    memory.content[:] = stream
+    for start in range(0, len(stream), 1000):
+        gathered.append(stream[start : start + 1000])
+    numbers = np.array([8, 2, 5])
+    trains = [
+        bytes(Sealer(keys, SYMBOL_BYTES, 4, cipher).seal_symbols(Kind.SOURCE, 1, 0, numbers, symbols))
+        for symbols in (memory, gathered)
+    ]
+    assert trains[0] == trains[1]
+    with pytest.raises(IndexError):
+        Sealer(keys, SYMBOL_BYTES, 4, cipher).seal_symbols(Kind.SOURCE, 1, 0, np.array([9]), gathered)
+
+
+@pytest.mark.parametrize("cipher", CIPHERS[1:])
+@pytest.mark.parametrize(
+    ("spoil", "taken"),
+    [
+        ((0, "kind", Kind.PARITY), 0),
+        ((2, "pass", 4), 2),
+        ((3, "tag", 1), 3),
+        ((4, "window", 6), 4),
+        ((5, "symbol", 3), 5),  # no further than the one before
+        ((5, "symbol", 4_000_000_000), 5),
+        ((6, "counter", 77), 6),  # not genuine
+        ((7, "symbol", 7), 8),
+    ],
+)
+def test_a_run_goes_as_far_as_nothing_is_special(
+    cipher: type[TrainCipher], spoil: tuple[int, str, int], taken: int
+) -> None:
+    keys = SealKeys.fresh()
+    sealer, opener = Sealer(keys, SYMBOL_BYTES, 8), Opener(keys, SYMBOL_BYTES, 8, cipher)
+    memory, places = SymbolMemory(SYMBOL_BYTES, 8), SymbolMemory(SYMBOL_BYTES, 8)
+    memory.content[:] = np.random.default_rng(1).bytes(8 * SYMBOL_BYTES)
+    train = sealer.seal_symbols(Kind.SOURCE, 3, 5, np.arange(8), memory)
+    beginning, held = bytes(train[:12]), np.zeros(8, np.bool_)
+    opener.buffer[:] = train
+    opener.headers[spoil[1]][spoil[0]] = spoil[2]
+    assert opener.open_run(np.arange(8), places, beginning, held) == taken
+    assert held.tolist() == [number < taken for number in range(8)]
+    assert places.views[:taken] == memory.views[:taken]
+    assert opener.open_run(np.arange(8), places, beginning, held) == 0  # each is held already
+
+
+@pytest.mark.parametrize("cipher", CIPHERS[1:])
+def test_a_run_stays_within_slots_and_places(cipher: type[TrainCipher]) -> None:
+    opener, places = Opener(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher), SymbolMemory(SYMBOL_BYTES, 4)
+    with pytest.raises(IndexError):
+        opener.open_run(np.array([4]), places, bytes(12), np.zeros(4, np.bool_))
+    for beginning, marks in ((bytes(11), 4), (bytes(12), 5)):
+        with pytest.raises(ValueError, match="do not fit"):
+            opener.open_run(np.array([0]), places, beginning, np.zeros(marks, np.bool_))
 
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
