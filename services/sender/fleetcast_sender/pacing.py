@@ -24,6 +24,12 @@ class Pacer:
         self._next_at = max(self._next_at, now - _CATCH_UP_SECONDS) + bits / rate_bits_per_second
 
 
-def burst_datagrams(rate_bits_per_second: float, datagram_bits: int, limit: int) -> int:
-    """Return how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones."""
-    return min(limit, max(_MIN_BURST_DATAGRAMS, int(rate_bits_per_second * _BURST_SECONDS / datagram_bits)))
+def burst_datagrams(rate_bits_per_second: float, datagram_bits: int, train: int, limit: int) -> int:
+    """Return how many datagrams may go out at once at a rate: few at low rates, whole trains at high ones.
+
+    Args:
+        train: datagrams that the kernel takes in one call: a call for the rest of a burst costs all as much as one for a train.
+        limit: most datagrams of a burst, whole trains.
+    """
+    count = int(rate_bits_per_second * _BURST_SECONDS / datagram_bits)
+    return min(limit, max(_MIN_BURST_DATAGRAMS, count if count < train else round(count / train) * train))

@@ -103,8 +103,8 @@ class Pump:
         geometry = engine.geometry
         payload = datagram_bytes(geometry.symbol_bytes)
         self._payload_bytes = payload
-        self._train_bytes = train_limit(payload) * payload
-        self._limit = train_limit(payload) * _TRAINS_AT_ONCE
+        self._train = train_limit(payload)
+        self._limit = self._train * _TRAINS_AT_ONCE
         self._datagram_bits = (payload + wire_overhead_bytes) * 8
         self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
         self._memory = memory
@@ -219,7 +219,7 @@ class Pump:
             self._woken.wait(_HELD_SECONDS)
             self._woken.clear()
             return
-        burst = burst_datagrams(self.controller.rate, self._datagram_bits, self._limit)
+        burst = burst_datagrams(self.controller.rate, self._datagram_bits, self._train, self._limit)
         sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
         self._serve()
         if isinstance(sent, Train):
@@ -237,14 +237,14 @@ class Pump:
         payloads = self._payloads(symbols)
         sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
         rate = self.controller.rate
-        burst_bytes = burst_count * self._payload_bytes
+        burst_bytes, train_bytes = burst_count * self._payload_bytes, self._train * self._payload_bytes
         for start in range(0, len(sealed), burst_bytes):
             delay = self._pacer.delay(now)
             if delay > _SLEEP_FROM_SECONDS:
                 time.sleep(min(delay, _UPDATE_SECONDS))
             burst = sealed[start : start + burst_bytes]
-            for train_start in range(0, len(burst), self._train_bytes):
-                self._socket.send_train(burst[train_start : train_start + self._train_bytes])
+            for train_start in range(0, len(burst), train_bytes):
+                self._socket.send_train(burst[train_start : train_start + train_bytes])
             now = time.monotonic()
             self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
 
