@@ -3,6 +3,7 @@
 
 import asyncio
 import errno
+import resource
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -45,6 +46,16 @@ async def test_a_method_without_declared_roles_is_a_start_up_error() -> None:
         build(echo_service(Gte=ADMINISTRATORS))
     with pytest.raises(ValueError, match=r"fleetcast\.Nothing is not the name of a known service"):
         build(Service(good.add, good.servicer, "fleetcast.Nothing", {}))
+
+
+async def test_a_server_may_have_as_many_connections_as_the_system_lets_it() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+    try:
+        async with serving():
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_handler_of_the_wrong_form_is_a_start_up_error() -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.identity import ENROLLED_ROLES, Role
 from fleetcast_kit.interceptors import GuardInterceptor
 from fleetcast_kit.trust import ServerCredentials
+
+if sys.platform != "win32":
+    import resource
 
 _logger = logging.getLogger(__name__)
 
@@ -109,6 +113,7 @@ class GrpcServer:
         Raises:
             FailedPreconditionError: the port cannot be opened; the sentence says why.
         """
+        _allow_many_connections()
         server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), self._guard], options=_OPTIONS)
         for service in self._services:
             service.add(service.servicer, server)
@@ -164,6 +169,13 @@ async def run_until_signal(stop: Callable[[], Awaitable[None]]) -> None:
             signal.signal(number, signal.SIG_DFL)
     _logger.info("stopping")
     await stop()
+
+
+def _allow_many_connections() -> None:
+    """Raises the limit of open files as far as this process may: the usual one of 1,024 ends at a thousand machines."""
+    if sys.platform != "win32":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _methods_of(full_name: str) -> Sequence[Any]:
