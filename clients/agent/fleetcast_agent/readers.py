@@ -31,7 +31,7 @@ _CONTROL = np.dtype(
         "itemsize": 3 * 8 if np.uintp().nbytes == 8 else 16,
     }
 )
-"""`struct cmsghdr` with one int."""
+"""`struct cmsghdr` with one int: no other message than that of UDP_GRO is asked for."""
 
 
 def train_slots(stride: int) -> int:
@@ -96,12 +96,14 @@ class BatchReader:
         if count <= 0:
             return self._slots[0, :0], []
         lengths = self._lengths[:count].astype(np.int64)
-        sizes = self._sizes(count, lengths)
-        whole = (sizes == self._stride) & (self._flags[:count] & socket.MSG_TRUNC == 0)
-        full = np.where(whole, lengths // self._stride, 0)
+        told, values = self._control_lengths[:count] > 0, self._controls["value"][:count]
+        sizes = np.where(told, values, lengths)
+        full = lengths // self._stride
         others = list[bytes]()
-        for room in np.flatnonzero(lengths != full * self._stride).tolist():
-            others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
+        if (full * self._stride != lengths).any() or (sizes != self._stride).any() or self._flags[:count].any():
+            full[(sizes != self._stride) | (self._flags[:count] & socket.MSG_TRUNC != 0)] = 0
+            for room in (lengths != full * self._stride).nonzero()[0].tolist():
+                others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
         slots = self._slots[:count][self._steps < full[:, np.newaxis]]
         self.message_count += count
         self.datagram_count += len(slots)
@@ -112,12 +114,6 @@ class BatchReader:
     def mean_train(self) -> float:
         """Datagrams in a message, on average so far."""
         return max(1.0, self.datagram_count / max(1, self.message_count))
-
-    def _sizes(self, count: int, lengths: Numbers) -> Numbers:
-        """Return the size of the datagrams in each message."""
-        controls, (level, kind) = self._controls[:count], UDP_GRO
-        told = (self._control_lengths[:count] > 0) & (controls["level"] == level) & (controls["kind"] == kind)
-        return np.where(told, controls["value"], lengths)
 
     def _cut(self, room: int, full: int, length: int, size: int) -> list[bytes]:
         """Return the datagrams of a message that do not have the size of a slot."""
