@@ -48,7 +48,7 @@ class TrainCipher(Protocol):
         """Open the first of `slots`, as long as nothing about them is special; return how many.
 
         Their headers begin with `beginning`, all before the symbol's number; their symbols ascend, have a place in
-        `held` (shape (symbol_count,)) and are not held. Marks them so. May leave off anywhere: `open` takes what is left.
+        `held` (shape (symbol_count,)) and are not held. Marks them so. May leave off anywhere: `open` takes the rest.
         """
         ...
 

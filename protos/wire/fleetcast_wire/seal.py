@@ -49,7 +49,7 @@ class Sealer:
     ) -> memoryview:
         """Return a train of sealed symbols of one window, end to end; valid until the next call.
 
-        `payloads` has the `symbol_bytes` bytes of each of `symbols`, in the same order or, as `Symbols`, by their numbers.
+        `payloads` has the `symbol_bytes` bytes of each of `symbols`: in the same order, or, as `Symbols`, by number.
         """
         count = len(symbols)
         headers = self._slots.headers[:count]

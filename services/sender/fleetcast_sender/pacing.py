@@ -25,11 +25,9 @@ class Pacer:
 
 
 def burst_datagrams(rate_bits_per_second: float, datagram_bits: int, train: int, limit: int) -> int:
-    """Return how many datagrams may go out at once at a rate: few at low rates, whole trains at high ones.
+    """Return how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones.
 
-    Args:
-        train: datagrams that the kernel takes in one call: a call for the rest of a burst costs all as much as one for a train.
-        limit: most datagrams of a burst, whole trains.
+    From one on these are whole trains, which the kernel takes in one call: the call for a rest costs as much.
     """
     count = int(rate_bits_per_second * _BURST_SECONDS / datagram_bits)
     return min(limit, max(_MIN_BURST_DATAGRAMS, count if count < train else round(count / train) * train))
