@@ -162,7 +162,7 @@ def test_a_pass_ends_although_datagrams_never_cease(genuine: bool) -> None:
     def receive(filled: Numbers, now: float) -> None:
         counts.datagram_count += len(filled) * genuine
 
-    reception = SimpleNamespace(counts=counts, receive=receive, take_events=list)
+    reception = SimpleNamespace(counts=counts, receive=receive, take_events=list, repairing=False)
     listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, stride=STRIDE)
     listener.start()
     try:

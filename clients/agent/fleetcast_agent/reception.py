@@ -70,6 +70,11 @@ class Reception:
         """Shape (chunk_count,): which chunks are lacking, those on their way to the target not counted."""
         return self._ring.wanted
 
+    @property
+    def repairing(self) -> bool:
+        """Whether a window lacks symbols that will not come before they are asked for."""
+        return self._ring.repairing
+
     def take_events(self) -> list[Event]:
         """Return what has happened since the last call."""
         events, self._ring.events = self._ring.events, []

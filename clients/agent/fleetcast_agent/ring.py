@@ -92,6 +92,11 @@ class WindowRing:
         """Return a window that is being collected."""
         return self._open.get(number)
 
+    @property
+    def repairing(self) -> bool:
+        """Whether a window is collected beside the one that is being sent."""
+        return len(self._open) > 1
+
     def possible(self, number: int) -> bool:
         """Return whether the pass runs and has such a window, neither finished nor given up."""
         if self._layout is None or self._ended:

@@ -62,16 +62,20 @@ def pack_elements(elements: Elements) -> NDArray[np.uint8]:
 def invert(matrix: Elements) -> Elements:
     """Return the inverse of a matrix of which no square part from the upper left corner is singular."""
     logarithms, elements = _tables()
-    size = len(matrix)
-    work = np.concatenate((matrix, np.eye(size, dtype=np.uint16)), axis=1)
-    for pivot in range(size):
+    work = np.array(matrix, np.uint16, order="C")
+    if native.combines() and native.invert(work, logarithms, elements, _ORDER):
+        return work
+    for pivot in range(len(work)):
+        inverse = logarithms[work[pivot, pivot]]
+        work[pivot, pivot] = 1
         row = logarithms[work[pivot]]
-        scaled = np.where(row == _NO_LOGARITHM, _NO_LOGARITHM, (row - row[pivot]) % _ORDER)
+        scaled = np.where(row == _NO_LOGARITHM, _NO_LOGARITHM, (row - inverse) % _ORDER)
         factors = logarithms[work[:, pivot]]
         factors[pivot] = _NO_LOGARITHM
+        work[:, pivot] = 0
         work[pivot] = elements[scaled]
         work ^= elements[np.add.outer(factors, scaled)]
-    return work[:, size:]
+    return work
 
 
 def multiply(matrix: Elements, vectors: Elements) -> Elements:

@@ -119,6 +119,23 @@ def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[n
     return sums
 
 
+def invert(matrix: NDArray[np.uint16], logarithms: NDArray[np.int32], elements: NDArray[np.uint16], order: int) -> bool:
+    """Invert a matrix, shape (n, n), in its place by the tables of `field`; return whether it was small enough.
+
+    Raises:
+        ValueError: it has no inverse, or one that is not found in this way.
+    """
+    if matrix.shape != (len(matrix), len(matrix)) or not matrix.flags.c_contiguous:
+        raise ValueError(f"a matrix of shape {matrix.shape} has no inverse, or does not lie in order")
+    if len(logarithms) != 1 << 16 or len(elements) <= 2 * int(logarithms.max()):
+        raise ValueError(f"{len(logarithms)} logarithms and {len(elements)} elements are not all")
+    tables = logarithms.ctypes.data, elements.ctypes.data, order
+    result = _library().fleetcast_invert(matrix.ctypes.data, len(matrix), *tables)
+    if result == -2:
+        raise ValueError(f"a matrix of shape {matrix.shape} is singular")
+    return bool(result == 0)
+
+
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_LIBRARY))
@@ -129,6 +146,7 @@ def _library() -> ctypes.CDLL:
         ("seal", number, (pointer, pointer, size, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
         ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
+        ("invert", ctypes.c_int, (pointer, size, pointer, pointer, ctypes.c_int32)),
         ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
     ):
         function = getattr(library, f"fleetcast_{name}")

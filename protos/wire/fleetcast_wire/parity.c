@@ -1,12 +1,13 @@
-/* Adds up multiples of symbols over GF(2^16), for rebuilding the few that are lost of a codeword. What the field is, is
- * not known here: field.py gives each factor as what it makes of each of the 16 bits of an element. */
+/* Adds up multiples of symbols over GF(2^16) and inverts matrices, for rebuilding the few that are lost of a codeword.
+ * What the field is, is not known here: field.py gives each factor as what it makes of each of the 16 bits of an element,
+ * and the tables of logarithms. */
 
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { BITS = 16, NIBBLES = 4, VALUES = 16, BLOCK = 64 };
+enum { BITS = 16, NIBBLES = 4, VALUES = 16, BLOCK = 64, MOST_ROWS = 64 };
 
 /* Adds to `sum` the multiple of `symbol` by the factor whose images of the bits are `images`. A symbol is blocks of 64
  * bytes, the low bytes of 32 elements and then the high ones: a table of 16 for each nibble gives 32 products at once. */
@@ -56,5 +57,37 @@ int fleetcast_combine(const uint16_t *images, const uint8_t *symbols, uint8_t *s
     for (size_t row = 0; row < rows; row++)
         for (size_t column = 0; column < columns; column++)
             add_multiple(images + (row * columns + column) * BITS, symbols + column * bytes, sums + row * bytes, bytes);
+    return 0;
+}
+
+/* Inverts a matrix of `size` rows and columns in its place. logarithms[0] stands for that of zero; elements[sum] is the
+ * element of a sum of two logarithms, zero if one of them is that; `order` is how many elements have one. Returns 0; -1, with
+ * nothing done, if it is too large; -2, in the middle, if a square part of it from the upper left corner is singular. */
+int fleetcast_invert(uint16_t *matrix, size_t size, const int32_t *logarithms, const uint16_t *elements, int32_t order)
+{
+    int32_t scaled[MOST_ROWS];
+    if (size > MOST_ROWS)
+        return -1;
+    for (size_t pivot = 0; pivot < size; pivot++) {
+        uint16_t *row = matrix + pivot * size;
+        const int32_t inverse = order - logarithms[row[pivot]];
+        if (row[pivot] == 0)
+            return -2;
+        row[pivot] = 1;
+        for (size_t column = 0; column < size; column++) {
+            const int32_t logarithm = logarithms[row[column]];
+            scaled[column] = row[column] == 0 ? logarithm : (logarithm + inverse) % order;
+            row[column] = elements[scaled[column]];
+        }
+        for (size_t other = 0; other < size; other++) {
+            uint16_t *into = matrix + other * size;
+            const int32_t factor = logarithms[into[pivot]];
+            if (other == pivot || into[pivot] == 0)
+                continue;
+            into[pivot] = 0;
+            for (size_t column = 0; column < size; column++)
+                into[column] ^= elements[factor + scaled[column]];
+        }
+    }
     return 0;
 }

@@ -24,6 +24,23 @@ def test_an_inverse_gives_the_symbols_back() -> None:
     assert np.array_equal(combine(invert(matrix), combine(matrix, symbols)), symbols)
 
 
+@pytest.mark.parametrize("size", [1, 2, 9, 40, 64, 65])
+def test_inverses_are_the_same_in_c_and_without(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = np.random.default_rng(size).integers(0, 65536, (size, size), np.uint16)
+    before = matrix.copy()
+    inverse = invert(matrix)
+    monkeypatch.setattr(native, "combines", lambda: False)
+    assert np.array_equal(invert(matrix), inverse)
+    assert np.array_equal(multiply(inverse, matrix), np.eye(size))
+    assert np.array_equal(matrix, before)
+
+
+def test_a_singular_matrix_is_refused() -> None:
+    if native.combines():
+        with pytest.raises(ValueError, match="singular"):
+            invert(np.array([[3, 5], [3, 5]], np.uint16))
+
+
 @pytest.mark.parametrize(("factors", "symbols"), [((2, 3, 16), (2, 64)), ((2, 2, 8), (2, 64)), ((2, 2, 16), (2, 100))])
 def test_what_does_not_fit_together_is_refused(factors: tuple[int, ...], symbols: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
