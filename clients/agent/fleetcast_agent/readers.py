@@ -31,7 +31,7 @@ _CONTROL = np.dtype(
         "itemsize": 3 * 8 if np.uintp().nbytes == 8 else 16,
     }
 )
-"""`struct cmsghdr` with one int: no other message than that of UDP_GRO is asked for."""
+"""`struct cmsghdr` with one int."""
 
 
 def train_slots(stride: int) -> int:
@@ -96,8 +96,9 @@ class BatchReader:
         if count <= 0:
             return self._slots[0, :0], []
         lengths = self._lengths[:count].astype(np.int64)
-        told, values = self._control_lengths[:count] > 0, self._controls["value"][:count]
-        sizes = np.where(told, values, lengths)
+        controls, (level, kind) = self._controls[:count], UDP_GRO
+        told = (self._control_lengths[:count] > 0) & (controls["level"] == level) & (controls["kind"] == kind)
+        sizes = np.where(told, controls["value"], lengths)
         full = lengths // self._stride
         others = list[bytes]()
         if (full * self._stride != lengths).any() or (sizes != self._stride).any() or self._flags[:count].any():

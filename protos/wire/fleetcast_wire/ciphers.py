@@ -84,7 +84,7 @@ class PortableCipher:
         self._nonce_low[slots] = self._counters[slots] ^ self._mask
         nonces, bodies, headers = (chosen(views, slots) for views in (self._nonces, self._bodies, self._headers))
         failed: list[int] = []
-        rest = iter(chosen(places.views, symbols))
+        rest = iter(places.chosen(symbols))
         calls = map(self._cipher.decrypt_into, nonces, bodies, headers, rest)
         while True:
             try:

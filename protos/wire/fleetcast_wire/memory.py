@@ -68,14 +68,18 @@ class GatheredSymbols:
 
     def __init__(self, symbol_bytes: int, count: int) -> None:
         self.symbol_bytes = symbol_bytes
-        self.addresses = np.zeros(count, np.uintp)
-        """Shape (count,): where each symbol lies, of those that are there."""
+        self._addresses = np.zeros(count, np.uintp)
         self._count = 0
         self._blocks: list[Buffer] = []
         self._begun = bytearray()
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def addresses(self) -> NDArray[np.uintp]:
+        """Shape (len(self),): where each symbol lies that is there."""
+        return self._addresses[: self._count]
 
     def append(self, part: Buffer) -> None:
         """Add the next part of the stream, which stays as it is as long as this object is."""
@@ -106,7 +110,7 @@ class GatheredSymbols:
             return
         address = np.frombuffer(block, np.uint8).ctypes.data
         end = self._count + count
-        self.addresses[self._count : end] = _addresses(address, count, self.symbol_bytes)
+        self._addresses[self._count : end] = _addresses(address, count, self.symbol_bytes)
         self._blocks.append(block)
         self._count = end
 

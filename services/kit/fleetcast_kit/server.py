@@ -26,7 +26,7 @@ from fleetcast_kit.identity import ENROLLED_ROLES, Role
 from fleetcast_kit.interceptors import GuardInterceptor
 from fleetcast_kit.trust import ServerCredentials
 
-if sys.platform != "win32":
+if sys.platform == "linux":
     import resource
 
 _logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ async def run_until_signal(stop: Callable[[], Awaitable[None]]) -> None:
 
 def _allow_many_connections() -> None:
     """Raises the limit of open files as far as this process may: the usual one of 1,024 ends at a thousand machines."""
-    if sys.platform != "win32":
+    if sys.platform == "linux":
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

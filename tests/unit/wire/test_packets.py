@@ -137,8 +137,11 @@ def test_gathered_symbols_are_sealed_like_others(cipher: type[TrainCipher]) -> N
         for symbols in (memory, gathered)
     ]
     assert trains[0] == trains[1]
-    with pytest.raises(IndexError):
-        Sealer(keys, SYMBOL_BYTES, 4, cipher).seal_symbols(Kind.SOURCE, 1, 0, np.array([9]), gathered)
+    partial = GatheredSymbols(SYMBOL_BYTES, 9)
+    partial.append(stream[: 5 * SYMBOL_BYTES])
+    for symbols, number in ((gathered, 9), (partial, 5)):
+        with pytest.raises(IndexError):
+            Sealer(keys, SYMBOL_BYTES, 4, cipher).seal_symbols(Kind.SOURCE, 1, 0, np.array([number]), symbols)
 
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
