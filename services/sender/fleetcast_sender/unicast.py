@@ -24,7 +24,8 @@ def unicast_limit(rate: RatePolicy, group_bits_per_second: int, apart_count: int
     """
     limits: list[float] = [rate.ceiling_bits_per_second, rate.fixed_bits_per_second]
     if group_bits_per_second:
-        least = apart_count * chunk_bytes * 8 / _SECONDS_FOR_CHUNK
+        # Members of the group fetch, too, what they lack alone; and what it is sent may be next to nothing.
+        least = max(apart_count, 1) * chunk_bytes * 8 / _SECONDS_FOR_CHUNK
         limits.append(max(_SHARE_BESIDE_GROUP * group_bits_per_second, least))
     return min((limit for limit in limits if limit), default=0)
 

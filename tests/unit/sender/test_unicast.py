@@ -20,3 +20,7 @@ def test_beside_a_group_unicast_takes_a_twentieth_of_what_it_gets() -> None:
 def test_everybody_apart_gets_a_chunk_before_it_gives_up(apart_count: int) -> None:
     limit = unicast_limit(RatePolicy(), 100_000_000, apart_count, 4 * MIB)
     assert apart_count * 4 * MIB * 8 / limit <= 7
+
+
+def test_a_chunk_never_waits_for_long_however_little_the_group_is_sent() -> None:
+    assert unicast_limit(RatePolicy(), 1, 0, 1 << 20) >= (1 << 20) * 8 / 5
