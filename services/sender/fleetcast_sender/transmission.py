@@ -108,11 +108,6 @@ class Transmission:
         return sum(lane.pump.group_bits_per_second for lane in self._lanes)
 
     @property
-    def apart_count(self) -> int:
-        """Receivers that are served by unicast."""
-        return max(0, self.snapshot.participant_count - self.snapshot.member_count)
-
-    @property
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self._lane, self._slow_lane) if lane]
 
