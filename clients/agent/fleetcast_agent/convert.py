@@ -124,6 +124,7 @@ def receiver_join_message(transmission: str, held: ChunkMembers, limits: Receive
             max_payload_bytes=limits.max_payload_bytes,
             codecs=limits.codecs,
             receive_buffer_bytes=limits.receive_buffer_bytes,
+            link_bits_per_second=limits.link_bits_per_second,
         )
     )
 

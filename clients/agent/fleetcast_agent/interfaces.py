@@ -81,6 +81,12 @@ def largest_payload_bytes(interface: Interface) -> int:
     return min(statistics.mtu, _MAX_DATAGRAM_BYTES) - _HEADERS_BYTES
 
 
+def link_bits_per_second(interface: Interface) -> int:
+    """Return the speed that an interface says it has; 0 if it says none."""
+    statistics = psutil.net_if_stats().get(interface.name)
+    return max(0, statistics.speed) * 1_000_000 if statistics else 0
+
+
 def unfit_for_multicast(interface: Interface) -> str:
     """Return why multicast should not be received on an interface; empty if it should."""
     entry = _INTERFACES / interface.name

@@ -154,6 +154,7 @@ class ReceiverLimits:
     max_payload_bytes: int
     codecs: tuple[str, ...]
     receive_buffer_bytes: int
+    link_bits_per_second: int
 
 
 @dataclass(frozen=True)

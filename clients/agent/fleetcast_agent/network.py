@@ -10,6 +10,7 @@ from fleetcast_agent.interfaces import (
     find_interface,
     interface_towards,
     largest_payload_bytes,
+    link_bits_per_second,
     unfit_for_multicast,
 )
 
@@ -30,9 +31,11 @@ class Network:
         """Why this machine takes no multicast; empty if it does."""
         self.max_payload_bytes = 0
         """Largest UDP payload that the interface takes; 0 if that is not known."""
+        self.link_bits_per_second = 0
+        """Speed of the interface; 0 if that is not known."""
         if wanted:
             found = find_interface(wanted, socket.AF_INET6)  # what has no address of either family is in no network
-            self.max_payload_bytes = largest_payload_bytes(found)
+            self._measure(found)
             reason = unfit_for_multicast(found)
             if reason:
                 raise InterfaceError(
@@ -48,8 +51,12 @@ class Network:
             found = interface_towards(host, port, socket.AF_INET)
         except MulticastError:
             return  # an IPv6 network, perhaps; the sender's group will tell
-        self.max_payload_bytes = largest_payload_bytes(found)
+        self._measure(found)
         self.no_multicast_reason = unfit_for_multicast(found)
+
+    def _measure(self, interface: Interface) -> None:
+        self.max_payload_bytes = largest_payload_bytes(interface)
+        self.link_bits_per_second = link_bits_per_second(interface)
 
     def interface_for(self, group: str, sender_host: str) -> Interface:
         """Return where to join a group.

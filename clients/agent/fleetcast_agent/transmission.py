@@ -155,6 +155,7 @@ class TransmissionStream:
             max_payload_bytes=self._network.max_payload_bytes,
             codecs=tuple(CODECS),
             receive_buffer_bytes=self._memory.receive_buffer_bytes,
+            link_bits_per_second=self._network.link_bits_per_second,
         )
         yield convert.receiver_join_message(self._assignment.transmission, self._download.held, limits)
         while (message := await self._outbox.get()) is not None:

@@ -76,6 +76,7 @@ def join_of(message: pb.ReceiverJoin, machine: str, chunk_count: int) -> Join:
         max_payload_bytes=message.max_payload_bytes or 65507,
         codecs=frozenset(message.codecs),
         receive_buffer_bytes=message.receive_buffer_bytes,
+        link_bits_per_second=max(0, message.link_bits_per_second),
     )
 
 

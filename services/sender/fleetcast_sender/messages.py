@@ -25,6 +25,8 @@ class Join:
     """Largest UDP payload its path takes without fragmentation."""
     codecs: frozenset[str] = frozenset()
     receive_buffer_bytes: int = 0
+    link_bits_per_second: int = 0
+    """Of its network interface; 0 if not known."""
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ class Pump:
                 now,
                 window_memory_bytes=join.window_memory_bytes,
                 receive_buffer_bytes=join.receive_buffer_bytes,
+                link_bits_per_second=join.link_bits_per_second,
             )
             self.engine.ready(seat, now)
 

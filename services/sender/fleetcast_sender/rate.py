@@ -14,7 +14,8 @@ from .receiver_pace import ReceiverPace
 from .slowness import SlowReceivers
 
 MIN_BITS_PER_SECOND = 5_000_000
-_START_BITS_PER_SECOND = 1_000_000_000
+_START_BITS_PER_SECOND, _START_SHARE = 1_000_000_000, 0.4
+"""Where links are not known or not much faster; and of the slowest link, where all are."""
 _UNKNOWN_LINK_BITS_PER_SECOND = 100_000_000_000
 _LOSS_IGNORED = 0.08
 """Loss beyond what a receiver always has that is taken for congestion: above the 5 % that parity is made for."""
@@ -38,7 +39,8 @@ _HELD_LEAST = 0.5
 """Of the rate that is left at least: one of the receivers may not be slow, but have stopped."""
 _HELD_LONG = 0.2
 """Of an interval in which nothing could be sent: less may be due to reports that come late."""
-_HELD_SECONDS = 0.4
+_HELD_SECONDS, _HELD_LEAST_SECONDS = 0.4, 0.2
+"""What the receivers take is measured over so long; over the other at least."""
 _PATIENCE_SECONDS = 0.5
 """So long others wait for one that is behind: hosts stall that are not slow."""
 _UNBOUND_SECONDS = 0.02
@@ -79,6 +81,7 @@ class RateController:
         self._receivers: dict[int, ReceiverPace] = {}
         self._suspects: dict[int, float] = {}
         self._automatic = float(_START_BITS_PER_SECOND)
+        self._slowest_link = float(_UNKNOWN_LINK_BITS_PER_SECOND)
         self._starting = True
         self._interval_seconds = 0.1
         self._updates: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -122,9 +125,19 @@ class RateController:
         return [pace.loss for pace in self._receivers.values() if pace.loss is not None]
 
     def join(
-        self, seat: int, sent: int, now: float, *, window_memory_bytes: int = 0, receive_buffer_bytes: int = 0
+        self,
+        seat: int,
+        sent: int,
+        now: float,
+        *,
+        window_memory_bytes: int = 0,
+        receive_buffer_bytes: int = 0,
+        link_bits_per_second: int = 0,
     ) -> None:
         """Take a receiver in that hears what is sent from the packet counter `sent` on."""
+        self._slowest_link = min(self._slowest_link, link_bits_per_second or _START_BITS_PER_SECOND)
+        if not sent:
+            self._automatic = min(self._slowest_link, max(_START_BITS_PER_SECOND, _START_SHARE * self._slowest_link))
         pace = self._receivers[seat] = ReceiverPace(window_memory_bytes, receive_buffer_bytes)
         pace.take(Reception(sent - 1, 0), sent, now)
 
@@ -170,8 +183,10 @@ class RateController:
         fresh = {seat: pace for seat, pace in self._receivers.items() if pace.fresh}
         if len(fresh) < 0.8 * len(self._receivers) and elapsed < 2 * interval_seconds:
             return
+        if sent == updated_sent:
+            self._updates.clear()  # what the receivers take can only be told from where sending began
         self._updates.append((now, sent))
-        while now - self._updates[1][0] > _HELD_SECONDS:
+        while len(self._updates) > 1 and now - self._updates[1][0] > _HELD_SECONDS:
             self._updates.popleft()
         self.slowness.judge(self._receivers, lambda pace: self._strain([pace], sent, now) > _STRAINED, now)
         self._note_waited_for(now)
@@ -199,10 +214,10 @@ class RateController:
 
     def _hold(self, now: float) -> None:
         """Take the rate that went out while the receivers held the sender back for what they can take."""
-        if now < self._held_from:
-            return
         (first_at, first_sent), (last_at, last_sent) = self._updates[0], self._updates[-1]
-        taken = (last_sent - first_sent) * self._datagram_bits / max(last_at - first_at, 1e-3)
+        if now < self._held_from or last_at - first_at < _HELD_LEAST_SECONDS:
+            return
+        taken = (last_sent - first_sent) * self._datagram_bits / (last_at - first_at)
         least = max(self._automatic * _HELD_LEAST, MIN_BITS_PER_SECOND)
         self._automatic = max(min(self._automatic, taken * _HELD_SHARE), least)
         self._starting = False

@@ -89,6 +89,7 @@ class ReceiverJoin(_message.Message):
     MAX_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
     RECEIVE_BUFFER_BYTES_FIELD_NUMBER: _builtins.int
+    LINK_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     transmission: _builtins.str
     """`sessions/{session}/transmissions/{id}`."""
     unicast_only: _builtins.bool
@@ -99,6 +100,8 @@ class ReceiverJoin(_message.Message):
     """Largest UDP payload its path takes without fragmentation, in bytes."""
     receive_buffer_bytes: _builtins.int
     """Size of its socket's receive buffer in bytes."""
+    link_bits_per_second: _builtins.int
+    """Speed of its network interface in bits per second; 0 if not known."""
     @_builtins.property
     def held(self) -> _chunk_set_pb2.ChunkSet:
         """Chunks it holds, proven and durable."""
@@ -117,10 +120,11 @@ class ReceiverJoin(_message.Message):
         max_payload_bytes: _builtins.int = ...,
         codecs: _abc.Iterable[_builtins.str] | None = ...,
         receive_buffer_bytes: _builtins.int = ...,
+        link_bits_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "held", b"held", "max_payload_bytes", b"max_payload_bytes", "receive_buffer_bytes", b"receive_buffer_bytes", "transmission", b"transmission", "unicast_only", b"unicast_only", "window_memory_bytes", b"window_memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "held", b"held", "link_bits_per_second", b"link_bits_per_second", "max_payload_bytes", b"max_payload_bytes", "receive_buffer_bytes", b"receive_buffer_bytes", "transmission", b"transmission", "unicast_only", b"unicast_only", "window_memory_bytes", b"window_memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
