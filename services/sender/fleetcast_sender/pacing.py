@@ -6,6 +6,9 @@ small switch buffers do not hold."""
 _BURST_SECONDS = 0.001
 """A burst is about so long at the present rate: 125 kB at 1 Gbit/s, half of what a port of the smallest such switches
 keeps. Each costs a wake-up, which takes as much processor time as sealing forty datagrams."""
+_LINK_SECONDS, _LONG_BURST_SECONDS = 0.00025, 0.004
+"""Where the receivers' links are fast a burst is longer: so long as they carry it within the one, and up to the other.
+The faster a switch's ports, the more they keep."""
 _MIN_BURST_DATAGRAMS = 8
 
 
@@ -24,10 +27,15 @@ class Pacer:
         self._next_at = max(self._next_at, now - _CATCH_UP_SECONDS) + bits / rate_bits_per_second
 
 
-def burst_datagrams(rate_bits_per_second: float, datagram_bits: int, train: int, limit: int) -> int:
+def burst_datagrams(
+    rate_bits_per_second: float, link_bits_per_second: float, datagram_bits: int, train: int, limit: int
+) -> int:
     """Return how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones.
+
+    `link_bits_per_second` is the speed of the receivers' links.
 
     From one on these are whole trains, which the kernel takes in one call: the call for a rest costs as much.
     """
-    count = int(rate_bits_per_second * _BURST_SECONDS / datagram_bits)
+    carried = min(link_bits_per_second * _LINK_SECONDS, rate_bits_per_second * _LONG_BURST_SECONDS)
+    count = int(max(rate_bits_per_second * _BURST_SECONDS, carried) / datagram_bits)
     return min(limit, max(_MIN_BURST_DATAGRAMS, count if count < train else round(count / train) * train))

@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 _SLEEP_FROM_SECONDS = 0.00005
 """Shorter waits than the system's timers resolve are added up instead."""
-_BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 16
+_BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 32
 """Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end."""
 _UPDATE_SECONDS = 0.05
 _HELD_SECONDS = 0.005
@@ -220,7 +220,10 @@ class Pump:
             self._woken.wait(_HELD_SECONDS)
             self._woken.clear()
             return
-        burst = burst_datagrams(self.controller.rate, self._datagram_bits, self._train, self._limit)
+        controller = self.controller
+        burst = burst_datagrams(
+            controller.rate, controller.slowest_link, self._datagram_bits, self._train, self._limit
+        )
         sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
         self._serve()
         if isinstance(sent, Train):

@@ -37,10 +37,12 @@ _HELD_SHARE = 0.97
 """Of what was sent while receivers held the sender back: a little less, so that what waits at them becomes less."""
 _HELD_LEAST = 0.5
 """Of the rate that is left at least: one of the receivers may not be slow, but have stopped."""
+_SHOWN_SHARE = 0.8
+"""Of what all have shown that they can take: a host that stalled for a moment is not slower afterwards."""
 _HELD_LONG = 0.2
 """Of an interval in which nothing could be sent: less may be due to reports that come late."""
-_HELD_SECONDS, _HELD_LEAST_SECONDS = 0.4, 0.2
-"""What the receivers take is measured over so long; over the other at least."""
+_HELD_SECONDS = 0.4
+"""What the receivers take is measured over so long."""
 _PATIENCE_SECONDS = 0.5
 """So long others wait for one that is behind: hosts stall that are not slow."""
 _UNBOUND_SECONDS = 0.02
@@ -81,7 +83,8 @@ class RateController:
         self._receivers: dict[int, ReceiverPace] = {}
         self._suspects: dict[int, float] = {}
         self._automatic = float(_START_BITS_PER_SECOND)
-        self._slowest_link = float(_UNKNOWN_LINK_BITS_PER_SECOND)
+        self.slowest_link = float(_UNKNOWN_LINK_BITS_PER_SECOND)
+        """Bits per second of the slowest receiver's link."""
         self._starting = True
         self._interval_seconds = 0.1
         self._updates: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -135,9 +138,9 @@ class RateController:
         link_bits_per_second: int = 0,
     ) -> None:
         """Take a receiver in that hears what is sent from the packet counter `sent` on."""
-        self._slowest_link = min(self._slowest_link, link_bits_per_second or _START_BITS_PER_SECOND)
+        self.slowest_link = min(self.slowest_link, link_bits_per_second or _START_BITS_PER_SECOND)
         if not sent:
-            self._automatic = min(self._slowest_link, max(_START_BITS_PER_SECOND, _START_SHARE * self._slowest_link))
+            self._automatic = min(self.slowest_link, max(_START_BITS_PER_SECOND, _START_SHARE * self.slowest_link))
         pace = self._receivers[seat] = ReceiverPace(window_memory_bytes, receive_buffer_bytes)
         pace.take(Reception(sent - 1, 0), sent, now)
 
@@ -194,7 +197,7 @@ class RateController:
         held, self._held_seconds = self._held_seconds > _HELD_LONG * elapsed, 0.0
         actual = (sent - updated_sent) * self._datagram_bits / max(elapsed, 1e-3)
         if held:
-            self._hold(now)
+            self._hold(followed, now)
         elif followed and actual > 0.2 * self.rate and now >= self._judge_from:
             self._adjust(followed, actual, sent, now)
         for pace in fresh.values():
@@ -212,12 +215,14 @@ class RateController:
             self._starting = True
         self._waited_for = seats
 
-    def _hold(self, now: float) -> None:
+    def _hold(self, followed: dict[int, ReceiverPace], now: float) -> None:
         """Take the rate that went out while the receivers held the sender back for what they can take."""
         (first_at, first_sent), (last_at, last_sent) = self._updates[0], self._updates[-1]
-        if now < self._held_from or last_at - first_at < _HELD_LEAST_SECONDS:
+        if now < self._held_from or last_at - first_at < _HELD_SECONDS:
             return
         taken = (last_sent - first_sent) * self._datagram_bits / (last_at - first_at)
+        shown = min((pace.best_per_second for pace in followed.values()), default=0.0) * self._datagram_bits
+        taken = max(taken, _SHOWN_SHARE * min(shown, self._automatic))
         least = max(self._automatic * _HELD_LEAST, MIN_BITS_PER_SECOND)
         self._automatic = max(min(self._automatic, taken * _HELD_SHARE), least)
         self._starting = False

@@ -138,11 +138,12 @@ def test_after_a_long_sleep_no_long_burst_follows() -> None:
 
 
 def test_bursts_take_a_millisecond_and_trains_are_what_the_kernel_takes() -> None:
-    assert burst_datagrams(10e6, 11_808, 44, 176) == 8
-    assert burst_datagrams(0.5e9, 11_808, 44, 176) == 42
-    assert burst_datagrams(0.9e9, 11_808, 44, 176) == 88
-    assert burst_datagrams(1e9, 11_808, 44, 176) == 88
-    assert burst_datagrams(10e9, 11_808, 44, 176) == 176
+    assert burst_datagrams(10e6, 1e9, 11_808, 44, 176) == 8
+    assert burst_datagrams(0.5e9, 1e9, 11_808, 44, 176) == 42
+    assert burst_datagrams(0.9e9, 1e9, 11_808, 44, 176) == 88
+    assert burst_datagrams(1e9, 1e9, 11_808, 44, 176) == 88
+    assert burst_datagrams(10e9, 1e9, 11_808, 44, 176) == 176
+    assert burst_datagrams(1e9, 10e9, 11_808, 44, 1408) == 220
     assert train_limit(1448) == 44
     assert train_limit(8936) == 7
 
