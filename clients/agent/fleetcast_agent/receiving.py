@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -146,6 +147,7 @@ class _Receiving:
         self._network = network
         self._target = target
         self._journal = journal
+        self._channel = channel
         self._memory = MemoryPlan.of(request.memory_bytes)
         self._participation = Participation(
             channel,
@@ -311,7 +313,7 @@ class _Receiving:
 
     async def _receive_from(self, assignment: Assignment) -> Assignment | None:
         """Receive from one sender; return None when everything is held, or where to receive instead."""
-        async with open_channel(assignment.sender_address, self._request.credentials) as channel:
+        async with self._channel_to(assignment.sender_address) as channel:
             if self._download is None:
                 table = await fetch_chunk_table(channel, assignment)
                 self._download = await Download.open(assignment.image, table, self._target, self._journal)
@@ -335,6 +337,15 @@ class _Receiving:
                 for task in (receive, moved):
                     task.cancel()
                 await asyncio.gather(receive, moved, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _channel_to(self, address: str) -> AsyncIterator[grpc.aio.Channel]:
+        """Open a channel to a sender, or lend the scheduler's where both are one server: a connection less for each."""
+        if address == self._request.server:
+            yield self._channel
+            return
+        async with open_channel(address, self._request.credentials) as channel:
+            yield channel
 
     async def _moved(self, assignment: Assignment) -> Assignment:
         """Return the first assignment that names another transmission or sender."""
