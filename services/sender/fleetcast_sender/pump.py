@@ -221,9 +221,7 @@ class Pump:
             self._woken.clear()
             return
         controller = self.controller
-        burst = burst_datagrams(
-            controller.rate, controller.slowest_link, self._datagram_bits, self._train, self._limit
-        )
+        burst = burst_datagrams(controller.rate, controller.slowest_link, self._datagram_bits, self._train, self._limit)
         sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
         self._serve()
         if isinstance(sent, Train):
