@@ -32,7 +32,7 @@ def burst_datagrams(
 ) -> int:
     """Return how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones.
 
-    `link_bits_per_second` is the speed of the receivers' links.
+    `link_bits_per_second` is the speed of the receivers' links; 0 while bursts have to be short.
 
     From one on these are whole trains, which the kernel takes in one call: the call for a rest costs as much.
     """

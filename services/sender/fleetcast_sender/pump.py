@@ -35,6 +35,8 @@ _SLEEP_FROM_SECONDS = 0.00005
 """Shorter waits than the system's timers resolve are added up instead."""
 _BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 32
 """Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end."""
+_LOSSLESS = 0.001
+"""Receivers that lose more may be behind switches that keep little: bursts are short then."""
 _UPDATE_SECONDS = 0.05
 _HELD_SECONDS = 0.005
 """How long the pump waits for a report at once while receivers hold it back."""
@@ -122,6 +124,7 @@ class Pump:
         self._stopping = False
         self._work: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
         self._pacer = Pacer()
+        self._carried = 0.0  # bits per second at which the receivers' links carry a burst
         self._update_at = 0.0
         self._deaf: dict[int, tuple[float, int]] = {}
         self.snapshot = Snapshot()
@@ -221,7 +224,7 @@ class Pump:
             self._woken.clear()
             return
         controller = self.controller
-        burst = burst_datagrams(controller.rate, controller.slowest_link, self._datagram_bits, self._train, self._limit)
+        burst = burst_datagrams(controller.rate, self._carried, self._datagram_bits, self._train, self._limit)
         sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
         self._serve()
         if isinstance(sent, Train):
@@ -291,6 +294,7 @@ class Pump:
         if engine.current:
             engine.current.feedback_seconds = min(controller.lag_seconds(now), _FEEDBACK_LIMIT_SECONDS)
             losses = controller.loss_shares()
+            self._carried = controller.slowest_link if max(losses, default=0.0) < _LOSSLESS else 0.0
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
         for seat in controller.slowness.seats:
             self._part_with(seat)
