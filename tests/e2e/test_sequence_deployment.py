@@ -18,10 +18,9 @@ from fleetcast_agent.sequence.server_content import ServerContent
 from fleetcast_kit.credentials import Credentials
 from fleetcast_sequence.ready import ready_sequences
 
-from tests.e2e.test_sequence_steps import make_tree, make_wim
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, Machine
-from tests.support.sequences import Rehearsal, looking_at, needs_disks, tool
+from tests.support.sequences import Rehearsal, looking_at, make_tree, make_wim, needs_disks, tool
 
 pytestmark = needs_disks
 

@@ -18,8 +18,7 @@ from fleetcast_agent.sequence import volumes
 from fleetcast_agent.sequence.disks import loops_of
 from fleetcast_sequence import step_types
 
-from tests.e2e.test_sequence_steps import make_tree, make_wim
-from tests.support.sequences import Rehearsal, needs_disks, tool
+from tests.support.sequences import Rehearsal, make_tree, make_wim, needs_disks, tool
 
 pytestmark = needs_disks
 

@@ -13,11 +13,10 @@ from fleetcast_agent.sequence import carrying, files, filesystems, tables, volum
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.records import Outcome
 
-from tests.support.sequences import Rehearsal, needs_disks, tool
+from tests.support.sequences import MIB, Rehearsal, make_tree, make_wim, needs_disks, tool
 
 pytestmark = needs_disks
 
-MIB = 1 << 20
 FIXED = "mac: '52:54:00:12:34:56', dhcp: false, addresses: [192.0.2.5/24], gateway: 192.0.2.1"
 SMALL = (
     "partition-disk: {partitions: [{name: data, type: windows, size: 60MiB, filesystem: ntfs, label: Data}, "
@@ -112,26 +111,6 @@ async def test_emptying_a_volume_keeps_what_is_named(machine: Rehearsal) -> None
     context = machine.context()
     async with volumes.mounted(context, await volumes.find(context, "data"), read_only=True) as root:
         assert sorted(os.listdir(root)) == ["Keep"]
-
-
-def make_tree(root: Path) -> Path:
-    """Makes a tree with all that a WIM can hold and a copy can lose."""
-    deep = root / "Windows" / "System32" / ("long-" + "n" * 120) / "ordner-äöü-ß"
-    deep.mkdir(parents=True)
-    (deep / "datei-é.txt").write_text("grüße\n" * 1000)
-    (root / "Users" / "Anna").mkdir(parents=True)
-    (root / "Users/Anna/big.bin").write_bytes(os.urandom(3 * MIB))
-    (root / "Users/Anna/empty").touch()
-    os.link(root / "Users/Anna/big.bin", root / "Users/Anna/hard link.bin")
-    (root / "Users/Anna/symbolic").symlink_to("big.bin")
-    (root / "Windows/kernel.exe").write_bytes(b"MZ" + bytes(100_000))
-    return root
-
-
-def make_wim(tree: Path, wim: Path) -> None:
-    tool("wimlib-imagex", "capture", tree, wim, "First", "--compress=XPRESS")
-    (tree / "Windows/second").write_text("only in index 2")
-    tool("wimlib-imagex", "append", tree, wim, "Second")
 
 
 async def test_a_wim_on_ntfs_is_equal_to_its_tree(machine: Rehearsal, tmp_path: Path) -> None:

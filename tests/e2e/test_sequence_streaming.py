@@ -19,10 +19,10 @@ from fleetcast_agent.sequence.steps.wim import FETCH_SHARE
 from fleetcast_kit.errors import UnavailableError
 
 from tests.e2e.test_sequence_killed import finish, kill_when, start_unending
-from tests.e2e.test_sequence_steps import MIB, SMALL, make_tree, read
+from tests.e2e.test_sequence_steps import SMALL, read
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, wait_until
-from tests.support.sequences import Rehearsal, looking_at, needs_disks, tool
+from tests.support.sequences import MIB, Rehearsal, looking_at, make_tree, needs_disks, tool
 
 pytestmark = needs_disks
 

@@ -23,6 +23,7 @@ from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgr
 from fleetcast_agent.sequence.tools import Tools
 from fleetcast_sequence import Scope, Variables, parse
 
+MIB = 1 << 20
 TOOLS = ("sfdisk", "losetup", "mkfs.ntfs", "ntfs-3g", "mkfs.fat", "mcopy", "mkfs.ext4", "mkfs.xfs", "wimlib-imagex")
 
 needs_disks = [
@@ -135,3 +136,24 @@ def _sequence(steps: Sequence[str]) -> str:
 def tool(*command: str | Path) -> str:
     """Runs a tool and returns what it printed."""
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
+
+
+def make_tree(root: Path) -> Path:
+    """Makes a tree with all that a WIM can hold and a copy can lose."""
+    deep = root / "Windows" / "System32" / ("long-" + "n" * 120) / "ordner-äöü-ß"
+    deep.mkdir(parents=True)
+    (deep / "datei-é.txt").write_text("grüße\n" * 1000)
+    (root / "Users" / "Anna").mkdir(parents=True)
+    (root / "Users/Anna/big.bin").write_bytes(os.urandom(3 * MIB))
+    (root / "Users/Anna/empty").touch()
+    os.link(root / "Users/Anna/big.bin", root / "Users/Anna/hard link.bin")
+    (root / "Users/Anna/symbolic").symlink_to("big.bin")
+    (root / "Windows/kernel.exe").write_bytes(b"MZ" + bytes(100_000))
+    return root
+
+
+def make_wim(tree: Path, wim: Path) -> None:
+    """Captures a tree into a WIM with two images; the second has a file more."""
+    tool("wimlib-imagex", "capture", tree, wim, "First", "--compress=XPRESS")
+    (tree / "Windows/second").write_text("only in index 2")
+    tool("wimlib-imagex", "append", tree, wim, "Second")

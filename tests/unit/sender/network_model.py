@@ -25,6 +25,7 @@ class NetworkModel:
         lateness_seconds: float = 0.03,
         policy: RatePolicy | None = None,
         link_speed: float = 0.0,
+        host_links: Sequence[float] | None = None,
         seed: int = 1,
         starts_at: float = 0.0,
     ) -> None:
@@ -43,7 +44,8 @@ class NetworkModel:
         self.now = starts_at
         self.rates: list[tuple[float, float]] = []
         for seat in range(count):
-            self.controller.join(seat, 0, starts_at, receive_buffer_bytes=BUFFER_BYTES)
+            link = int(host_links[seat] * 1e9) if host_links else 0
+            self.controller.join(seat, 0, starts_at, receive_buffer_bytes=BUFFER_BYTES, link_bits_per_second=link)
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds

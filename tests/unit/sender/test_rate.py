@@ -34,6 +34,30 @@ def test_the_known_rate_of_the_link_is_never_exceeded() -> None:
     assert min(model.seen(1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("links", "start"), [([0.1, 1], 0.1), ([1, 1], 1), ([2.5, 10], 1), ([10, 10], 4), ([0, 10], 1)]
+)
+def test_it_begins_with_what_the_slowest_link_of_a_receiver_suggests(links: list[float], start: float) -> None:
+    assert NetworkModel([9, 9], host_links=links).controller.rate == pytest.approx(start * 1e9)
+
+
+def test_a_start_that_is_too_fast_for_the_hosts_loses_nothing_and_settles() -> None:
+    model = NetworkModel([1.1, 1.15, 1.2, 1.3], host_links=[10] * 4)
+    model.run(8)
+    assert 0.9 * 1.1 <= fmean(model.seen(1)) <= 1.1 * 1.05
+    assert sum(model.overflows) == 0
+
+
+def test_a_host_that_stalls_for_a_moment_does_not_slow_the_sender_for_long() -> None:
+    model = NetworkModel([1.2] * 4)
+    model.run(6)
+    model.hosts[0] = 0.0
+    model.run(0.4)
+    model.hosts[0] = 1.2
+    model.run(2)
+    assert fmean(model.seen(model.now - 1.5)) > 0.9 * 1.2
+
+
 @pytest.mark.parametrize("lateness", [0.01, 0.1])
 def test_hosts_that_are_the_bottleneck_are_followed_and_lose_almost_nothing(lateness: float) -> None:
     model = NetworkModel([1.1, 1.15, 1.2, 1.3], lateness_seconds=lateness)
