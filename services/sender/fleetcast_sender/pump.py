@@ -34,7 +34,8 @@ _logger = logging.getLogger(__name__)
 _SLEEP_FROM_SECONDS = 0.00005
 """Shorter waits than the system's timers resolve are added up instead."""
 _BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 32
-"""Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end."""
+"""Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end. Where
+bursts have to be short, half of the trains."""
 _LOSSLESS = 0.001
 """Receivers that lose more may be behind switches that keep little: bursts are short then."""
 _UPDATE_SECONDS = 0.05
@@ -225,7 +226,8 @@ class Pump:
             return
         controller = self.controller
         burst = burst_datagrams(controller.rate, self._carried, self._datagram_bits, self._train, self._limit)
-        sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, self._limit))
+        most = self._limit if self._carried else self._limit // 2
+        sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, most))
         self._serve()
         if isinstance(sent, Train):
             self._send(sent, burst, now)
