@@ -156,17 +156,18 @@ class Pump:
         self._woken.set()
 
     def ready(self, seat: int, join: Join) -> None:
-        """Note that a receiver hears the group, from any thread."""
+        """Note that a receiver hears the group, or is ready to fetch, from any thread."""
 
         def take(now: float) -> None:
-            self.controller.join(
-                seat,
-                self._sealer.counter,
-                now,
-                window_memory_bytes=join.window_memory_bytes,
-                receive_buffer_bytes=join.receive_buffer_bytes,
-                link_bits_per_second=join.link_bits_per_second,
-            )
+            if not join.unicast_only:  # what hears no group does not bound its rate
+                self.controller.join(
+                    seat,
+                    self._sealer.counter,
+                    now,
+                    window_memory_bytes=join.window_memory_bytes,
+                    receive_buffer_bytes=join.receive_buffer_bytes,
+                    link_bits_per_second=join.link_bits_per_second,
+                )
             self.engine.ready(seat, now)
 
         self.put(take)

@@ -38,7 +38,7 @@ _HELD_SHARE = 0.97
 _HELD_LEAST = 0.5
 """Of the rate that is left at least: one of the receivers may not be slow, but have stopped."""
 _SHOWN_SHARE = 0.8
-"""Of what all have shown that they can take: a host that stalled for a moment is not slower afterwards."""
+"""Of what all have shown that they can take: hosts that were slow for a moment are not slower afterwards."""
 _HELD_LONG = 0.2
 """Of an interval in which nothing could be sent: less may be due to reports that come late."""
 _HELD_SECONDS = 0.4
