@@ -49,6 +49,18 @@ def waiting_requests() -> int:
     return sum("_consume_request_iterator" in repr(task) for task in asyncio.all_tasks())
 
 
+async def test_a_stream_that_is_being_opened_anew_can_be_ended() -> None:
+    scheduler = Scheduler()
+    server, port = await serve(scheduler)
+    join = JoinRequest("sessions/s", "", "pc-1", "", 0, "")
+    async with grpc.aio.insecure_channel(f"localhost:{port}") as channel:
+        participation = Participation(channel, join, address="here", patience_seconds=60, notice=lambda _: None)
+        await scheduler.heard(0, "join")
+        participation.rejoin(join)
+        await asyncio.wait_for(participation.close(), WAIT_SECONDS)
+    await server.stop(0)
+
+
 async def test_a_broken_stream_takes_nothing_of_what_is_said_on_the_next_one() -> None:
     scheduler, complaints = Scheduler(), list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))

@@ -41,13 +41,6 @@ async def catalog(tmp_path: Path) -> AsyncIterator[CatalogSite]:
         yield site
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    return path
-
-
 async def endless_upload(spec: messages.ImportImageRequest) -> AsyncIterator[messages.ImportImageRequest]:
     yield spec
     while True:
@@ -71,9 +64,9 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_and_can_be_repeated(ca
     assert await catalog.content((await catalog.upload("disk", DISK)).name) == DISK
 
 
-async def test_a_client_that_is_killed_leaves_nothing(catalog: CatalogSite, work: Path) -> None:
+async def test_a_client_that_is_killed_leaves_nothing(catalog: CatalogSite, tmp_path: Path) -> None:
     """An upload of unknown size: the broken connection must not be taken for the end of the file."""
-    catalog.server.credentials(Role.ADMINISTRATOR).save(work / "credentials")
+    catalog.server.credentials(Role.ADMINISTRATOR).save(tmp_path / "credentials")
     program = """
 import asyncio, os, sys
 from pathlib import Path
@@ -94,7 +87,7 @@ async def upload():
 
 asyncio.run(upload())
 """
-    arguments = [sys.executable, "-c", program, catalog.server.address, str(work / "credentials")]
+    arguments = [sys.executable, "-c", program, catalog.server.address, str(tmp_path / "credentials")]
     client = await asyncio.create_subprocess_exec(*arguments)
     try:
         await eventually(lambda: len(catalog.stored_chunks()) >= 5)
@@ -185,8 +178,8 @@ async def test_a_disk_that_fills_in_the_middle_is_said_and_nothing_is_left(tmp_p
 
 @needs_qemu
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own can only be mounted by root")
-async def test_no_room_to_convert_a_virtual_disk_is_said_and_nothing_is_left(tmp_path: Path, work: Path) -> None:
-    file = virtual_disk(work, "qcow2", NOISE.randbytes(30 * CHUNK))
+async def test_no_room_to_convert_a_virtual_disk_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    file = virtual_disk(tmp_path, "qcow2", NOISE.randbytes(30 * CHUNK))
     with small_disk(tmp_path / "disk", "12m") as disk:
         async with serving_catalog(disk / "data") as catalog:
             with pytest.raises(ResourceExhaustedError, match="full"):

@@ -117,6 +117,7 @@ class Participation:
 
     async def close(self) -> None:
         """End the stream."""
+        self._rejoining = False  # else the cancellation would be taken for that of the stream that is opened anew
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

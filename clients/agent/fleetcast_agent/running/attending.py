@@ -143,6 +143,7 @@ class Attendance:
 
     async def close(self) -> None:
         """End the stream."""
+        self._reopening = False  # else the cancellation would be taken for that of the stream that is opened anew
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
