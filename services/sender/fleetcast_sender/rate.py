@@ -138,7 +138,8 @@ class RateController:
         link_bits_per_second: int = 0,
     ) -> None:
         """Take a receiver in that hears what is sent from the packet counter `sent` on."""
-        self.slowest_link = min(self.slowest_link, link_bits_per_second or _START_BITS_PER_SECOND)
+        link = max(link_bits_per_second or _START_BITS_PER_SECOND, MIN_BITS_PER_SECOND)
+        self.slowest_link = min(self.slowest_link, link)
         if not sent:
             self._automatic = min(self.slowest_link, max(_START_BITS_PER_SECOND, _START_SHARE * self.slowest_link))
         pace = self._receivers[seat] = ReceiverPace(window_memory_bytes, receive_buffer_bytes)
