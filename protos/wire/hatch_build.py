@@ -32,7 +32,7 @@ class NativeHook(BuildHookInterface[Any]):
         """Build before the wheel is put together."""
         folder = Path(self.root) / "fleetcast_wire"
         library = folder / "libnative.so"
-        if failure := _compile([folder / "trains.c", folder / "parity.c"], library):
+        if failure := _compile(sorted(folder.glob("*.c")), library):
             library.unlink(missing_ok=True)
             self.app.display_warning(f"what is written in C is left out: {failure}")
             return

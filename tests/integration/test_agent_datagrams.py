@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import Mock
 
 import psutil
 import pytest
-from fleetcast_agent import datagrams
+from fleetcast_agent import datagrams, readers
 from fleetcast_agent.datagrams import GroupSocket
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import find_interface, interface_towards, largest_payload_bytes, unfit_for_multicast
@@ -74,9 +75,11 @@ class Pair:
         return full, others
 
 
-@pytest.fixture(params=["coalescing", "batch", "single"])
+@pytest.fixture(params=["coalescing", "batch", "coalescing without C", "batch without C", "single"])
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    if request.param == "batch":
+    if "without C" in request.param:
+        monkeypatch.setattr(readers, "NativeMessages", Mock(side_effect=OSError))
+    if "batch" in request.param:
         monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
     if request.param == "single":
         monkeypatch.setattr(

@@ -13,6 +13,8 @@ import socket
 import numpy as np
 from fleetcast_kit.batched_messages import BatchedMessage, IoVector, MessageHeader
 from fleetcast_wire.memory import Numbers
+from fleetcast_wire.native import NativeMessages
+from numpy.typing import NDArray
 
 UDP_GRO = (17, 104)
 """Level and name of the option, and of the control message that tells the size of a train's datagrams."""
@@ -51,18 +53,67 @@ class BatchReader:
 
     def __init__(self, source: socket.socket, buffer: memoryview, stride: int, room_slots: int = 1) -> None:
         self._socket, self._buffer, self._stride = source, buffer, stride
-        room_bytes = room_slots * stride
+        room_bytes = self._room_bytes = room_slots * stride
         self._rooms = rooms = len(buffer) // room_bytes
         if not rooms:
             raise ValueError(f"a buffer of {len(buffer)} bytes has no room of {room_bytes}")
         base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self._vectors = (IoVector * rooms)(*(IoVector(base + room * room_bytes, room_bytes) for room in range(rooms)))
         self._controls = np.zeros(rooms, _CONTROL)
-        self._messages = (BatchedMessage * rooms)()
-        for room, (message, vector) in enumerate(zip(self._messages, self._vectors, strict=True)):
+        messages = (BatchedMessage * rooms)()
+        for room, (message, vector) in enumerate(zip(messages, self._vectors, strict=True)):
             message.header.vectors = ctypes.pointer(vector)
             message.header.vector_count = 1
             message.header.control = self._controls.ctypes.data + room * _CONTROL.itemsize
+        self._receive = _best_receiver(messages, self._controls, room_slots, stride)
+        self._expected = float(room_slots)  # datagrams in a message, lately
+        self.drained = True
+        """Whether the last call took all there was."""
+        self.message_count = 0
+        self.datagram_count = 0
+        """Of the size of a slot."""
+
+    def read(self) -> Received:
+        """Return what has come, as much as has room, without waiting; the slots are valid until the next call."""
+        most = min(self._rooms, math.ceil(BATCH_DATAGRAMS / self._expected))
+        count, slots, rest = self._receive(self._socket.fileno(), most)
+        self.drained = count < most
+        if count > 0:
+            self.message_count += count
+            self.datagram_count += len(slots)
+            self._expected += 0.2 * (max(1.0, len(slots) / count) - self._expected)
+        return slots, [datagram for it in rest for datagram in self._cut(*it)]
+
+    @property
+    def mean_train(self) -> float:
+        """Datagrams in a message, on average so far."""
+        return max(1.0, self.datagram_count / max(1, self.message_count))
+
+    def _cut(self, room: int, full: int, length: int, size: int) -> list[bytes]:
+        """Return the datagrams of a message after its first `full`, which have the size of a slot."""
+        start, size = room * self._room_bytes, max(1, size)
+        return [
+            bytes(self._buffer[at : min(at + size, start + length)])
+            for at in range(start + full * self._stride, start + length, size)
+        ]
+
+
+def _best_receiver(
+    messages: ctypes.Array[BatchedMessage], controls: NDArray[np.void], room_slots: int, stride: int
+) -> NativeMessages | _PortableMessages:
+    try:
+        return NativeMessages(messages, controls.itemsize, room_slots, stride)
+    except OSError:
+        return _PortableMessages(messages, controls, room_slots, stride)
+
+
+class _PortableMessages:
+    """Does what `NativeMessages` does where that was not built."""
+
+    def __init__(
+        self, messages: ctypes.Array[BatchedMessage], controls: NDArray[np.void], room_slots: int, stride: int
+    ) -> None:
+        self._messages, self._controls, self._stride = messages, controls, stride
         layout = {
             "names": ["control_length", "flags", "length"],
             "formats": [np.uintp, "i4", "u4"],
@@ -73,57 +124,27 @@ class BatchReader:
             ],
             "itemsize": ctypes.sizeof(BatchedMessage),
         }
-        results = np.frombuffer(self._messages, np.dtype(layout))  # type: ignore[call-overload]
+        results = np.frombuffer(messages, np.dtype(layout))  # type: ignore[call-overload]
         self._control_lengths, self._flags, self._lengths = (
             results[name] for name in ("control_length", "flags", "length")
         )
         self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
-        self._slots = np.arange(rooms * room_slots, dtype=np.int64).reshape(rooms, room_slots)
+        self._slots = np.arange(len(messages) * room_slots, dtype=np.int64).reshape(-1, room_slots)
         self._steps = np.arange(room_slots)
-        self._expected = float(room_slots)  # datagrams in a message, lately
-        self.drained = True
-        """Whether the last call took all there was."""
-        self.message_count = 0
-        self.datagram_count = 0
-        """Of the size of a slot."""
 
-    def read(self) -> Received:
-        """Return what has come, as much as has room, without waiting."""
+    def __call__(self, descriptor: int, most: int) -> tuple[int, Numbers, list[list[int]]]:
+        """See `NativeMessages`."""
         self._control_lengths[:] = _CONTROL.itemsize
-        most = min(self._rooms, math.ceil(BATCH_DATAGRAMS / self._expected))
-        count = self._receive(self._socket.fileno(), self._messages, most, socket.MSG_DONTWAIT, None)
-        self.drained = count < most
-        if count <= 0:
-            return self._slots[0, :0], []
-        lengths = self._lengths[:count].astype(np.int64)
-        controls, (level, kind) = self._controls[:count], UDP_GRO
+        count = max(0, self._receive(descriptor, self._messages, most, socket.MSG_DONTWAIT, None))
+        lengths, controls = self._lengths[:count].astype(np.int64), self._controls[:count]
+        level, kind = UDP_GRO
         told = (self._control_lengths[:count] > 0) & (controls["level"] == level) & (controls["kind"] == kind)
         sizes = np.where(told, controls["value"], lengths)
         full = lengths // self._stride
-        others = list[bytes]()
-        if (full * self._stride != lengths).any() or (sizes != self._stride).any() or self._flags[:count].any():
-            full[(sizes != self._stride) | (self._flags[:count] & socket.MSG_TRUNC != 0)] = 0
-            for room in (lengths != full * self._stride).nonzero()[0].tolist():
-                others += self._cut(room, int(full[room]), int(lengths[room]), int(sizes[room]))
-        slots = self._slots[:count][self._steps < full[:, np.newaxis]]
-        self.message_count += count
-        self.datagram_count += len(slots)
-        self._expected += 0.2 * (max(1.0, len(slots) / count) - self._expected)
-        return slots, others
-
-    @property
-    def mean_train(self) -> float:
-        """Datagrams in a message, on average so far."""
-        return max(1.0, self.datagram_count / max(1, self.message_count))
-
-    def _cut(self, room: int, full: int, length: int, size: int) -> list[bytes]:
-        """Return the datagrams of a message that do not have the size of a slot."""
-        start = int(self._slots[room, 0]) * self._stride
-        size = max(1, size)
-        return [
-            bytes(self._buffer[at : min(at + size, start + length)])
-            for at in range(start + full * self._stride, start + length, size)
-        ]
+        full[(sizes != self._stride) | (self._flags[:count] & socket.MSG_TRUNC != 0)] = 0
+        rooms = (full * self._stride != lengths).nonzero()[0]
+        rest = np.stack((rooms, full[rooms], lengths[rooms], sizes[rooms]), axis=1).tolist()
+        return count, self._slots[:count][self._steps < full[:, np.newaxis]], rest
 
 
 class TrainReader(BatchReader):

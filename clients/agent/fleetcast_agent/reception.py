@@ -108,9 +108,16 @@ class Reception:
 
     def _take_run(self, slots: Numbers) -> int:
         """Take source symbols of one window, as they usually come, in one go; return how many of the first slots."""
-        window = self._ring.window(int(self._windows[slots[0]]))
+        number = int(self._windows[slots[0]])
+        window = self._ring.window(number)
         if window is None:
-            return 0
+            if self._prefixes[slots[0]] != self._source_prefix or not self._ring.possible(number):
+                return 0
+            if self._genuine_slot(slots[:1]) is None:
+                return 1
+            window = self._ring.admit(number, int(self._symbols[slots[0]]), self._now)
+            if window is None:
+                return 0
         beginning = struct.pack(">QI", self._source_prefix, window.number)
         taken = self._opener.open_run(slots, window.memory.source, beginning, window.held)
         if taken:

@@ -1,4 +1,6 @@
-"""What is written in C, where it was built: the cipher (`trains.c`) and sums of symbols (`parity.c`).
+"""What is written in C, where it was built.
+
+Receiving is in `messages.c`, the cipher in `trains.c`, sums of symbols are in `parity.c`.
 
 See `hatch_build.py`.
 """
@@ -8,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +91,41 @@ class NativeCipher:
         return memory
 
 
+class NativeMessages:
+    """By `messages.c`: receives into rooms of slots, many messages a call, during which other threads run.
+
+    Args:
+        messages: an array of `struct mmsghdr`, each with a room of `room_slots` slots and one for control messages.
+        control_bytes: size of the latter.
+        stride: bytes of a slot.
+
+    Raises:
+        OSError: it was not built here.
+    """
+
+    def __init__(self, messages: ctypes.Array[Any], control_bytes: int, room_slots: int, stride: int) -> None:
+        self._receive = _library().fleetcast_receive
+        self._messages = messages
+        self._slots = np.empty(len(messages) * room_slots, np.int64)
+        self._others = np.empty((len(messages), 4), np.int64)
+        self._counts = np.zeros(2, np.int64)
+        results = (array.ctypes.data for array in (self._slots, self._others, self._counts))
+        self._given = ctypes.addressof(messages), control_bytes, room_slots, stride, *results
+
+    def __call__(self, descriptor: int, most: int) -> tuple[int, Numbers, list[list[int]]]:
+        """Receive at most `most` messages from a socket without waiting, into the first rooms.
+
+        Returns how many came; the slots that hold a datagram of the size of a slot, valid until the next call; and of
+        each message with more than those: its room, how many of those it begins with, its length, its datagrams' size.
+        """
+        if most > len(self._messages):
+            raise ValueError(f"{most} messages are more than there are rooms")
+        address, *rest = self._given
+        count = max(0, self._receive(descriptor, address, most, *rest))
+        filled, others = self._counts.tolist()
+        return count, self._slots[:filled], self._others[:others].tolist()
+
+
 @cache
 def combines() -> bool:
     """Return whether `combine` was built here and this processor can."""
@@ -146,6 +184,7 @@ def _library() -> ctypes.CDLL:
         ("seal", number, (pointer, pointer, size, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
         ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
+        ("receive", ctypes.c_int, (ctypes.c_int, pointer, ctypes.c_uint, size, number, number, *[pointer] * 3)),
         ("invert", ctypes.c_int, (pointer, size, pointer, pointer, ctypes.c_int32)),
         ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
     ):
