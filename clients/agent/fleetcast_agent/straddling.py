@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from fleetcast_wire.geometry import PassLayout
 
 from fleetcast_agent.windows import Piece
@@ -45,7 +46,7 @@ class StraddlingChunks:
         if joint is None:
             if len(self._joints) >= self._limit:
                 self.give_up(min(self._joints))
-            joint = self._joints[piece.position] = _Joint(memoryview(bytearray(high - low)), high - low)
+            joint = self._joints[piece.position] = _Joint(np.empty(high - low, np.uint8).data, high - low)
         start = max(0, layout.window_span(window)[0] - low)
         joint.stored[start : start + len(stored)] = stored
         joint.missing_bytes -= len(stored)

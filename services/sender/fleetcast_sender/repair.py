@@ -62,17 +62,13 @@ class WindowRepair:
         """Whether the prediction has learnt from this window."""
         self.sending = self._symbols(self._cumulative[0], self._planned)
         """Numbers of the symbols of the running round still to be sent, in order; empty between rounds."""
+        self.marked = self._as_marked()
+        """The window as marks state it."""
 
     @property
     def unit_count(self) -> int:
         """How many numbers a report has: one a codeword, without parity one a symbol."""
         return len(self._planned)
-
-    @property
-    def marked(self) -> MarkedWindow:
-        """The window as marks state it."""
-        rows = int(self._planned.max()) if self._parity else 0
-        return MarkedWindow(self.window, self.round, min(rows, 0xFFFF))
 
     @property
     def between_rounds(self) -> bool:
@@ -83,6 +79,7 @@ class WindowRepair:
         """Note that the running round is sent."""
         self.round += 1
         self.changed_at = now
+        self.marked = self._as_marked()
         self._cumulative.append(self._planned.copy())
         self._reports_this_round = 0
 
@@ -123,6 +120,7 @@ class WindowRepair:
         target = np.minimum(target, self._limit)
         self.sending = self._symbols(self._planned, target)
         np.maximum(self._planned, target, out=self._planned)
+        self.marked = self._as_marked()
         return bool(len(self.sending))
 
     def _highest_level(self) -> int:
@@ -142,6 +140,10 @@ class WindowRepair:
         """Return the next symbols of the running round, at most `limit`."""
         taken, self.sending = self.sending[:limit], self.sending[limit:]
         return taken
+
+    def _as_marked(self) -> MarkedWindow:
+        rows = int(self._planned.max()) if self._parity else 0
+        return MarkedWindow(self.window, self.round, min(rows, 0xFFFF))
 
     def _symbols(self, done: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the symbols from `done` to `target`, row by row, so that neighbours belong to different codewords."""
