@@ -1,4 +1,4 @@
-"""Codewords are rebuilt from parity on a thread of their own: the codec holds the interpreter for 1-2 ms each."""
+"""Codewords are rebuilt from parity on a thread of their own: each may take 1-2 ms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import queue
 import threading
 from collections.abc import Callable
 
+import numpy as np
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.fec import ParityCodec
+from fleetcast_wire.fec import ParityCodec, SymbolPlaces
 from fleetcast_wire.geometry import Geometry
 
 from fleetcast_agent.events import CodewordCompleted
@@ -22,18 +23,11 @@ def rebuild(completed: CodewordCompleted, codec: ParityCodec, geometry: Geometry
     Raises:
         GeometryError: the codec cannot.
     """
-    window, codeword = completed.window, completed.codeword
-    shape = window.shape
-    places = window.memory.source.views[codeword : shape.symbol_count : shape.codewords]
-    source = dict(enumerate(map(bytes, places)))
-    for row in completed.lost_rows:
-        del source[row]
-    if len(places) < shape.rows:  # WIRE.md, section 4: the missing place of a short codeword counts as zeros
-        source[shape.rows - 1] = bytes(geometry.symbol_bytes)
-    parity = {row: bytes(symbol) for row, symbol in completed.parity.items()}
-    rebuilt = codec.decode(shape.rows, geometry.parity_symbols, source, parity)
-    for row in completed.lost_rows:
-        places[row][:] = rebuilt[row]
+    shape = completed.window.shape
+    # WIRE.md, section 4: the missing place of a short codeword counts as zeros
+    numbers = np.arange(completed.codeword, shape.symbol_count, shape.codewords)
+    places = SymbolPlaces(completed.window.memory.source, numbers)
+    codec.rebuild(shape.rows, geometry.parity_symbols, places, completed.lost_rows, completed.parity)
 
 
 class Decoder:

@@ -95,6 +95,21 @@ def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
     if not native.combines():
         return pack_elements(multiply(matrix, unpack_elements(symbols)))
+    return native.combine(_images(matrix), symbols)
+
+
+def multipliers(matrix: Elements) -> NDArray[np.uint64]:
+    """Return a matrix of factors, shape (l, m), as `native.accumulate` takes it: shape (l, m, 4).
+
+    Raises:
+        OSError: see there.
+    """
+    return native.multipliers(_images(matrix))
+
+
+def _images(matrix: Elements) -> Elements:
+    """Return what each factor, shape (l, m), makes of each bit of an element: shape (l, m, 16)."""
     logarithms, elements = _tables()
     bits = logarithms[1 << np.arange(16)]
-    return native.combine(elements[logarithms[matrix][:, :, None] + bits], symbols)
+    images: Elements = elements[logarithms[matrix][:, :, None] + bits]
+    return images

@@ -157,6 +157,60 @@ def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[n
     return sums
 
 
+def multipliers(images: NDArray[np.uint16]) -> NDArray[np.uint64]:
+    """Return factors as `accumulate` takes them.
+
+    Args:
+        images: shape (..., 16), what each factor makes of each bit of an element; the result has the shape (..., 4).
+
+    Raises:
+        OSError: it was not built here.
+    """
+    if images.shape[-1] != 16:
+        raise ValueError(f"factors of shape {images.shape} do not have 16 images each")
+    images = np.ascontiguousarray(images, np.uint16)
+    result = np.empty((*images.shape[:-1], 4), np.uint64)
+    _library().fleetcast_multipliers(images.ctypes.data, result.ctypes.data, result.size // 4)
+    return result
+
+
+@cache
+def accumulates() -> bool:
+    """Return whether `accumulate` was built here and this processor can."""
+    try:
+        accumulate(np.zeros((1, 1, 4), np.uint64), [0], np.zeros(1, np.uintp), np.zeros((1, 64), np.uint8))
+    except OSError:
+        return False
+    return True
+
+
+def accumulate(
+    factors: NDArray[np.uint64], columns: Sequence[int], addresses: NDArray[np.uintp], sums: NDArray[np.uint8]
+) -> None:
+    """Add multiples of symbols to sums, while other threads run.
+
+    Args:
+        factors: shape (symbols, n, 4), by `multipliers`.
+        columns: which of the n factors of each symbol goes into each sum.
+        addresses: shape (symbols,), where each symbol lies, which the caller vouches for; 0 leaves it out.
+        sums: shape (len(columns), T), T a multiple of 64, the size of every symbol.
+
+    Raises:
+        OSError: it was not built here, or this processor cannot.
+    """
+    symbols, column_count, parts = factors.shape
+    if parts != 4 or len(addresses) != symbols or len(columns) != len(sums) or sums.shape[1] % 64:
+        raise ValueError(f"factors of shape {factors.shape} do not fit {len(addresses)} symbols and sums {sums.shape}")
+    if not (factors.flags.c_contiguous and addresses.flags.c_contiguous and sums.flags.c_contiguous):
+        raise ValueError("factors, addresses or sums do not lie in order")
+    chosen = np.asarray(columns, np.int64)
+    if len(chosen) and not 0 <= chosen.min() <= chosen.max() < column_count:
+        raise IndexError(f"columns {columns} are not all among {column_count}")
+    given = factors.ctypes.data, column_count, chosen.ctypes.data, len(chosen), addresses.ctypes.data, symbols
+    if _library().fleetcast_accumulate(*given, sums.ctypes.data, sums.shape[1]) < 0:
+        raise OSError("this processor lacks the instructions for multiples of symbols")
+
+
 def invert(matrix: NDArray[np.uint16], logarithms: NDArray[np.int32], elements: NDArray[np.uint16], order: int) -> bool:
     """Invert a matrix, shape (n, n), in its place by the tables of `field`; return whether it was small enough.
 
@@ -186,6 +240,8 @@ def _library() -> ctypes.CDLL:
         ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
         ("receive", ctypes.c_int, (ctypes.c_int, pointer, ctypes.c_uint, size, number, number, *[pointer] * 3)),
         ("invert", ctypes.c_int, (pointer, size, pointer, pointer, ctypes.c_int32)),
+        ("multipliers", None, (pointer, pointer, size)),
+        ("accumulate", ctypes.c_int, (pointer, size, pointer, size, pointer, size, pointer, size)),
         ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
     ):
         function = getattr(library, f"fleetcast_{name}")

@@ -12,7 +12,7 @@ import numpy as np
 from fleetcast_kit import semconv, telemetry
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.keys import SealKeys
-from fleetcast_wire.memory import Symbols
+from fleetcast_wire.memory import Buffer, Symbols
 from fleetcast_wire.packet import Kind, datagram_bytes, pack_mark
 from fleetcast_wire.seal import Sealer
 from opentelemetry import trace
@@ -256,12 +256,10 @@ class Pump:
             now = time.monotonic()
             self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
 
-    def _payloads(self, train: Train) -> Symbols | Sequence[bytes]:
-        loaded = self._memory.get(train.pass_number, train.window)
+    def _payloads(self, train: Train) -> Symbols | Sequence[Buffer]:
         if train.kind is Kind.SOURCE:
-            return loaded.source
-        codewords, parity = len(loaded.parity), loaded.parity
-        return [parity[s % codewords][s // codewords] for s in train.symbols.tolist()]
+            return self._memory.get(train.pass_number, train.window).source
+        return self._memory.parity(train.pass_number, train.window, train.symbols)
 
     def _serve(self) -> None:
         """Hand out the messages and the work that the engine has."""
@@ -378,5 +376,5 @@ class Pump:
         if item.work is Work.LOAD:
             self._memory.load(number, layout, window, lambda count: self._note_loaded(number, window, count))
         else:
-            self._memory.encode(number, layout, window, lambda: self._stopping)
+            self._memory.encode(number, window, lambda: self._stopping)
             self.put(lambda now: self.engine.encoded(number, window))

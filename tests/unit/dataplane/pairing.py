@@ -20,7 +20,7 @@ from fleetcast_sender.messages import (
 )
 from fleetcast_sender.passes import SendMark, Train, Work, WorkItem
 from fleetcast_sender.policy import TransmissionPolicy
-from fleetcast_sender.windows import LoadedWindow, WindowMemory
+from fleetcast_sender.windows import WindowMemory
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.packet import Kind, pack_mark
@@ -196,8 +196,9 @@ class Pair:
             case SendMark():
                 return [self.sealer.seal_mark(sent.pass_number, pack_mark(sent.mark))]
             case Train():
-                loaded = self.memory.get(sent.pass_number, sent.window)
-                payloads = loaded.source if sent.kind is Kind.SOURCE else _parity(sent, loaded)
+                window = sent.pass_number, sent.window
+                parity = sent.kind is Kind.PARITY
+                payloads = self.memory.parity(*window, sent.symbols) if parity else self.memory.get(*window).source
                 train = self.sealer.seal_symbols(sent.kind, sent.pass_number, sent.window, sent.symbols, payloads)
                 size = len(train) // len(sent.symbols)
                 return [bytes(train[start : start + size]) for start in range(0, len(train), size)]
@@ -209,7 +210,7 @@ class Pair:
             if item.work is Work.LOAD:
                 self.memory.load(item.pass_number, layout, item.window, partial(self._loaded, item))
             elif item.work is Work.ENCODE:
-                self.memory.encode(item.pass_number, layout, item.window, lambda: False)
+                self.memory.encode(item.pass_number, item.window, lambda: False)
                 self.engine.encoded(item.pass_number, item.window)
             else:
                 self.memory.release(item.pass_number, item.window)
@@ -284,8 +285,3 @@ class Pair:
         assert receiver.memory is not None
         counts = receiver.memory.reception.counts
         return Reception(counts.highest_packet_counter, counts.datagram_count)
-
-
-def _parity(train: Train, loaded: LoadedWindow) -> list[bytes]:
-    codewords = len(loaded.parity)
-    return [loaded.parity[symbol % codewords][symbol // codewords] for symbol in train.symbols.tolist()]

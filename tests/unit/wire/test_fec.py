@@ -3,9 +3,12 @@
 import contextlib
 import random
 
+import numpy as np
 import pytest
+from fleetcast_wire import native
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.fec import CODECS, ParityCodec
+from fleetcast_wire.fec import CODECS, ParityCodec, SymbolPlaces
+from fleetcast_wire.memory import GatheredSymbols, SymbolMemory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +58,72 @@ def test_few_and_many_losses_are_rebuilt(codec: ParityCodec, rows: int, lost_cou
     spare = {row: parity[row] for row in rng.sample(range(64), lost_count)}
     decoded = codec.decode(rows, 64, arrived, spare)
     assert [bytes(decoded[row]) for row in lost] == [source[row] for row in lost]
+
+
+@pytest.fixture(params=["added up in C", "encoded and decoded"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to make parity and to rebuild; without C the first is the second."""
+    if request.param == "encoded and decoded":
+        monkeypatch.setattr(native, "accumulates", lambda: False)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("lost_count", [0, 1, 2, 7, 40, 41, 64])
+@pytest.mark.parametrize("present", [99, 100])
+def test_symbols_are_rebuilt_in_their_places_and_nothing_else_changes(
+    codec: ParityCodec, present: int, lost_count: int
+) -> None:
+    rng = random.Random(lost_count)
+    memory = SymbolMemory(SYMBOL_BYTES, 3 * present)
+    memory.content[:] = whole = rng.randbytes(len(memory.content))
+    places = SymbolPlaces(memory, np.arange(1, 3 * present, 3))  # the second of three codewords; one may be short
+    source = [bytes(symbol) for symbol in places.filled(100)]
+    assert present == 100 or source[99] == bytes(SYMBOL_BYTES)
+    parity = codec.encode(source, 64)
+    lost = sorted(rng.sample(range(present), lost_count))
+    for row in lost:
+        memory.views[1 + 3 * row][:] = b"?" * SYMBOL_BYTES
+    codec.rebuild(100, 64, places, lost, {row: parity[row] for row in rng.sample(range(64), lost_count)})
+    assert bytes(memory.content) == whole
+
+
+@pytest.mark.usefixtures("way")
+def test_too_few_parity_symbols_rebuild_nothing(codec: ParityCodec) -> None:
+    places = SymbolPlaces(SymbolMemory(SYMBOL_BYTES, 10), np.arange(10))
+    with pytest.raises(GeometryError):
+        codec.rebuild(10, PARITY_SYMBOLS, places, [3, 4], {0: bytes(SYMBOL_BYTES)})
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("count", [0, 1, 8, 32, 33, 64])
+def test_the_first_parity_symbols_are_those_of_all(codec: ParityCodec, count: int) -> None:
+    content = random.Random(count).randbytes(99 * SYMBOL_BYTES)
+    gathered, memory = GatheredSymbols(SYMBOL_BYTES, 99), SymbolMemory(SYMBOL_BYTES, 99)
+    gathered.append(content[:1000])
+    gathered.append(content[1000:])
+    memory.content[:] = content
+    for symbols in (gathered, memory):
+        places = SymbolPlaces(symbols, np.arange(99))
+        some = codec.encode_first(100, 64, places, count)
+        assert len(some) >= count
+        whole = codec.encode([bytes(symbol) for symbol in places.filled(100)], 64)
+        assert [bytes(symbol) for symbol in some] == whole[: len(some)]
+
+
+@pytest.mark.skipif(not native.accumulates(), reason="it was not built here, or this processor lacks GFNI")
+@pytest.mark.parametrize(
+    ("factors", "columns", "symbols", "sums"),
+    [
+        ((3, 2, 4), [0, 1], 3, (1, 64)),
+        ((3, 2, 4), [0, 1], 2, (2, 64)),
+        ((3, 2, 3), [0, 1], 3, (2, 64)),
+        ((3, 2, 4), [0, 1], 3, (2, 63)),
+        ((3, 2, 4), [0, 2], 3, (2, 64)),
+        ((3, 2, 4), [-1, 0], 3, (2, 64)),
+    ],
+)
+def test_what_does_not_fit_is_not_added_up(
+    factors: tuple[int, ...], columns: list[int], symbols: int, sums: tuple[int, ...]
+) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        native.accumulate(np.zeros(factors, np.uint64), columns, np.zeros(symbols, np.uintp), np.zeros(sums, np.uint8))
