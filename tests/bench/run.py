@@ -61,7 +61,10 @@ class Bench:
         with _alone(), _work_folder(self._size_bytes) as folder:
             source = folder / "image.raw"
             _write_incompressible(source, self._size_bytes)
-            with closing(WarmMemory(folder / "warm", max(map(self._needed_bytes, cases)))) as warm:
+            receivers = max(case.receiver_count for case in cases)
+            with closing(
+                WarmMemory(folder / "warm", _MORE_BYTES + receivers * (self._size_bytes + _EACH_BYTES))
+            ) as warm:
                 for case in cases:
                     case_folder = folder / case.name
                     case_folder.mkdir()
@@ -91,21 +94,16 @@ class Bench:
                 # Alternating, so that what changes on the machine meanwhile strikes every tool alike.
                 for tool in sorted(runners, reverse=number % 2 == 0):
                     run_folder = folder / f"{tool}-{number}"
+                    run_folder.mkdir()
                     before = len(self.outcome.failures)
-                    with warm.lent(self._needed_bytes(case)):
-                        run_folder.mkdir()
-                        with self._noting_failure(case, tool, folder):
-                            measurement = runners[tool](run_folder)
-                            self.outcome.results[case.name, tool].append(measurement)
-                            goodput = measurement.goodput_bits_per_second / 1e6
-                            _say(f"{case.title}: {tool} {number}: {goodput:.0f} Mbit/s")
-                        shutil.rmtree(run_folder)
+                    with self._noting_failure(case, tool, folder), warm.lent():
+                        measurement = runners[tool](run_folder)
+                        self.outcome.results[case.name, tool].append(measurement)
+                        _say(f"{case.title}: {tool} {number}: {measurement.goodput_bits_per_second / 1e6:.0f} Mbit/s")
                     if len(self.outcome.failures) > before:
                         del runners[tool]
-
-    def _needed_bytes(self, case: Case) -> int:
-        """Return the memory that a run may take."""
-        return _MORE_BYTES + case.receiver_count * (self._size_bytes + _EACH_BYTES)
+                    shutil.rmtree(run_folder)
+                    warm.take_back()
 
     @contextmanager
     def _noting_failure(self, case: Case, tool: str, folder: Path) -> Iterator[None]:

@@ -6,11 +6,15 @@ several times what writing to it does. Tools that write their copies into such m
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_BLOCK = memoryview(bytes(16 << 20))
+_MARGIN_BYTES = 512 << 20
+"""So much is free beyond what was free before: the kernel hands out first what was freed last."""
+_STEP_SECONDS = 0.02
+_BLOCK_BYTES = 16 << 20
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,25 +28,44 @@ class WarmMemory:
         """Touches `size_bytes` of memory, by a file at `path` in a file system in memory."""
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
         path.unlink()
-        self._touch(size_bytes)
+        self._size_bytes = size_bytes
+        self._fill()
 
     def close(self) -> None:
         """Give everything back."""
         os.close(self._file)
 
     @contextmanager
-    def lent(self, size_bytes: int) -> Iterator[None]:
-        """Free so much; touch as much again afterwards, when it should just have been freed.
-
-        It stays warm for minutes, and the kernel hands out first what was freed last.
-        """
-        if _libc.fallocate(self._file, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, 0, size_bytes):
-            raise OSError(ctypes.get_errno(), "memory cannot be given back")
+    def lent(self) -> Iterator[None]:
+        """Free as much as is allocated meanwhile, a little ahead of it; take it back afterwards."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._lend, args=(_free_bytes() + _MARGIN_BYTES, ended), daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            self._touch(size_bytes)
+            ended.set()
+            thread.join()
 
-    def _touch(self, size_bytes: int) -> None:
-        for start in range(0, size_bytes, len(_BLOCK)):
-            os.pwrite(self._file, _BLOCK[: size_bytes - start], start)
+    def take_back(self) -> None:
+        """Touch again what was lent, at once after it was freed."""
+        self._fill()
+
+    def _fill(self) -> None:
+        for start in range(0, self._size_bytes, _BLOCK_BYTES):
+            os.posix_fallocate(self._file, start, min(_BLOCK_BYTES, self._size_bytes - start))
+
+    def _lend(self, wanted_bytes: int, ended: threading.Event) -> None:
+        lent_bytes = 0
+        while not ended.wait(_STEP_SECONDS) and lent_bytes < self._size_bytes:
+            lack_bytes = min(wanted_bytes - _free_bytes(), self._size_bytes - lent_bytes)
+            if lack_bytes > _BLOCK_BYTES:
+                mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+                if _libc.fallocate(self._file, mode, lent_bytes, lack_bytes):
+                    raise OSError(ctypes.get_errno(), "memory cannot be given back")
+                lent_bytes += lack_bytes
+
+
+def _free_bytes() -> int:
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemFree:"))
