@@ -14,7 +14,7 @@ from pathlib import Path
 _MARGIN_BYTES = 512 << 20
 """So much is free beyond what was free before: the kernel hands out first what was freed last."""
 _STEP_SECONDS = 0.02
-_BLOCK_BYTES = 16 << 20
+_BLOCK = memoryview(bytes(16 << 20))
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,8 +28,8 @@ class WarmMemory:
         """Touches `size_bytes` of memory, by a file at `path` in a file system in memory."""
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
         path.unlink()
-        self._size_bytes = size_bytes
-        self._fill()
+        self._size_bytes = self._lent_bytes = size_bytes
+        self.take_back()
 
     def close(self) -> None:
         """Give everything back."""
@@ -48,22 +48,19 @@ class WarmMemory:
             thread.join()
 
     def take_back(self) -> None:
-        """Touch again what was lent, at once after it was freed."""
-        self._fill()
-
-    def _fill(self) -> None:
-        for start in range(0, self._size_bytes, _BLOCK_BYTES):
-            os.posix_fallocate(self._file, start, min(_BLOCK_BYTES, self._size_bytes - start))
+        """Touch again what was lent, at once after it was freed: to allocate it would not be enough."""
+        for start in range(0, self._lent_bytes, len(_BLOCK)):
+            os.pwrite(self._file, _BLOCK[: self._lent_bytes - start], start)
+        self._lent_bytes = 0
 
     def _lend(self, wanted_bytes: int, ended: threading.Event) -> None:
-        lent_bytes = 0
-        while not ended.wait(_STEP_SECONDS) and lent_bytes < self._size_bytes:
-            lack_bytes = min(wanted_bytes - _free_bytes(), self._size_bytes - lent_bytes)
-            if lack_bytes > _BLOCK_BYTES:
+        while not ended.wait(_STEP_SECONDS) and self._lent_bytes < self._size_bytes:
+            lack_bytes = min(wanted_bytes - _free_bytes(), self._size_bytes - self._lent_bytes)
+            if lack_bytes > len(_BLOCK):
                 mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-                if _libc.fallocate(self._file, mode, lent_bytes, lack_bytes):
+                if _libc.fallocate(self._file, mode, self._lent_bytes, lack_bytes):
                     raise OSError(ctypes.get_errno(), "memory cannot be given back")
-                lent_bytes += lack_bytes
+                self._lent_bytes += lack_bytes
 
 
 def _free_bytes() -> int:
