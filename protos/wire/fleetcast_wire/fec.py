@@ -126,8 +126,11 @@ class Leopard:
         """See `ParityCodec.rebuild`."""
         if not lost:
             return
-        if len(lost) <= min(len(parity), _FEW) and native.accumulates() and native.combines():
-            _rebuild_in_place(rows, parity_symbols, places, list(lost), parity)
+        if len(lost) <= min(len(parity), _FEW) and native.accumulates():
+            try:
+                _rebuild_in_place(rows, parity_symbols, places, list(lost), parity)
+            except (ValueError, IndexError) as error:
+                raise GeometryError(f"a codeword of {rows} + {parity_symbols} is not rebuilt: {error}") from error
             return
         symbols = places.filled(rows)
         source = {row: bytes(symbol) for row, symbol in enumerate(symbols) if row not in lost}
@@ -148,6 +151,8 @@ def _rebuild_in_place(
     addresses = places.addresses(rows)
     addresses[lost] = 0
     sums = _stack(parity[row] for row in used).copy()
+    if sums.shape[1] != places.memory.symbol_bytes:
+        raise ValueError(f"parity symbols of {sums.shape[1]} bytes do not fit those of {places.memory.symbol_bytes}")
     native.accumulate(_multipliers(rows, parity_symbols), used, addresses, sums)
     symbols = np.frombuffer(places.memory.content, np.uint8).reshape(len(places.memory), -1)
     symbols[places.numbers[lost]] = _solve(rows, parity_symbols, used, lost, sums)

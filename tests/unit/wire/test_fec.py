@@ -95,6 +95,18 @@ def test_too_few_parity_symbols_rebuild_nothing(codec: ParityCodec) -> None:
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("row", "symbol_bytes"), [(0, SYMBOL_BYTES - 64), (0, 2 * SYMBOL_BYTES), (0, 7), (PARITY_SYMBOLS, SYMBOL_BYTES)]
+)
+def test_parity_symbols_that_do_not_fit_rebuild_nothing(codec: ParityCodec, row: int, symbol_bytes: int) -> None:
+    memory = SymbolMemory(SYMBOL_BYTES, 10)
+    memory.content[:] = whole = bytes(range(10)) * SYMBOL_BYTES
+    with pytest.raises(GeometryError):
+        codec.rebuild(10, PARITY_SYMBOLS, SymbolPlaces(memory, np.arange(10)), [3], {row: bytes(symbol_bytes)})
+    assert bytes(memory.content) == whole
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("count", [0, 1, 8, 32, 33, 64])
 def test_the_first_parity_symbols_are_those_of_all(codec: ParityCodec, count: int) -> None:
     content = random.Random(count).randbytes(99 * SYMBOL_BYTES)
