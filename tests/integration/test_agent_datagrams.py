@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import cast
 from unittest.mock import Mock
 
+import numpy as np
 import psutil
 import pytest
 from fleetcast_agent import datagrams, readers
@@ -19,10 +20,15 @@ from fleetcast_agent.interfaces import find_interface, interface_towards, larges
 from fleetcast_agent.listening import Listener
 from fleetcast_agent.membership import announce_membership
 from fleetcast_agent.network import Network
-from fleetcast_agent.readers import SingleReader, TrainReader
+from fleetcast_agent.readers import SingleReader, TrainReader, train_slots
 from fleetcast_agent.reception import Reception
 from fleetcast_kit import logs
-from fleetcast_wire.memory import Numbers
+from fleetcast_wire.ciphers import PortableCipher, best_cipher
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import Numbers, SymbolMemory
+from fleetcast_wire.native import Opened
+from fleetcast_wire.packet import HEADER_BYTES, SEAL_BYTES, Kind
+from fleetcast_wire.seal import Opener, Sealer
 
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
 STRIDE, SLOTS = 1448, 200
@@ -32,9 +38,11 @@ UDP_SEGMENT = (17, 103)
 class Pair:
     """A group socket on the loopback, and one that sends to it."""
 
-    def __init__(self, group: str, source: str = "", interface_name: str = "lo") -> None:
+    def __init__(
+        self, group: str, source: str = "", interface_name: str = "lo", buffer: memoryview | None = None
+    ) -> None:
         family = socket.AF_INET6 if ":" in group else socket.AF_INET
-        self.buffer = memoryview(bytearray(SLOTS * STRIDE))
+        self.buffer = buffer or memoryview(bytearray(SLOTS * STRIDE))
         interface = find_interface(interface_name, family)
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind(("::1" if ":" in group else "127.0.0.1", 0))
@@ -115,6 +123,51 @@ def test_trains_arrive_as_their_datagrams_whatever_their_size(pair: Pair) -> Non
     assert sorted(len(other) for other in others) == [4, 50] + [100] * 9
 
 
+@pytest.mark.skipif(best_cipher() is PortableCipher, reason="what opens while it receives was not built here")
+@pytest.mark.parametrize("coalescing", [True, False], ids=["trains", "single datagrams"])
+def test_a_run_is_opened_as_it_comes_until_something_else_does(
+    coalescing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not coalescing:
+        monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
+    count, symbol_bytes = 600, STRIDE - HEADER_BYTES - SEAL_BYTES  # more than are opened at once
+    keys, number = SealKeys.fresh(), np.arange(count)
+    sealer, opener = Sealer(keys, symbol_bytes, count), Opener(keys, symbol_bytes, 40 * train_slots(STRIDE))
+    symbols, places, held = SymbolMemory(symbol_bytes, count), SymbolMemory(symbol_bytes, count), np.zeros(count, bool)
+    symbols.content[:] = np.random.default_rng(5).bytes(count * symbol_bytes)
+    sealed = sealer.seal_symbols(Kind.SOURCE, 1, 3, number, symbols)
+    run = opener.run(places, bytes(sealed[:12]), held)
+    assert run is not None
+    made = Pair(GROUP, buffer=opener.buffer)
+    try:
+        made.sender.setsockopt(*UDP_SEGMENT, STRIDE)
+        strange = [bytes(STRIDE), b"short"]
+        for first in range(0, count, 40):
+            made.sender.send(sealed[first * STRIDE : (first + 40) * STRIDE])
+            if first == 440:
+                for datagram in strange:
+                    made.sender.send(datagram)
+        opened, full, others = list[Opened](), list[bytes](), list[bytes]()
+        deadline = time.monotonic() + 5
+        while sum(it.symbol_count for it in opened) + len(full) + len(others) < count + 2:
+            assert time.monotonic() < deadline
+            filled, odd = made.receiver.receive(run)
+            full += [bytes(made.buffer[slot * STRIDE : (slot + 1) * STRIDE]) for slot in filled.tolist()]
+            others += odd
+            opened.append(run.take())
+    finally:
+        made.close()
+    came = [it for it in opened if it.symbol_count]
+    assert held.sum() == sum(it.symbol_count for it in came) >= 480
+    assert (came[0].first_counter, came[-1].last_counter) == (0, np.flatnonzero(held)[-1])
+    for symbol in np.flatnonzero(held).tolist():
+        assert places.views[symbol] == symbols.views[symbol]
+    assert full[0] == strange[0]
+    assert others == strange[1:]
+    rest = [sealed[symbol * STRIDE : (symbol + 1) * STRIDE] for symbol in np.flatnonzero(~held).tolist()]
+    assert full[1:] == rest
+
+
 def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datagrams, "_SEEN_BEFORE_JUDGING", 64)
     made = Pair(GROUP)
@@ -165,7 +218,9 @@ def test_a_pass_ends_although_datagrams_never_cease(genuine: bool) -> None:
     def receive(filled: Numbers, now: float) -> None:
         counts.datagram_count += len(filled) * genuine
 
-    reception = SimpleNamespace(counts=counts, receive=receive, take_events=list, repairing=False)
+    reception = SimpleNamespace(
+        counts=counts, run=None, take_opened=lambda now: 0, receive=receive, take_events=list, repairing=False
+    )
     listener = Listener(made.receiver, cast("Reception", reception), lambda _: None, stride=STRIDE)
     listener.start()
     try:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from fleetcast_kit import logs
+from fleetcast_wire.native import NativeRun
 
 from fleetcast_agent.errors import MulticastError
 from fleetcast_agent.interfaces import Interface
@@ -74,9 +75,9 @@ class GroupSocket:
         """Leave the group."""
         self._socket.close()
 
-    def receive(self) -> Received:
-        """Return what has come, as much as fits the slots, without waiting."""
-        received = self._reader.read()
+    def receive(self, run: NativeRun | None = None) -> Received:
+        """Return what has come, as much as fits the slots, without waiting; have what belongs to a run opened by it."""
+        received = self._reader.read(run)
         if isinstance(self._reader, TrainReader) and self._is_futile(self._reader):
             self._socket.setsockopt(*UDP_GRO, 0)
             self._reader = BatchReader(self._socket, self._buffer, self._stride)

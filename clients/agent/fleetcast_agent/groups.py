@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fleetcast_wire.errors import GeometryError
@@ -28,6 +28,9 @@ from fleetcast_agent.reception import Reception
 
 _TRAINS = 96
 """Trains that there is room for: as many as are taken at once where they are short."""
+
+_CHUNKS_AT_ONCE = 4
+"""Given to one writer together at most."""
 
 
 class GroupReceiver:
@@ -76,7 +79,7 @@ class GroupReceiver:
         self._membership = (welcome.group, interface)
         self._past_overflow_count = download.overflow_count
         download.count(self._reception.counts)
-        self._listener = Listener(self._socket, self._reception, self._handle_event, stride=stride)
+        self._listener = Listener(self._socket, self._reception, self._handle_events, stride=stride)
         codec = CODECS.get(geometry.codec)
         self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
         self._listener.start()
@@ -139,28 +142,37 @@ class GroupReceiver:
         self._listener.forget()
         self._reception.close()
 
-    def _handle_event(self, event: Event) -> None:
-        match event:
-            case ChunkArrived():
-                with self._settled:
-                    self._under_way += 1
-                self._download.writer.submit(
-                    event.chunk, event.stored, by_unicast=False, settle=partial(self._settle_chunk, event)
-                )
-            case CodewordCompleted():
-                if self._decoder is not None:
-                    self._decoder.submit(event)
-            case DeficitsCounted() | PassSettled():
-                self._loop.call_soon_threadsafe(self._handle, event)
+    def _handle_events(self, events: Sequence[Event]) -> None:
+        arrived = [event for event in events if isinstance(event, ChunkArrived)]
+        for first in range(0, len(arrived), _CHUNKS_AT_ONCE):
+            self._write(arrived[first : first + _CHUNKS_AT_ONCE])
+        for event in events:
+            match event:
+                case CodewordCompleted():
+                    if self._decoder is not None:
+                        self._decoder.submit(event)
+                case DeficitsCounted() | PassSettled():
+                    self._loop.call_soon_threadsafe(self._handle, event)
 
-    def _settle_chunk(self, event: ChunkArrived, written: bool) -> None:
-        self._listener.post(partial(self._reception.settle_chunk, event, written), wake=not written)
-        if not written:
-            self._download.damaged(event.chunk)
+    def _write(self, arrived: Sequence[ChunkArrived]) -> None:
+        with self._settled:
+            self._under_way += len(arrived)
+        arrivals = {event.chunk: event.stored for event in arrived}
+        self._download.writer.submit(arrivals, by_unicast=False, settle=partial(self._settle_chunks, arrived))
+
+    def _settle_chunks(self, arrived: Sequence[ChunkArrived], written: set[int]) -> None:
+        damaged = [event.chunk for event in arrived if event.chunk not in written]
+        self._listener.post(partial(self._take_back, arrived, written), wake=bool(damaged))
+        for chunk in damaged:
+            self._download.damaged(chunk)
             self._loop.call_soon_threadsafe(self._handle, None)
         with self._settled:
-            self._under_way -= 1
+            self._under_way -= len(arrived)
             self._settled.notify_all()
+
+    def _take_back(self, arrived: Sequence[ChunkArrived], written: set[int]) -> None:
+        for event in arrived:
+            self._reception.settle_chunk(event, event.chunk in written)
 
     def _settle_codeword(self, completed: CodewordCompleted, rebuilt: bool) -> None:
         self._listener.post(partial(self._reception.settle_codeword, completed, rebuilt))

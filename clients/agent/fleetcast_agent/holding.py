@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from fleetcast_wire.manifest import Manifest
 from numpy.typing import NDArray
+
+from fleetcast_agent.table import Stored
+
+Arrivals = Mapping[int, Stored]
+"""Chunks that came whole, unproven."""
 
 
 class Holding:
@@ -51,10 +56,10 @@ class Holding:
         """Whether every chunk that can be sent is held."""
         return not self._lacking_count
 
-    def note_arrival(self, stored_bytes: int) -> None:
-        """Count a chunk that came whole."""
+    def note_arrivals(self, arrivals: Arrivals) -> None:
+        """Count chunks that came whole."""
         with self._lock:
-            self.backlog_bytes += stored_bytes
+            self.backlog_bytes += sum(map(len, arrivals.values()))
 
     def note_zeros(self, chunks: NDArray[np.bool_]) -> None:
         """Count the zero chunks whose zeros are on the target."""
@@ -63,24 +68,25 @@ class Holding:
             self._held |= fresh
             self.written_bytes += int(self._sizes[fresh].sum())
 
-    def note_written(self, chunk: int, stored_bytes: int, by_unicast: bool) -> None:
-        """Count a chunk that is proven and written."""
+    def note_settled(self, arrivals: Arrivals, written: Iterable[int], *, by_unicast: bool) -> None:
+        """Count chunks that came whole and wait no more; those in `written` are proven and written."""
         with self._lock:
-            self.backlog_bytes -= stored_bytes
-            if self._held[chunk]:
+            self.backlog_bytes -= sum(map(len, arrivals.values()))
+            fresh = [chunk for chunk in written if not self._held[chunk]]
+            if not fresh:
                 return
+            stored_bytes = sum(len(arrivals[chunk]) for chunk in fresh)
             if by_unicast:
                 self.unicast_bytes += stored_bytes
             else:
                 self.multicast_bytes += stored_bytes
-            self._held[chunk] = True
-            self._lacking_count -= 1
-            self.written_bytes += int(self._sizes[chunk])
+            self._held[fresh] = True
+            self._lacking_count -= len(fresh)
+            self.written_bytes += int(self._sizes[fresh].sum())
         if not self._lacking_count:
             self._completed()
 
-    def note_damage(self, stored_bytes: int) -> None:
+    def note_damage(self) -> None:
         """Count a chunk that came whole and did not match its digest."""
         with self._lock:
-            self.backlog_bytes -= stored_bytes
             self.damaged_chunk_count += 1

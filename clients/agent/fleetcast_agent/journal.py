@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,12 +106,12 @@ class Journal:
         fresh.write_bytes(head + b"\n" + body)
         fresh.replace(self._path)
 
-    def note(self, chunk: int) -> None:
-        """Claim a chunk that was written. Any thread."""
-        if self._descriptor < 0:
+    def note(self, chunks: Collection[int]) -> None:
+        """Claim chunks that were written. Any thread."""
+        if self._descriptor < 0 or not chunks:
             return
         try:
-            os.write(self._descriptor, _INDEX.pack(chunk))
+            os.write(self._descriptor, b"".join(map(_INDEX.pack, chunks)))
         except OSError as error:
             _log.warning("the journal of %s cannot be continued (%s): a restart would receive more again", *_why(error))
             self.close()

@@ -44,12 +44,12 @@ class Listener:
     """Feeds a reception from a socket until stopped.
 
     Args:
-        handle: called on the listener's thread with every event; must not block.
+        handle: called on the listener's thread with what has happened; must not block.
         stride: bytes of a slot.
     """
 
     def __init__(
-        self, source: GroupSocket, reception: Reception, handle: Callable[[Event], None], *, stride: int
+        self, source: GroupSocket, reception: Reception, handle: Callable[[list[Event]], None], *, stride: int
     ) -> None:
         self._source = source
         self._reception = reception
@@ -117,10 +117,10 @@ class Listener:
         genuine_count = 0
         rate = 0.0  # datagrams per second, smoothed
         while not self._stopping:
-            filled, others = self._source.receive()
-            count = len(filled)
+            filled, others = self._source.receive(reception.run)
             now = time.monotonic()
-            if count:
+            count = len(filled) + reception.take_opened(now)
+            if len(filled):
                 reception.receive(filled, now)
             for datagram in others:
                 reception.receive_other(datagram, now)
@@ -130,8 +130,8 @@ class Listener:
                 inbox.popleft()()
             if self._when_drained and (now - heard_at > _DRAIN_SECONDS or now > self._when_drained[0][0]):
                 self._when_drained.popleft()[1]()
-            for event in reception.take_events():
-                self._handle(event)
+            if events := reception.take_events():
+                self._handle(events)
             if not count and not others:
                 self._wait()
                 read_at = time.monotonic()

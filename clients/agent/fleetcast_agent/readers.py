@@ -13,7 +13,7 @@ import socket
 import numpy as np
 from fleetcast_kit.batched_messages import BatchedMessage, IoVector, MessageHeader
 from fleetcast_wire.memory import Numbers
-from fleetcast_wire.native import NativeMessages
+from fleetcast_wire.native import Messages, NativeMessages, NativeRun
 from numpy.typing import NDArray
 
 UDP_GRO = (17, 104)
@@ -23,7 +23,8 @@ BATCH_DATAGRAMS = 2112
 """Datagrams taken at once: enough to spread the cost of a batch, small enough to stay in the cache."""
 
 Received = tuple[Numbers, list[bytes]]
-"""The slots that were filled with datagrams of the size of a slot, in their order; and all other datagrams."""
+"""The slots that were filled with datagrams of the size of a slot, in their order, but for those that a run has opened;
+and all other datagrams."""
 
 _CONTROL = np.dtype(
     {
@@ -73,16 +74,17 @@ class BatchReader:
         self.datagram_count = 0
         """Of the size of a slot."""
 
-    def read(self) -> Received:
+    def read(self, run: NativeRun | None) -> Received:
         """Return what has come, as much as has room, without waiting; the slots are valid until the next call."""
         most = min(self._rooms, math.ceil(BATCH_DATAGRAMS / self._expected))
-        count, slots, rest = self._receive(self._socket.fileno(), most)
-        self.drained = count < most
-        if count > 0:
-            self.message_count += count
-            self.datagram_count += len(slots)
-            self._expected += 0.2 * (max(1.0, len(slots) / count) - self._expected)
-        return slots, [datagram for it in rest for datagram in self._cut(*it)]
+        came = self._receive(self._socket.fileno(), most, run)
+        self.drained = not came.more
+        if came.message_count > 0:
+            datagrams = len(came.slots) + (run.opened_count if run else 0)
+            self.message_count += came.message_count
+            self.datagram_count += datagrams
+            self._expected += 0.2 * (max(1.0, datagrams / came.message_count) - self._expected)
+        return came.slots, [datagram for it in came.others for datagram in self._cut(*it)]
 
     @property
     def mean_train(self) -> float:
@@ -132,8 +134,8 @@ class _PortableMessages:
         self._slots = np.arange(len(messages) * room_slots, dtype=np.int64).reshape(-1, room_slots)
         self._steps = np.arange(room_slots)
 
-    def __call__(self, descriptor: int, most: int) -> tuple[int, Numbers, list[list[int]]]:
-        """See `NativeMessages`."""
+    def __call__(self, descriptor: int, most: int, run: NativeRun | None) -> Messages:
+        """See `NativeMessages`. Nothing of a run is opened here."""
         self._control_lengths[:] = _CONTROL.itemsize
         count = max(0, self._receive(descriptor, self._messages, most, socket.MSG_DONTWAIT, None))
         lengths, controls = self._lengths[:count].astype(np.int64), self._controls[:count]
@@ -144,7 +146,7 @@ class _PortableMessages:
         full[(sizes != self._stride) | (self._flags[:count] & socket.MSG_TRUNC != 0)] = 0
         rooms = (full * self._stride != lengths).nonzero()[0]
         rest = np.stack((rooms, full[rooms], lengths[rooms], sizes[rooms]), axis=1).tolist()
-        return count, self._slots[:count][self._steps < full[:, np.newaxis]], rest
+        return Messages(count, count == most, self._slots[:count][self._steps < full[:, np.newaxis]], rest)
 
 
 class TrainReader(BatchReader):
@@ -167,8 +169,8 @@ class SingleReader:
     mean_train = 1.0
     drained = True
 
-    def read(self) -> Received:
-        """See `BatchReader.read`."""
+    def read(self, run: NativeRun | None) -> Received:
+        """See `BatchReader.read`. Nothing of a run is opened here."""
         filled, others = 0, list[bytes]()
         while filled < len(self._rooms) and len(others) < len(self._rooms):
             try:

@@ -13,6 +13,7 @@ import numpy as np
 from fleetcast_wire.errors import PacketError
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.memory import Numbers, SymbolMemory
+from fleetcast_wire.native import NativeRun
 from fleetcast_wire.packet import VERSION, Kind, unpack_header, unpack_mark
 from fleetcast_wire.seal import Opener
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class Reception:
         self._source_prefix = np.uint64(0)
         self._scratch = SymbolMemory(geometry.symbol_bytes, 1)
         self._early: list[NDArray[np.uint8]] = []
+        self._window: Window | None = None
+        self._run: NativeRun | None = None
         self._mark_counter = -1
         self._now = 0.0
         self.settle_chunk = self._ring.settle_chunk
@@ -94,6 +97,7 @@ class Reception:
     def close(self) -> None:
         """Let go of the windows; the counts stay."""
         self._ring.close()
+        self._window = self._run = None
         self._early.clear()
 
     # Datagrams.
@@ -118,16 +122,32 @@ class Reception:
             window = self._ring.admit(number, int(self._symbols[slots[0]]), self._now)
             if window is None:
                 return 0
-        beginning = struct.pack(">QI", self._source_prefix, window.number)
-        taken = self._opener.open_run(slots, window.memory.source, beginning, window.held)
-        if taken:
-            self._note_source(window, slots[:taken], int(self._symbols[slots[taken - 1]]) + 1)
-        return taken
+        if window is not self._window:
+            beginning = struct.pack(">QI", self._source_prefix, window.number)
+            self._window, self._run = window, self._opener.run(window.memory.source, beginning, window.held)
+        if self._run is None:
+            return 0
+        self._run.open(slots)
+        return self.take_opened(self._now)
 
-    def _note_source(self, window: Window, slots: Numbers, stop: int) -> None:
-        """Note symbols that were opened, in the order of the slots, and marked held, the last before `stop`."""
-        self._count(len(slots), int(self._counters[slots[0]]), int(self._counters[slots[-1]]))
-        self._ring.note_source(window, len(slots), stop, self._now)
+    @property
+    def run(self) -> NativeRun | None:
+        """What opens the next symbols that usually come, before `receive` takes the others."""
+        return self._run if self._window is not None and not self._window.closed else None
+
+    def take_opened(self, now: float) -> int:
+        """Take the symbols that `run` opened; return how many."""
+        if self._window is None or self._run is None or not self._run.opened_count:
+            return 0
+        self._now = now
+        opened = self._run.take()
+        self._note_source(self._window, *opened)
+        return opened.symbol_count
+
+    def _note_source(self, window: Window, count: int, stop: int, first_counter: int, last_counter: int) -> None:
+        """Note symbols that were opened and marked held, the last before `stop`."""
+        self._count(count, first_counter, last_counter)
+        self._ring.note_source(window, count, stop, self._now)
 
     def _sort(self, filled: Numbers, now: float) -> None:
         """Take datagrams of any kind."""
@@ -231,7 +251,8 @@ class Reception:
                 return
             stop = int(symbols[-1]) + 1
         held[slice(start, stop) if contiguous else symbols] = True
-        self._note_source(window, slots, stop)
+        counters = self._counters[slots]
+        self._note_source(window, len(slots), stop, int(counters[0]), int(counters[-1]))
 
     def _take_parity(self, number: int, symbols: Numbers, slots: Numbers) -> None:
         """Open the parity symbols of one window that its codewords need."""

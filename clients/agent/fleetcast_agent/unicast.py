@@ -65,7 +65,7 @@ class ChunkFetcher:
                     continue
                 chunks[chunk] = False
                 await self._room.acquire()
-                self._download.writer.submit(chunk, stored, by_unicast=True, settle=partial(self._settle, chunk))
+                self._download.writer.submit({chunk: stored}, by_unicast=True, settle=partial(self._settle, chunk))
         finally:
             call.cancel()
             for _ in range(_UNDER_WAY_CHUNKS):  # all are settled when all room is back
@@ -73,8 +73,8 @@ class ChunkFetcher:
             for _ in range(_UNDER_WAY_CHUNKS):
                 self._room.release()
 
-    def _settle(self, chunk: int, written: bool) -> None:
-        if written:
+    def _settle(self, chunk: int, written: set[int]) -> None:
+        if chunk in written:
             self._written(chunk)
         else:
             self._download.damaged(chunk)

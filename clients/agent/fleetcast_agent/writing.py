@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleetcast_agent.errors import TargetFailedError
-from fleetcast_agent.holding import Holding
+from fleetcast_agent.holding import Arrivals, Holding
 from fleetcast_agent.journal import Journal
-from fleetcast_agent.table import ChunkTable, Stored
+from fleetcast_agent.table import ChunkTable
 from fleetcast_agent.target import Target
 
 _log = logging.getLogger(__name__)
@@ -19,10 +19,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    chunk: int
-    stored: Stored
+    arrivals: Arrivals
     by_unicast: bool
-    settle: Callable[[bool], None]
+    settle: Callable[[set[int]], None]
 
 
 class ChunkWriter:
@@ -55,13 +54,13 @@ class ChunkWriter:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, chunk: int, stored: Stored, *, by_unicast: bool, settle: Callable[[bool], None]) -> None:
-        """Have a chunk proven and written.
+    def submit(self, arrivals: Arrivals, *, by_unicast: bool, settle: Callable[[set[int]], None]) -> None:
+        """Have chunks proven and written, all by one thread.
 
-        `settle` is told on a writer's thread whether it was; after that `stored` is free.
+        `settle` is told on a writer's thread which of them were; after that what is stored is free.
         """
-        self._holding.note_arrival(len(stored))
-        self._jobs.put(_Job(chunk, stored, by_unicast, settle))
+        self._holding.note_arrivals(arrivals)
+        self._jobs.put(_Job(arrivals, by_unicast, settle))
 
     def abandon(self) -> None:
         """Write nothing more of what waits: it is not noted either, so it comes again."""
@@ -76,23 +75,27 @@ class ChunkWriter:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            written = False
+            written = set[int]()
             try:
-                written = not self._broken.is_set() and self._write(job)
+                self._write(job, written)
             except TargetFailedError as error:
                 if not self._broken.is_set():
                     self._broken.set()
                     self._failed(error)
             finally:
+                self._journal.note(written)
+                self._holding.note_settled(job.arrivals, written, by_unicast=job.by_unicast)
                 job.settle(written)
 
-    def _write(self, job: _Job) -> bool:
-        content = self._table.prove(job.chunk, job.stored)
-        if content is None:
-            self._holding.note_damage(len(job.stored))
-            _log.warning("chunk %d came whole and does not match its digest: it is fetched again", job.chunk)
-            return False
-        self._target.write(job.chunk * self._table.manifest.chunk_size_bytes, content)
-        self._journal.note(job.chunk)
-        self._holding.note_written(job.chunk, len(job.stored), job.by_unicast)
-        return True
+    def _write(self, job: _Job, written: set[int]) -> None:
+        """Prove and write chunks, adding to `written` those that are."""
+        for chunk, stored in job.arrivals.items():
+            if self._broken.is_set():
+                return
+            content = self._table.prove(chunk, stored)
+            if content is None:
+                self._holding.note_damage()
+                _log.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
+                continue
+            self._target.write(chunk * self._table.manifest.chunk_size_bytes, content)
+            written.add(chunk)

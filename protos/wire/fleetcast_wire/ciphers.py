@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols, chosen
-from .native import NativeCipher
+from .native import NativeCipher, NativeRun
 from .packet import HEADER_BYTES
 
 _logger = logging.getLogger(__name__)
@@ -44,11 +44,11 @@ class TrainCipher(Protocol):
         """
         ...
 
-    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
-        """Open the first of `slots`, as long as nothing about them is special; return how many.
+    def run(self, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> NativeRun | None:
+        """Return what opens source symbols of one window fast, as they usually come; None if nothing is gained by it.
 
-        Their headers begin with `beginning`, all before the symbol's number; their symbols ascend, have a place in
-        `held` (shape (symbol_count,)) and are not held. Marks them so. May leave off anywhere: `open` takes the rest.
+        Their headers begin with `beginning`, all before the symbol's number; `held`, shape (symbol_count,), says which
+        have their place already.
         """
         ...
 
@@ -94,9 +94,9 @@ class PortableCipher:
             else:
                 return failed
 
-    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
-        """See `TrainCipher.open_run`: nothing is gained by it here."""
-        return 0
+    def run(self, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> None:
+        """See `TrainCipher.run`."""
+        return
 
 
 @cache

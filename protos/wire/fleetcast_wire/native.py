@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,28 @@ from .keys import SealKeys
 from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols
 
 _LIBRARY = Path(__file__).with_name("libnative.so")
+
+
+class Opened(NamedTuple):
+    """What was opened of a run."""
+
+    symbol_count: int
+    stop: int
+    """The number after that of the last symbol."""
+    first_counter: int
+    last_counter: int
+
+
+class Messages(NamedTuple):
+    """What was received."""
+
+    message_count: int
+    more: bool
+    """Whether more may be there."""
+    slots: Numbers
+    """Those that hold a datagram of the size of a slot, but for those of a run; valid until the next call."""
+    others: list[list[int]]
+    """Each message with more than those: room, how many of those it begins with, length, size of its datagrams."""
 
 
 class NativeCipher:
@@ -61,17 +83,13 @@ class NativeCipher:
             raise IndexError(f"slots {slots} or symbols {symbols} are not all there")
         return numbers[failed].tolist() if failures else []
 
-    def open_run(self, slots: Numbers, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> int:
-        """See `TrainCipher.open_run`."""
-        numbers = np.ascontiguousarray(slots, np.int64)
+    def run(self, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> "NativeRun":
+        """See `TrainCipher.run`."""
         address, count = self._memory(places)
         if len(beginning) != 12 or len(held) > count or not held.flags.c_contiguous:
             raise ValueError(f"{len(held)} marks do not fit {count} places, or {len(beginning)} bytes no header")
-        given = numbers.ctypes.data, len(numbers), beginning, held.ctypes.data
-        opened: int = self._library.fleetcast_open_run(self._cipher, *self._room, address, len(held), *given)
-        if opened < 0:
-            raise IndexError(f"slots {slots} are not all there")
-        return opened
+        state = _RunState(self._cipher, *self._room, address, held.ctypes.data, len(held), tuple(beginning))
+        return NativeRun(state, (self, places, held))
 
     def _memory(self, memory: SymbolMemory) -> tuple[int, int]:
         """Return address and size of memory; C trusts them, so no other may go there."""
@@ -91,6 +109,58 @@ class NativeCipher:
         return memory
 
 
+class _RunState(ctypes.Structure):
+    """`struct run` of `trains.h`."""
+
+    _fields_ = (
+        ("cipher", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("slot_count", ctypes.c_size_t),
+        ("stride", ctypes.c_size_t),
+        ("memory", ctypes.c_void_p),
+        ("held", ctypes.c_void_p),
+        ("symbol_count", ctypes.c_size_t),
+        ("beginning", ctypes.c_uint8 * 12),
+        ("opened", ctypes.c_int64),
+        ("stop", ctypes.c_size_t),
+        ("first_counter", ctypes.c_uint64.__ctype_be__),
+        ("last_counter", ctypes.c_uint64.__ctype_be__),
+    )
+
+
+class NativeRun:
+    """Opens source symbols of one window into their places, as long as nothing about them is special.
+
+    They ascend, and have a place that is not held; then it is marked so. What is special, `TrainCipher.open` takes.
+    """
+
+    def __init__(self, state: _RunState, used: tuple[object, ...]) -> None:
+        self._state = state
+        self._used = used  # what the state has addresses of
+        self.address = ctypes.addressof(state)
+
+    def open(self, slots: Numbers) -> int:
+        """Open the first of these slots; return how many."""
+        numbers = np.ascontiguousarray(slots, np.int64)
+        opened: int = _library().fleetcast_open_run(self.address, numbers.ctypes.data, len(numbers))
+        if opened < 0:
+            raise IndexError(f"slots {slots} are not all there")
+        return opened
+
+    @property
+    def opened_count(self) -> int:
+        """How many were opened since the last call of `take`."""
+        count: int = self._state.opened
+        return count
+
+    def take(self) -> Opened:
+        """Return what was opened since the last call."""
+        state = self._state
+        opened = Opened(state.opened, state.stop, state.first_counter, state.last_counter)
+        state.opened = state.stop = 0
+        return opened
+
+
 class NativeMessages:
     """By `messages.c`: receives into rooms of slots, many messages a call, during which other threads run.
 
@@ -108,22 +178,19 @@ class NativeMessages:
         self._messages = messages
         self._slots = np.empty(len(messages) * room_slots, np.int64)
         self._others = np.empty((len(messages), 4), np.int64)
-        self._counts = np.zeros(2, np.int64)
-        results = (array.ctypes.data for array in (self._slots, self._others, self._counts))
-        self._given = ctypes.addressof(messages), control_bytes, room_slots, stride, *results
+        self._counts = np.zeros(3, np.int64)
+        self._rooms = ctypes.addressof(messages)
+        self._sizes = control_bytes, room_slots, stride
+        self._results = tuple(array.ctypes.data for array in (self._slots, self._others, self._counts))
 
-    def __call__(self, descriptor: int, most: int) -> tuple[int, Numbers, list[list[int]]]:
-        """Receive at most `most` messages from a socket without waiting, into the first rooms.
-
-        Returns how many came; the slots that hold a datagram of the size of a slot, valid until the next call; and of
-        each message with more than those: its room, how many of those it begins with, its length, its datagrams' size.
-        """
+    def __call__(self, descriptor: int, most: int, run: NativeRun | None) -> Messages:
+        """Receive at most `most` messages from a socket without waiting, into the first rooms."""
         if most > len(self._messages):
             raise ValueError(f"{most} messages are more than there are rooms")
-        address, *rest = self._given
-        count = max(0, self._receive(descriptor, address, most, *rest))
-        filled, others = self._counts.tolist()
-        return count, self._slots[:filled], self._others[:others].tolist()
+        state = run.address if run else None
+        count = self._receive(descriptor, self._rooms, most, *self._sizes, state, *self._results)
+        filled, others, more = self._counts.tolist()
+        return Messages(count, bool(more), self._slots[:filled], self._others[:others].tolist())
 
 
 @cache
@@ -237,8 +304,8 @@ def _library() -> ctypes.CDLL:
         ("cipher_free", None, (pointer,)),
         ("seal", number, (pointer, pointer, size, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
-        ("open_run", number, (pointer, pointer, size, size, pointer, size, pointer, size, ctypes.c_char_p, pointer)),
-        ("receive", ctypes.c_int, (ctypes.c_int, pointer, ctypes.c_uint, size, number, number, *[pointer] * 3)),
+        ("open_run", number, (pointer, pointer, size)),
+        ("receive", number, (ctypes.c_int, pointer, ctypes.c_uint, size, number, number, *[pointer] * 4)),
         ("invert", ctypes.c_int, (pointer, size, pointer, pointer, ctypes.c_int32)),
         ("multipliers", None, (pointer, pointer, size)),
         ("accumulate", ctypes.c_int, (pointer, size, pointer, size, pointer, size, pointer, size)),

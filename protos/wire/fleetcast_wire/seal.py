@@ -86,8 +86,8 @@ class Opener:
         """Shape (count,), dtype HEADER: the headers in the slots, unproven until opened."""
         self.open_symbols = self._cipher.open
         """See `TrainCipher.open`."""
-        self.open_run = self._cipher.open_run
-        """See `TrainCipher.open_run`."""
+        self.run = self._cipher.run
+        """See `TrainCipher.run`."""
 
     def open(self, datagram: Buffer) -> bytes:
         """Return the body of one datagram of any length.

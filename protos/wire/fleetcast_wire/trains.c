@@ -2,14 +2,14 @@
  * prepares a datagram in a tenth of the time that general-purpose libraries take for it. ciphers.py says what is called
  * how, and does the same without this file. WIRE.md, section 5, is the rule for both. */
 
+#include "trains.h"
+
 #include <intel-ipsec-mb.h>
 #include <stdalign.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_BYTES = 24, SYMBOL_AT = 12, COUNTER_AT = 16, SEAL_BYTES = 16, NONCE_BYTES = 12, SALT_BYTES = 4 };
+enum { HEADER_BYTES = 24, COUNTER_AT = 16, SEAL_BYTES = 16, NONCE_BYTES = 12, SALT_BYTES = 4 };
 
 struct cipher {
     alignas(64) struct gcm_key_data key;
@@ -116,25 +116,26 @@ int64_t fleetcast_open(const struct cipher *cipher, const uint8_t *slots, size_t
     return failures;
 }
 
-/* Opens the first of the slots `numbers` into their places in `memory`, as long as each header begins with `beginning`
- * (all before the symbol's number), the symbols ascend and are below `symbol_count`, held[symbol] is 0 and the datagram is
- * genuine; sets held[symbol] to 1. Returns how many, or -1, with nothing done, if a number of a slot is out of range. */
-int64_t fleetcast_open_run(const struct cipher *cipher, const uint8_t *slots, size_t slot_count, size_t stride,
-                           uint8_t *memory, size_t symbol_count, const int64_t *numbers, size_t count,
-                           const uint8_t beginning[SYMBOL_AT], uint8_t *held)
+/* Opens the first of the slots `numbers` into their places, as long as each header begins as it should, the symbols ascend
+ * and have a place, which is not held, and the datagram is genuine; marks them held. Returns how many, or -1, with nothing
+ * done, if a number of a slot is out of range. */
+int64_t fleetcast_open_run(struct run *run, const int64_t *numbers, size_t count)
 {
-    const size_t size = stride - HEADER_BYTES - SEAL_BYTES;
+    const size_t size = run->stride - HEADER_BYTES - SEAL_BYTES;
     size_t opened = 0;
-    if (!all_within(numbers, count, slot_count))
+    if (!all_within(numbers, count, run->slot_count))
         return -1;
-    for (size_t next = 0; opened < count; opened++) {
-        const uint8_t *header = slots + (size_t)numbers[opened] * stride, *number = header + SYMBOL_AT;
+    for (; opened < count; opened++, run->opened++) {
+        const uint8_t *header = run->slots + (size_t)numbers[opened] * run->stride, *number = header + SYMBOL_AT;
         const size_t symbol = (size_t)number[0] << 24 | (size_t)number[1] << 16 | (size_t)number[2] << 8 | number[3];
-        if (memcmp(header, beginning, SYMBOL_AT) != 0 || symbol < next || symbol >= symbol_count || held[symbol] ||
-            !open_one(cipher, header, size, memory + symbol * size))
+        if (memcmp(header, run->beginning, SYMBOL_AT) != 0 || symbol < run->stop || symbol >= run->symbol_count ||
+            run->held[symbol] || !open_one(run->cipher, header, size, run->memory + symbol * size))
             break;
-        held[symbol] = 1;
-        next = symbol + 1;
+        run->held[symbol] = 1;
+        run->stop = symbol + 1;
+        memcpy(&run->last_counter, header + COUNTER_AT, sizeof run->last_counter);
+        if (run->opened == 0)
+            run->first_counter = run->last_counter;
     }
     return (int64_t)opened;
 }

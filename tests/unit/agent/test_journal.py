@@ -22,8 +22,8 @@ def target(tmp_path: Path) -> Path:
 def test_claims_survive_a_process_that_never_closed(tmp_path: Path, target: Path) -> None:
     journal = Journal(tmp_path / "journals", target)
     journal.begin(IMAGE, 65536, [3])
-    for chunk in (1, 9, 1):
-        journal.note(chunk)
+    for chunks in ({1}, {9, 1}, set[int]()):
+        journal.note(chunks)
     again = Journal(tmp_path / "journals", target)
     assert again.image == IMAGE
     assert again.claims(IMAGE, 65536) == [1, 3, 9]

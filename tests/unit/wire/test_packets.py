@@ -169,20 +169,27 @@ def test_a_run_goes_as_far_as_nothing_is_special(
     beginning, held = bytes(train[:12]), np.zeros(8, np.bool_)
     opener.buffer[:] = train
     opener.headers[spoil[1]][spoil[0]] = spoil[2]
-    assert opener.open_run(np.arange(8), places, beginning, held) == taken
+    run = opener.run(places, beginning, held)
+    assert run is not None
+    assert run.open(np.arange(8)) == taken
     assert held.tolist() == [number < taken for number in range(8)]
     assert places.views[:taken] == memory.views[:taken]
-    assert opener.open_run(np.arange(8), places, beginning, held) == 0  # each is held already
+    first, last = (int(opener.headers["counter"][number]) for number in (0, max(0, taken - 1)))
+    assert run.take() == ((taken, taken, first, last) if taken else (0, 0, 0, 0))
+    assert run.open(np.arange(8)) == 0  # each is held already
+    assert run.take().symbol_count == 0
 
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
 def test_a_run_stays_within_slots_and_places(cipher: type[TrainCipher]) -> None:
     opener, places = Opener(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher), SymbolMemory(SYMBOL_BYTES, 4)
+    run = opener.run(places, bytes(12), np.zeros(4, np.bool_))
+    assert run is not None
     with pytest.raises(IndexError):
-        opener.open_run(np.array([4]), places, bytes(12), np.zeros(4, np.bool_))
+        run.open(np.array([4]))
     for beginning, marks in ((bytes(11), 4), (bytes(12), 5)):
         with pytest.raises(ValueError, match="do not fit"):
-            opener.open_run(np.array([0]), places, beginning, np.zeros(marks, np.bool_))
+            opener.run(places, beginning, np.zeros(marks, np.bool_))
 
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
