@@ -20,7 +20,7 @@ help: ## List the targets.
 
 setup: $(SETUP) ## Make the virtual environment with everything in it.
 
-$(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh protos/wire/hatch_build.py $(wildcard protos/wire/fleetcast_wire/*.c)
+$(SETUP): requirements.lock pyproject.toml $(MEMBER_FILES) deploy/setup.sh protos/wire/hatch_build.py $(wildcard protos/wire/fleetcast_wire/*.[ch])
 	@deploy/packages.sh native
 	@deploy/setup.sh $(VENV) $(UV_VERSION)
 	@$(UV) pip sync --quiet requirements.lock
