@@ -83,6 +83,7 @@ class GroupReceiver:
         codec = CODECS.get(geometry.codec)
         self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
         self._listener.start()
+        self._listener.post(memories.make_ready)
 
     @property
     def reception(self) -> Reception:

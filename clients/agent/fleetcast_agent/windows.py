@@ -10,6 +10,10 @@ from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
 from fleetcast_wire.memory import SymbolMemory
 from numpy.typing import NDArray
 
+_READY_WINDOWS = 4
+"""More are collected at once only where something is lost or late."""
+_PAGE_BYTES = 4096
+
 
 class WindowMemory:
     """Memory for one window at a time."""
@@ -35,6 +39,14 @@ class WindowMemories:
         self._window_symbols = window_symbols
         self._made = 0
         self._free: list[WindowMemory] = []
+
+    def make_ready(self) -> None:
+        """Make memory for the first windows, and have the system provide it, before they come."""
+        while self._made < min(self.count, _READY_WINDOWS):
+            memory = WindowMemory(self._geometry, self._window_symbols)
+            np.frombuffer(memory.source.content, np.uint8)[::_PAGE_BYTES] = 0
+            self._free.append(memory)
+            self._made += 1
 
     def take(self) -> WindowMemory | None:
         """Return memory for a window, the one used last first (it is in the cache); None if all are taken."""

@@ -8,8 +8,8 @@ from enum import StrEnum
 class TransmissionPolicy:
     """What an operator could want otherwise. Times in seconds; those of WIRE.md are its defaults."""
 
-    lead_seconds: float = 0.03
-    """From a plan to the first symbol: the plan goes another way, and symbols of unknown passes are ignored."""
+    lead_seconds: float = 0.01
+    """From a plan to the first symbol: the plan goes another way, and receivers keep few symbols of unknown passes."""
     lead_seconds_per_receiver: float = 0.0001
     """Added for each receiver: so long does it take to tell one."""
     gather_seconds: float = 0.03
