@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from fleetcast_wire.errors import GeometryError
@@ -158,22 +158,26 @@ class GroupReceiver:
     def _write(self, arrived: Sequence[ChunkArrived]) -> None:
         with self._settled:
             self._under_way += len(arrived)
-        arrivals = {event.chunk: event.stored for event in arrived}
-        self._download.writer.submit(arrivals, by_unicast=False, settle=partial(self._settle_chunks, arrived))
+        by_chunk = {event.chunk: event for event in arrived}
+        arrivals = {chunk: event.stored for chunk, event in by_chunk.items()}
+        self._download.writer.submit(arrivals, by_unicast=False, settle=partial(self._settle_chunks, by_chunk))
 
-    def _settle_chunks(self, arrived: Sequence[ChunkArrived], written: set[int]) -> None:
-        damaged = [event.chunk for event in arrived if event.chunk not in written]
-        self._listener.post(partial(self._take_back, arrived, written), wake=bool(damaged))
+    def _settle_chunks(
+        self, arrived: Mapping[int, ChunkArrived], settled: Collection[int], written: Collection[int]
+    ) -> None:
+        answers = [(arrived[chunk], chunk in written) for chunk in settled]
+        damaged = [event.chunk for event, proven in answers if not proven]
+        self._listener.post(partial(self._take_back, answers), wake=bool(damaged))
         for chunk in damaged:
             self._download.damaged(chunk)
             self._loop.call_soon_threadsafe(self._handle, None)
         with self._settled:
-            self._under_way -= len(arrived)
+            self._under_way -= len(answers)
             self._settled.notify_all()
 
-    def _take_back(self, arrived: Sequence[ChunkArrived], written: set[int]) -> None:
-        for event in arrived:
-            self._reception.settle_chunk(event, event.chunk in written)
+    def _take_back(self, answers: Sequence[tuple[ChunkArrived, bool]]) -> None:
+        for event, proven in answers:
+            self._reception.settle_chunk(event, proven)
 
     def _settle_codeword(self, completed: CodewordCompleted, rebuilt: bool) -> None:
         self._listener.post(partial(self._reception.settle_codeword, completed, rebuilt))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 from typing import Any
 
 import grpc
@@ -65,7 +64,7 @@ class ChunkFetcher:
                     continue
                 chunks[chunk] = False
                 await self._room.acquire()
-                self._download.writer.submit({chunk: stored}, by_unicast=True, settle=partial(self._settle, chunk))
+                self._download.writer.submit({chunk: stored}, by_unicast=True, settle=self._settle)
         finally:
             call.cancel()
             for _ in range(_UNDER_WAY_CHUNKS):  # all are settled when all room is back
@@ -73,9 +72,10 @@ class ChunkFetcher:
             for _ in range(_UNDER_WAY_CHUNKS):
                 self._room.release()
 
-    def _settle(self, chunk: int, written: set[int]) -> None:
-        if chunk in written:
-            self._written(chunk)
-        else:
-            self._download.damaged(chunk)
-        self._loop.call_soon_threadsafe(self._room.release)
+    def _settle(self, settled: Collection[int], written: Collection[int]) -> None:
+        for chunk in settled:
+            if chunk in written:
+                self._written(chunk)
+            else:
+                self._download.damaged(chunk)
+            self._loop.call_soon_threadsafe(self._room.release)

@@ -5,23 +5,32 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fleetcast_agent.errors import TargetFailedError
 from fleetcast_agent.holding import Arrivals, Holding
 from fleetcast_agent.journal import Journal
-from fleetcast_agent.table import ChunkTable
+from fleetcast_agent.table import ChunkTable, Stored
 from fleetcast_agent.target import Target
 
 _log = logging.getLogger(__name__)
+
+
+Settle = Callable[[Collection[int], Collection[int]], None]
+"""Told which chunks wait no more, and which of those are written."""
+
+_SETTLE_SECONDS = 0.02
+"""After so long what is written is told, though more was submitted with it: how far a slow medium is must show."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     arrivals: Arrivals
     by_unicast: bool
-    settle: Callable[[set[int]], None]
+    settle: Settle
 
 
 class ChunkWriter:
@@ -54,10 +63,10 @@ class ChunkWriter:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, arrivals: Arrivals, *, by_unicast: bool, settle: Callable[[set[int]], None]) -> None:
+    def submit(self, arrivals: Arrivals, *, by_unicast: bool, settle: Settle) -> None:
         """Have chunks proven and written, all by one thread.
 
-        `settle` is told on a writer's thread which of them were; after that what is stored is free.
+        `settle` is told of each once, on a writer's thread, of several together; after that what is stored is free.
         """
         self._holding.note_arrivals(arrivals)
         self._jobs.put(_Job(arrivals, by_unicast, settle))
@@ -75,27 +84,34 @@ class ChunkWriter:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            written = set[int]()
-            try:
-                self._write(job, written)
-            except TargetFailedError as error:
-                if not self._broken.is_set():
-                    self._broken.set()
-                    self._failed(error)
-            finally:
-                self._journal.note(written)
-                self._holding.note_settled(job.arrivals, written, by_unicast=job.by_unicast)
-                job.settle(written)
+            waiting = deque(job.arrivals.items())
+            while waiting:
+                self._write_some(waiting, job)
 
-    def _write(self, job: _Job, written: set[int]) -> None:
-        """Prove and write chunks, adding to `written` those that are."""
-        for chunk, stored in job.arrivals.items():
-            if self._broken.is_set():
-                return
-            content = self._table.prove(chunk, stored)
-            if content is None:
-                self._holding.note_damage()
-                _log.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
-                continue
-            self._target.write(chunk * self._table.manifest.chunk_size_bytes, content)
-            written.add(chunk)
+    def _write_some(self, waiting: deque[tuple[int, Stored]], job: _Job) -> None:
+        """Prove and write chunks for a while, and tell of them."""
+        settled, written = dict[int, Stored](), set[int]()
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        try:
+            while waiting and (not settled or time.monotonic() < deadline):
+                chunk, stored = waiting.popleft()
+                settled[chunk] = stored
+                if not self._broken.is_set() and self._write(chunk, stored):
+                    written.add(chunk)
+        except TargetFailedError as error:
+            if not self._broken.is_set():
+                self._broken.set()
+                self._failed(error)
+        finally:
+            self._journal.note(written)
+            self._holding.note_settled(settled, written, by_unicast=job.by_unicast)
+            job.settle(settled, written)
+
+    def _write(self, chunk: int, stored: Stored) -> bool:
+        content = self._table.prove(chunk, stored)
+        if content is None:
+            self._holding.note_damage()
+            _log.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
+            return False
+        self._target.write(chunk * self._table.manifest.chunk_size_bytes, content)
+        return True
