@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,34 @@ async def test_writers_have_their_turns_in_the_order_in_which_they_came(database
 
     await asyncio.gather(*(write(number) for number in range(20)))
     assert turns == list(range(20))
+
+
+async def test_a_transaction_cancelled_in_a_statement_gives_the_right_to_write_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetcast_kit.database.BUSY_SECONDS", 0.5)
+    loop = asyncio.get_running_loop()
+
+    async def cancelled() -> None:
+        async with database.session() as session:
+            connection = await session.connection()
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.create_function("cancel", 0, cancel)
+            await connection.execute(text("INSERT INTO entry VALUES (:name, cancel())"), [{"name": "a"}, {"name": "b"}])
+
+    def cancel() -> None:
+        loop.call_soon_threadsafe(task.cancel)
+        time.sleep(0.05)  # the statement still runs when the task ends
+
+    task = asyncio.create_task(cancelled())
+    # What was raised refers to the statement until the collector comes by.
+    with pytest.raises(asyncio.CancelledError) as kept:
+        await task
+    async with open_database(f"sqlite:///{database.engine.url.database}") as other, other.session() as session:
+        await sql(session, "INSERT INTO entry VALUES ('b', 2)")
+    assert await count(database) == 1
+    assert kept.value.__traceback__
 
 
 async def test_references_are_enforced(database: Database) -> None:

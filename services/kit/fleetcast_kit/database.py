@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Self
 
 import sqlalchemy
@@ -162,11 +162,25 @@ def _engine(url: URL, *, for_migrations: bool = False) -> AsyncEngine:
     options: dict[str, Any] = {"poolclass": NullPool} if for_migrations else {}
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=not for_migrations, **options)
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS}, **options)
+    connect_args = {"timeout": BUSY_SECONDS, "factory": _Connection}
+    engine = create_async_engine(url, connect_args=connect_args, **options)
     # Alembic rebuilds tables under other names on SQLite; enforced references would delete what refers to them.
     event.listen(engine.sync_engine, "connect", _connected(foreign_keys=not for_migrations))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    """Rolls back before it closes.
+
+    SQLite keeps a closed connection, and with it the right to write, while a statement of it exists: one that was
+    cancelled does until the collector has freed the traceback that refers to it.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
 
 
 def _connected(*, foreign_keys: bool) -> Callable[[Any, object], None]:
