@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import grpc
@@ -34,24 +35,29 @@ class ChunkFetcher:
         self._transmission = transmission
         self._download = download
         self._written = written
-        self._room = asyncio.Semaphore(_UNDER_WAY_CHUNKS)
+        self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
     async def fetch(self, chunks: ChunkMembers) -> None:
-        """Fetch and write those of `chunks` that are lacking; return when all are, or after some failed attempts."""
-        for attempt in range(_ATTEMPTS):
-            lacking = chunks & ~self._download.held
-            if not lacking.any():
-                return
-            try:
-                await self._fetch_once(lacking)
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
-                reason = from_rpc_error(error).message if isinstance(error, grpc.aio.AioRpcError) else "it stalled"
-                _log.info("unicast broke off: %s", reason)
-                await asyncio.sleep(backoff_seconds(attempt))
+        """Fetch and write those of `chunks` that are lacking; return when all are, or after some failed attempts.
+
+        Calls take turns, so that none fetches what another has under way.
+        """
+        async with self._turn:
+            for attempt in range(_ATTEMPTS):
+                lacking = chunks & ~self._download.held
+                if not lacking.any():
+                    return
+                try:
+                    await self._fetch_once(lacking)
+                except (grpc.aio.AioRpcError, TimeoutError) as error:
+                    reason = from_rpc_error(error).message if isinstance(error, grpc.aio.AioRpcError) else "it stalled"
+                    _log.info("unicast broke off: %s", reason)
+                    await asyncio.sleep(backoff_seconds(attempt))
 
     async def _fetch_once(self, chunks: ChunkMembers) -> None:
         sizes = self._download.table.stored_size_bytes
+        room = asyncio.Semaphore(_UNDER_WAY_CHUNKS)
         call = self._stub.FetchChunks(convert.fetch_request(self._transmission, chunks))
         try:
             while True:
@@ -63,19 +69,18 @@ class ChunkFetcher:
                     _log.warning("the sender gave chunk %d of %d bytes, which nobody asked for", chunk, len(stored))
                     continue
                 chunks[chunk] = False
-                await self._room.acquire()
-                self._download.writer.submit({chunk: stored}, by_unicast=True, settle=self._settle)
+                await room.acquire()
+                settle = partial(self._settle, room)
+                self._download.writer.submit({chunk: stored}, by_unicast=True, settle=settle)
         finally:
             call.cancel()
             for _ in range(_UNDER_WAY_CHUNKS):  # all are settled when all room is back
-                await self._room.acquire()
-            for _ in range(_UNDER_WAY_CHUNKS):
-                self._room.release()
+                await room.acquire()
 
-    def _settle(self, settled: Collection[int], written: Collection[int]) -> None:
+    def _settle(self, room: asyncio.Semaphore, settled: Collection[int], written: Collection[int]) -> None:
         for chunk in settled:
             if chunk in written:
                 self._written(chunk)
             else:
                 self._download.damaged(chunk)
-            self._loop.call_soon_threadsafe(self._room.release)
+            self._loop.call_soon_threadsafe(room.release)
