@@ -14,7 +14,7 @@ from .receiver_pace import ReceiverPace
 from .slowness import SlowReceivers
 
 MIN_BITS_PER_SECOND = 5_000_000
-_START_BITS_PER_SECOND, _START_SHARE = 1_000_000_000, 0.4
+_START_BITS_PER_SECOND, _START_SHARE = 1_000_000_000, 0.5
 """Where links are not known or not much faster; and of the slowest link, where all are."""
 _UNKNOWN_LINK_BITS_PER_SECOND = 100_000_000_000
 _LOSS_IGNORED = 0.08
@@ -49,8 +49,8 @@ _UNBOUND_SECONDS = 0.02
 """Where no receiver is waited for: until it is seen again whether one is."""
 _EXCEPTIONS = 100
 """One receiver in so many never holds the others up; in small groups, each may."""
-_START_STEP, _START_STEP_SECONDS = 1.6, 0.05
-"""From 1 to 10 Gbit/s within half a second; a step may only follow when reports on the last could be here."""
+_START_STEP, _START_STEP_SECONDS = 1.25, 0.05
+"""From 1 to 10 Gbit/s in half a second; a step may only follow when reports on the last could be here."""
 
 
 @dataclass(frozen=True)

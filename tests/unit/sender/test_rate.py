@@ -35,7 +35,8 @@ def test_the_known_rate_of_the_link_is_never_exceeded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("links", "start"), [([0.1, 1], 0.1), ([1, 1], 1), ([2.5, 10], 1), ([10, 10], 4), ([0, 10], 1), ([1e-9, 10], 0.005)]
+    ("links", "start"),
+    [([0.1, 1], 0.1), ([1, 1], 1), ([2.5, 10], 1.25), ([10, 10], 5), ([0, 10], 1), ([1e-9, 10], 0.005)],
 )
 def test_it_begins_with_what_the_slowest_link_of_a_receiver_suggests(links: list[float], start: float) -> None:
     assert NetworkModel([9, 9], host_links=links).controller.rate == pytest.approx(start * 1e9)
