@@ -91,7 +91,7 @@ async def test_writers_have_their_turns_in_the_order_in_which_they_came(database
 async def test_a_transaction_cancelled_in_a_statement_gives_the_right_to_write_back(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleetcast_kit.database.BUSY_SECONDS", 0.5)
+    monkeypatch.setattr("fleetcast_kit.database.BUSY_SECONDS", 5)
     loop = asyncio.get_running_loop()
 
     async def cancelled() -> None:

@@ -75,7 +75,7 @@ async def fetching(tmp_path: Path) -> AsyncIterator[Fetching]:
 
 
 async def test_offers_that_overlap_are_all_fetched_and_no_chunk_twice(fetching: Fetching) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(fetching.fetcher.fetch(fetching.lacking) for _ in range(4)))
     assert fetching.download.content_completed.is_set()
     assert fetching.sender.given == sorted(fetching.written) == np.flatnonzero(fetching.lacking).tolist()
@@ -90,5 +90,5 @@ async def test_fetches_that_are_cancelled_end(fetching: Fetching, turns: int) ->
         await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*tasks, return_exceptions=True)
