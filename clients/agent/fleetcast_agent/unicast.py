@@ -58,6 +58,7 @@ class ChunkFetcher:
     async def _fetch_once(self, chunks: ChunkMembers) -> None:
         sizes = self._download.table.stored_size_bytes
         room = asyncio.Semaphore(_UNDER_WAY_CHUNKS)
+        settle = partial(self._settle, room)
         call = self._stub.FetchChunks(convert.fetch_request(self._transmission, chunks))
         try:
             while True:
@@ -70,7 +71,6 @@ class ChunkFetcher:
                     continue
                 chunks[chunk] = False
                 await room.acquire()
-                settle = partial(self._settle, room)
                 self._download.writer.submit({chunk: stored}, by_unicast=True, settle=settle)
         finally:
             call.cancel()
