@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,11 @@ async def test_a_chunk_that_is_always_damaged_ends_the_reception(tmp_path: Path)
 async def test_a_target_that_fails_is_the_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, count = target._write_at, [0]
 
-    def fill(descriptor: int, content: memoryview, offset: int) -> int:
+    def fill(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
         count[0] += 1
         if count[0] > 10:
             raise OSError(28, "No space left on device")
-        return real(descriptor, content, offset)
+        return real(descriptor, contents, offset)
 
     monkeypatch.setattr(target, "_write_at", fill)
     async with running_site(Script(IMAGE), tmp_path) as site:

@@ -12,6 +12,7 @@ import pytest
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_agent.errors import SenderLostError
 from fleetcast_agent.target import Target
+from fleetcast_wire.memory import Buffer
 
 from tests.integration.sender_site import Site, running_site
 
@@ -28,10 +29,10 @@ class SlowDisk(Target):
     repaired: threading.Event
     _turn: threading.Lock
 
-    def write(self, offset: int, content: bytes | bytearray | memoryview) -> None:
+    def write(self, offset: int, *contents: Buffer) -> None:
         with self._turn:
-            self.repaired.wait(len(content) * 8 / (BITS_PER_SECOND / 10))
-        super().write(offset, content)
+            self.repaired.wait(sum(map(len, contents)) * 8 / (BITS_PER_SECOND / 10))
+        super().write(offset, *contents)
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from fleetcast_kit.files import sync_directory
 from fleetcast_wire.manifest import Manifest
+from fleetcast_wire.memory import Buffer
 from numpy.typing import NDArray
 
 from fleetcast_agent import blockdevice
@@ -160,18 +161,24 @@ class Target:
             self.path.unlink(missing_ok=True)
             self._created = False
 
-    def write(self, offset: int, content: bytes | bytearray | memoryview) -> None:
-        """Write bytes at an offset. Several threads may; each waits while too much is not on the medium yet.
+    def write(self, offset: int, *contents: Buffer) -> None:
+        """Write bytes, end to end, at an offset. Several threads may; each waits while too much is not on the medium.
 
         Raises:
             TargetFailedError: the target is full or broken.
         """
-        with self._failing(), memoryview(content) as rest:
-            done = 0
-            while done < len(rest):
-                done += _write_at(self._descriptor, rest[done:], offset + done)
+        rest = [memoryview(content) for content in contents]
+        size = sum(map(len, rest))
+        with self._failing():
+            while rest:
+                done = _write_at(self._descriptor, rest, offset)
+                offset += done
+                while rest and done >= len(rest[0]):
+                    done -= len(rest.pop(0))
+                if done:
+                    rest[0] = rest[0][done:]
         with self._flushed:
-            self._dirty_bytes += len(content)
+            self._dirty_bytes += size
             if self._dirty_bytes >= _FLUSH_FROM_BYTES:
                 self._flushed.notify_all()
             while self._dirty_bytes > _DIRTY_LIMIT_BYTES and not self._failure and not self._closing:
@@ -291,12 +298,13 @@ def _punch_hole(descriptor: int, start: int, length: int) -> None:
 _SEEK_LOCK = threading.Lock()
 
 
-def _write_at(descriptor: int, content: memoryview, offset: int) -> int:
+def _write_at(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
+    """Write the first of some bytes, end to end; return how many."""
     if sys.platform != "win32":
-        return os.pwrite(descriptor, content, offset)
+        return os.pwritev(descriptor, contents, offset)
     with _SEEK_LOCK:
         os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.write(descriptor, content)
+        return os.write(descriptor, contents[0])
 
 
 def _read_at(descriptor: int, length: int, offset: int) -> bytes:

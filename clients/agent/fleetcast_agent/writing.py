@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from fleetcast_agent.errors import TargetFailedError
@@ -23,7 +23,8 @@ Settle = Callable[[Collection[int], Collection[int]], None]
 """Told which chunks wait no more, and which of those are written."""
 
 _SETTLE_SECONDS = 0.02
-"""After so long what is written is told, though more was submitted with it: how far a slow medium is must show."""
+"""For so long chunks are proven that are written together. Where writing takes longer, each is told of before the next:
+how far a slow medium is must show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,8 @@ class ChunkWriter:
         self._journal = journal
         self._failed = failed
         self._broken = threading.Event()
+        self._chunk_bytes = table.manifest.chunk_size_bytes
+        self._slow = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"write-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -89,15 +92,20 @@ class ChunkWriter:
                 self._write_some(waiting, job)
 
     def _write_some(self, waiting: deque[tuple[int, Stored]], job: _Job) -> None:
-        """Prove and write chunks for a while, and tell of them."""
-        settled, written = dict[int, Stored](), set[int]()
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        """Prove chunks for a while, write them, and tell of them; on a slow medium, one."""
+        settled, proven, written = dict[int, Stored](), dict[int, Stored](), set[int]()
+        began_at = time.monotonic()
         try:
-            while waiting and (not settled or time.monotonic() < deadline):
+            while waiting and (not settled or (not self._slow and time.monotonic() - began_at < _SETTLE_SECONDS)):
                 chunk, stored = waiting.popleft()
                 settled[chunk] = stored
-                if not self._broken.is_set() and self._write(chunk, stored):
-                    written.add(chunk)
+                if not self._broken.is_set() and (content := self._proven(chunk, stored)) is not None:
+                    proven[chunk] = content
+            began_at = time.monotonic()
+            for chunks in _runs(proven):
+                self._target.write(chunks[0] * self._chunk_bytes, *map(proven.__getitem__, chunks))
+                written.update(chunks)
+            self._slow = time.monotonic() - began_at > _SETTLE_SECONDS
         except TargetFailedError as error:
             if not self._broken.is_set():
                 self._broken.set()
@@ -107,11 +115,19 @@ class ChunkWriter:
             self._holding.note_settled(settled, written, by_unicast=job.by_unicast)
             job.settle(settled, written)
 
-    def _write(self, chunk: int, stored: Stored) -> bool:
+    def _proven(self, chunk: int, stored: Stored) -> Stored | None:
         content = self._table.prove(chunk, stored)
         if content is None:
             self._holding.note_damage()
             _log.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
-            return False
-        self._target.write(chunk * self._table.manifest.chunk_size_bytes, content)
-        return True
+        return content
+
+
+def _runs(chunks: Iterable[int]) -> list[list[int]]:
+    """Return numbers in groups that follow each other: a file system keeps what is written at once in larger pages."""
+    runs: list[list[int]] = []
+    for chunk in sorted(chunks):
+        if not runs or runs[-1][-1] != chunk - 1:
+            runs.append([])
+        runs[-1].append(chunk)
+    return runs

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_a_full_target_fails_with_what_to_do(tmp_path: Path) -> None:
         target.write(0, b"content")
     with pytest.raises(TargetFailedError, match="is full"):
         target.write(0, b"content")
+    target.close()
+
+
+def test_what_the_system_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
+        return os.pwrite(descriptor, b"".join(contents)[:5], offset)
+
+    monkeypatch.setattr(target_module, "_write_at", write)
+    target = Target(tmp_path / "disk")
+    target.prepare(manifest(CHUNK))
+    target.write(3, b"abcd", b"efg", b"hijkl", b"mnopqrstu")
+    assert (tmp_path / "disk").read_bytes()[:24] == bytes(3) + b"abcdefghijklmnopqrstu"
     target.close()
 
 

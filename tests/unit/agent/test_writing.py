@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,13 @@ class Writing:
             threads=1,
         )
 
-    def write(self, arrivals: dict[int, bytes]) -> None:
-        """Have chunks written, and wait for it."""
+    def submit(self, arrivals: dict[int, bytes]) -> None:
+        """Have chunks written."""
         self.writer.submit(arrivals, by_unicast=False, settle=self._settle)
+
+    def write(self, arrivals: dict[int, bytes]) -> None:
+        """Have chunks written, and wait for everything."""
+        self.submit(arrivals)
         self.writer.close()
         self.journal.close()
         self.target.close()
@@ -75,16 +79,33 @@ def test_a_damaged_chunk_leaves_those_that_came_with_it_alone(tmp_path: Path, mo
     assert writing.path.read_bytes() == CONTENT[: 2 * CHUNK_BYTES] + bytes(CHUNK_BYTES) + CHUNKS[3]
 
 
+def test_chunks_that_follow_each_other_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def write(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
+        calls.append((offset // CHUNK_BYTES, len(contents)))
+        return os.pwritev(descriptor, contents, offset)
+
+    monkeypatch.setattr(targets, "_write_at", write)
+    monkeypatch.setattr(writers, "_SETTLE_SECONDS", 60)
+    writing = Writing(tmp_path)
+    writing.write({chunk: CHUNKS[chunk] for chunk in (3, 1, 0)})
+    assert calls == [(0, 2), (3, 1)]
+    assert writing.told == [([0, 1, 3], [0, 1, 3])]
+    assert writing.path.read_bytes() == CONTENT[: 2 * CHUNK_BYTES] + bytes(CHUNK_BYTES) + CHUNKS[3]
+
+
 def test_what_a_slow_medium_has_is_told_although_more_came_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(descriptor: int, content: memoryview, offset: int) -> int:
+    def write(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
         time.sleep(0.03)
-        return os.pwrite(descriptor, content, offset)
+        return os.pwritev(descriptor, contents, offset)
 
     monkeypatch.setattr(targets, "_write_at", write)
     writing = Writing(tmp_path)
-    writing.write(CHUNKS)
+    writing.submit({0: CHUNKS[0]})  # shows that the medium is slow
+    writing.write({chunk: CHUNKS[chunk] for chunk in range(1, COUNT)})
     assert writing.told == [([chunk], [chunk]) for chunk in range(COUNT)]
     assert writing.claims == list(range(COUNT))
 
@@ -92,15 +113,16 @@ def test_what_a_slow_medium_has_is_told_although_more_came_with_it(
 def test_a_target_that_fails_is_said_once_and_what_it_has_stays_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(descriptor: int, content: memoryview, offset: int) -> int:
+    def write(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
         if offset >= 2 * CHUNK_BYTES:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return os.pwrite(descriptor, content, offset)
+        return os.pwritev(descriptor, contents, offset)
 
     monkeypatch.setattr(targets, "_write_at", write)
     writing = Writing(tmp_path)
-    writing.write(CHUNKS)
-    assert [chunk for settled, _ in writing.told for chunk in settled] == [0, 1, 2, 3]
+    writing.submit({chunk: CHUNKS[chunk] for chunk in (1, 0)})
+    writing.write({chunk: CHUNKS[chunk] for chunk in (2, 3)})
+    assert sorted(chunk for settled, _ in writing.told for chunk in settled) == [0, 1, 2, 3]
     assert writing.claims == [chunk for _, written in writing.told for chunk in written] == [0, 1]
     assert len(writing.failures) == 1
     assert writing.holding.backlog_bytes == 0
