@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -129,6 +130,7 @@ def main() -> None:
 
         running.register(app)
         sequences.register(app)
+    gc.freeze()  # what is imported stays: to look through it again and again stops every thread for some milliseconds
     try:
         code = run_command_line(app, _NAME, sys.argv[1:])
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from enum import IntEnum
@@ -64,7 +63,6 @@ def exit_code(error: FleetcastError) -> ExitCode:
 
 def run_command_line(app: typer.Typer, name: str, arguments: list[str]) -> int:
     """Returns the exit code of the command `name`; every error has been said in one line on standard error."""
-    gc.freeze()  # what is imported stays: to look through it again and again stops every thread for some milliseconds
     try:
         code = typer.main.get_command(app).main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
