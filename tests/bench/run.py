@@ -175,7 +175,8 @@ def _mount(folder: str) -> None:
 
 
 def _unmount(folder: str | Path) -> None:
-    subprocess.run(["umount", folder], stderr=subprocess.DEVNULL, check=False)
+    # Lazily: processes of a killed run may still have files open there.
+    subprocess.run(["umount", "--lazy", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _write_incompressible(path: Path, size_bytes: int) -> None:

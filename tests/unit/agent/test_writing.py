@@ -120,9 +120,9 @@ def test_a_target_that_fails_is_said_once_and_what_it_has_stays_noted(
 
     monkeypatch.setattr(targets, "_write_at", write)
     writing = Writing(tmp_path)
-    writing.submit({chunk: CHUNKS[chunk] for chunk in (1, 0)})
+    writing.submit({chunk: CHUNKS[chunk] for chunk in (0, 1)})
     writing.write({chunk: CHUNKS[chunk] for chunk in (2, 3)})
-    assert sorted(chunk for settled, _ in writing.told for chunk in settled) == [0, 1, 2, 3]
+    assert [chunk for settled, _ in writing.told for chunk in settled] == [0, 1, 2, 3]
     assert writing.claims == [chunk for _, written in writing.told for chunk in written] == [0, 1]
     assert len(writing.failures) == 1
     assert writing.holding.backlog_bytes == 0
