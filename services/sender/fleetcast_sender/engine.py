@@ -276,9 +276,10 @@ class Engine:
     def wake_at(self, now: float) -> float:
         """Return when to call `next` again if no input comes before."""
         times = [self._check_silence_at] if self._participants else [now + 1]
+        heard = not self.unheard(now)
         if self.phase is Phase.ENDING:
-            times += [self._end_mark_at, self._ended_at + self._policy.pass_grace_seconds]
-        elif self.phase is Phase.SENDING and self.current:
+            times += [self._ended_at + self._policy.pass_grace_seconds] + [self._end_mark_at] * heard
+        elif self.phase is Phase.SENDING and self.current and heard:
             times.append(max(self.current.wake_at(now), self._send_from))
         elif self._wait_until is not None and self._wait_until > now:
             times.append(self._wait_until)

@@ -174,8 +174,9 @@ class Pass:
         if self._source_ready() or self._sendable_repair():
             return now
         times = [self._mark_at] if self._open else []
-        times += [r.gather_until for r in self._open.values() if r.gather_until is not None]
-        times += [self._closes_at(r) for r in self._open.values() if r.between_rounds]
+        # Of those that wait for their parity nothing is due: it comes as an input.
+        waiting = (repair for repair in self._open.values() if repair.between_rounds)
+        times += [self._closes_at(r) if r.gather_until is None else r.gather_until for r in waiting]
         return max(now, min(times, default=now + 1))
 
     def ended_mark(self) -> Mark:

@@ -176,6 +176,8 @@ class Pair:
         while self.outgoing and self.outgoing[0][0] <= now:
             self.outgoing.pop(0)[1](now)
         sent = self.engine.next(now, TRAIN_SYMBOLS)
+        if sent is None and (sent := self.engine.next(now, TRAIN_SYMBOLS)) is None:
+            assert self.engine.wake_at(now) > now, "nothing is to be sent, and the sender would not wait"
         self._work()
         for seat, told in self.engine.take_told():
             for receiver in self.receivers:
@@ -210,10 +212,13 @@ class Pair:
             if item.work is Work.LOAD:
                 self.memory.load(item.pass_number, layout, item.window, partial(self._loaded, item))
             elif item.work is Work.ENCODE:
-                self.memory.encode(item.pass_number, item.window, lambda: False)
-                self.engine.encoded(item.pass_number, item.window)
+                self._say(partial(self._encode, item))
             else:
                 self.memory.release(item.pass_number, item.window)
+
+    def _encode(self, item: WorkItem, now: float) -> None:
+        self.memory.encode(item.pass_number, item.window, lambda: False)
+        self.engine.encoded(item.pass_number, item.window)
 
     def _loaded(self, item: WorkItem, symbol_count: int) -> None:
         self.engine.loaded(item.pass_number, item.window, symbol_count)

@@ -1,10 +1,11 @@
 import numpy as np
 from fleetcast_sender.engine import Engine, Phase
-from fleetcast_sender.messages import Dismissed, Holding, Join, Offered, PassEnded, Planned, Welcomed
+from fleetcast_sender.messages import Deficits, Dismissed, Holding, Join, Offered, PassEnded, Planned, Welcomed
 from fleetcast_sender.passes import SendMark, Train, Work
 from fleetcast_sender.policy import TransmissionPolicy
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.packet import Kind
+from fleetcast_wire.runs import pack_runs
 
 GEOMETRY = Geometry(512, codeword_symbols=10, window_codewords=2, parity_symbols=8, codec="leopard-rs16")
 CODECS = frozenset({"leopard-rs16"})
@@ -169,3 +170,34 @@ def test_repair_takes_at_most_its_share_while_there_is_source_to_send() -> None:
     last = max(index for index, train in enumerate(sent) if train.kind is Kind.SOURCE)
     symbols = {kind: sum(len(t.symbols) for t in sent[:last] if t.kind is kind) for kind in Kind}
     assert 0 < symbols[Kind.PARITY] <= 0.3 / 0.7 * symbols[Kind.SOURCE] + 100
+
+
+def test_nothing_is_due_while_a_repair_waits_for_its_parity() -> None:
+    engine = make_engine()
+    enter(engine, 1, 0.0)
+    now = 0.0
+    while not (engine.current and engine.current.open_windows == 3):
+        now += 0 if engine.next(now, 100) else 0.001
+        for item in engine.take_work():
+            if item.work is Work.LOAD:
+                engine.loaded(item.pass_number, item.window)
+    report = Deficits(1, 0, 1, *pack_runs(np.ones(2, np.int32)))
+    for later in (now, now + 0.001, now + 0.1):  # the second comes when the first is being answered
+        engine.deficits(1, report, later)
+        while message := engine.next(later, 100):
+            assert isinstance(message, SendMark)
+        assert engine.wake_at(later) > later
+
+
+def test_nothing_is_due_while_nobody_is_heard() -> None:
+    engine = make_engine()
+    enter(engine, 1, 0.0)
+    engine.next(0.0, 10)
+    for item in engine.take_work():
+        if item.work is Work.LOAD:
+            engine.loaded(item.pass_number, item.window)
+    assert isinstance(engine.next(0.1, 10), Train)
+    assert engine.next(4.0, 10) is None
+    assert engine.wake_at(4.0) > 4.0
+    engine.heard(1, 4.1)
+    assert isinstance(engine.next(4.1, 10), Train)
