@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from .errors import ManifestError
 
 DIGEST_BYTES = 32
-DEFAULT_CHUNK_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 4 << 20
 ZERO_DIGEST = bytes(DIGEST_BYTES)
 """Stands in the manifest for a chunk whose content is all zero."""
