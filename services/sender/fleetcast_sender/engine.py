@@ -278,7 +278,9 @@ class Engine:
         times = [self._check_silence_at] if self._participants else [now + 1]
         heard = not self.unheard(now)
         if self.phase is Phase.ENDING:
-            times += [self._ended_at + self._policy.pass_grace_seconds] + [self._end_mark_at] * heard
+            times.append(self._ended_at + self._policy.pass_grace_seconds)
+            if heard:
+                times.append(self._end_mark_at)
         elif self.phase is Phase.SENDING and self.current and heard:
             times.append(max(self.current.wake_at(now), self._send_from))
         elif self._wait_until is not None and self._wait_until > now:

@@ -28,16 +28,20 @@ def enter(engine: Engine, seat: int, now: float, held: "np.ndarray[tuple[int], n
     engine.ready(seat, now)
 
 
+def do_work(engine: Engine, *, encode: bool = True) -> None:
+    for item in engine.take_work():
+        if item.work is Work.LOAD:
+            engine.loaded(item.pass_number, item.window)
+        elif item.work is Work.ENCODE and encode:
+            engine.encoded(item.pass_number, item.window)
+
+
 def send_everything(engine: Engine, now: float, seconds: float = 1.0) -> list[Train | SendMark]:
     sent = []
     end = now + seconds
     while now < end:
         message = engine.next(now, 100)
-        for item in engine.take_work():
-            if item.work is Work.LOAD:
-                engine.loaded(item.pass_number, item.window)
-            elif item.work is Work.ENCODE:
-                engine.encoded(item.pass_number, item.window)
+        do_work(engine)
         if message:
             sent.append(message)
         else:
@@ -178,9 +182,7 @@ def test_nothing_is_due_while_a_repair_waits_for_its_parity() -> None:
     now = 0.0
     while not (engine.current and engine.current.open_windows == 3):
         now += 0 if engine.next(now, 100) else 0.001
-        for item in engine.take_work():
-            if item.work is Work.LOAD:
-                engine.loaded(item.pass_number, item.window)
+        do_work(engine, encode=False)
     report = Deficits(1, 0, 1, *pack_runs(np.ones(2, np.int32)))
     for later in (now, now + 0.001, now + 0.1):  # the second comes when the first is being answered
         engine.deficits(1, report, later)
@@ -193,9 +195,7 @@ def test_nothing_is_due_while_nobody_is_heard() -> None:
     engine = make_engine()
     enter(engine, 1, 0.0)
     engine.next(0.0, 10)
-    for item in engine.take_work():
-        if item.work is Work.LOAD:
-            engine.loaded(item.pass_number, item.window)
+    do_work(engine)
     assert isinstance(engine.next(0.1, 10), Train)
     assert engine.next(4.0, 10) is None
     assert engine.wake_at(4.0) > 4.0
