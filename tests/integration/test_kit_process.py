@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import grpc
 import pytest
 from fleetcast_kit.channel import open_channel
 from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.errors import from_rpc_error
+from fleetcast_kit.errors import FailedPreconditionError, from_rpc_error
+from fleetcast_kit.server import run_until_signal
 from fleetcast_kit.telemetry import tracer
 from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
@@ -167,3 +168,49 @@ async def test_a_collector_that_does_not_answer_delays_the_end_by_seconds_only(
         code, log = await running.end()
     assert code == 0
     assert "called with [secret]" in [entry["message"] for entry in log]
+
+
+@pytest.fixture
+def _same_signals_after() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_same_signals_after")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ready", [False, True])
+async def test_a_signal_ends_a_process_well_from_the_first_moment_of_its_start(
+    number: signal.Signals, ready: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    async def start() -> str:
+        os.kill(os.getpid(), number)
+        if not ready:
+            await asyncio.sleep(20)
+        return "ready"
+
+    async def stop() -> None:
+        done.append("stopped")
+
+    async with asyncio.timeout(10):
+        await run_until_signal(start, stop)
+    assert done == ["stopped"]
+    assert capsys.readouterr().out == ("ready\n" if ready else "")
+
+
+@pytest.mark.usefixtures("_same_signals_after")
+async def test_what_a_failed_start_began_is_stopped() -> None:
+    done = []
+
+    async def start() -> str:
+        raise FailedPreconditionError("cannot start")
+
+    async def stop() -> None:
+        done.append("stopped")
+
+    with pytest.raises(FailedPreconditionError):
+        await run_until_signal(start, stop)
+    assert done == ["stopped"]

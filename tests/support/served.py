@@ -41,9 +41,12 @@ async def serve(directory: Path) -> None:
     echo = Echo()
     echo.get, echo.watch = slow, for_ever
     server = GrpcServer("localhost:0", installation.server, [echo_service(echo)])
-    await server.start()
-    print(server.port, flush=True)
-    await run_until_signal(server.stop)
+
+    async def start() -> str:
+        await server.start()
+        return str(server.port)
+
+    await run_until_signal(start, server.stop)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ async def _serve(settings: CatalogSettings) -> None:
     server = GrpcServer(settings.listen, shown, catalog.services)
     tasks = [asyncio.create_task(keep_renewed(settings.scheduler, directory, shown))] if settings.scheduler else []
 
+    async def start() -> str:
+        await catalog.start()
+        await server.start()
+        return f"ready on port {server.port}"
+
     async def stop() -> None:
         for task in tasks:
             task.cancel()
@@ -105,14 +110,7 @@ async def _serve(settings: CatalogSettings) -> None:
         await server.stop()
         await catalog.stop()
 
-    try:
-        await catalog.start()
-        await server.start()
-        print(f"ready on port {server.port}", flush=True)
-    except BaseException:
-        await stop()
-        raise
-    await run_until_signal(stop)
+    await run_until_signal(start, stop)
 
 
 def main() -> None:

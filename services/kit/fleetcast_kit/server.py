@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import logging
@@ -154,21 +155,31 @@ class GrpcServer:
         return roles
 
 
-async def run_until_signal(stop: Callable[[], Awaitable[None]]) -> None:
-    """Waits for SIGTERM or SIGINT, then awaits `stop()`. A second signal ends the process at once."""
+async def run_until_signal(start: Callable[[], Awaitable[str]], stop: Callable[[], Awaitable[None]]) -> None:
+    """Awaits `start()`, prints the line that it returns, waits for SIGTERM or SIGINT, then awaits `stop()`.
+
+    A signal that comes during the start ends it; `stop()` is awaited then too, and after a start that failed. A second
+    signal ends the process at once.
+    """
+
+    async def serve() -> None:
+        print(await start(), flush=True)
+        await asyncio.Event().wait()
+
     loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
+    serving = asyncio.create_task(serve())
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
-        loop.add_signal_handler(number, signalled.set)
+        loop.add_signal_handler(number, serving.cancel)
     try:
-        await signalled.wait()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-    _logger.info("stopping")
-    await stop()
+        _logger.info("stopping")
+        await stop()
 
 
 def _allow_many_connections() -> None:

@@ -74,26 +74,24 @@ async def serve(settings: SchedulerSettings) -> None:
     )
     server = GrpcServer(settings.listen, installation.server, scheduler.services)
 
+    async def start() -> str:
+        await server.start()
+        await scheduler.start(settings.catalog, installation.service)
+        names = settings.advertise or served_names(settings.listen)
+        host, port = split_address(names[0]) if settings.advertise else (names[0], server.port)
+        address = join_address(host, port)
+        home = Path.home() / ".config" / "fleetcast"
+        installation.publish_administrator(address, home, catalog_address=settings.catalog)
+        return (
+            f"{NAME} is ready on {address}; authority SHA-256 {installation.authority.fingerprint.hex()}; "
+            f"administrator's credential in {installation.directory / 'administrator'}"
+        )
+
     async def stop() -> None:
         await server.stop()
         await scheduler.stop()
 
-    try:
-        await server.start()
-        await scheduler.start(settings.catalog, installation.service)
-    except BaseException:
-        await stop()
-        raise
-    names = settings.advertise or served_names(settings.listen)
-    host, port = split_address(names[0]) if settings.advertise else (names[0], server.port)
-    address = join_address(host, port)
-    installation.publish_administrator(address, Path.home() / ".config" / "fleetcast", catalog_address=settings.catalog)
-    print(
-        f"{NAME} is ready on {address}; authority SHA-256 {installation.authority.fingerprint.hex()}; administrator's "
-        f"credential in {installation.directory / 'administrator'}",
-        flush=True,
-    )
-    await run_until_signal(stop)
+    await run_until_signal(start, stop)
 
 
 def main() -> None:

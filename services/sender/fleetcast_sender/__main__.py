@@ -112,13 +112,7 @@ async def _serve(settings: SenderSettings) -> None:
     server = GrpcServer(settings.listen, shown, sender.services)
     renewal = asyncio.create_task(keep_renewed(settings.scheduler, settings.credentials, shown))
 
-    async def stop() -> None:
-        renewal.cancel()
-        await asyncio.gather(renewal, return_exceptions=True)
-        await sender.stop()
-        await server.stop()
-
-    try:
+    async def start() -> str:
         await server.start()
         await sender.start(
             scheduler=settings.scheduler,
@@ -126,11 +120,15 @@ async def _serve(settings: SenderSettings) -> None:
             address=settings.advertise or _address(sender.interface, settings.listen, server.port),
             credentials=credentials,
         )
-        print(f"ready on port {server.port}", flush=True)
-    except BaseException:
-        await stop()
-        raise
-    await run_until_signal(stop)
+        return f"ready on port {server.port}"
+
+    async def stop() -> None:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        await sender.stop()
+        await server.stop()
+
+    await run_until_signal(start, stop)
 
 
 def _address(interface: Interface, listen: str, port: int) -> str:

@@ -94,13 +94,7 @@ def run(
 
 async def _serve(settings: ServerSettings, directory: Path, config: Path | None) -> None:
     server = await ServerApp.open(settings, directory, config)
-    try:
-        await server.start()
-        print(server.ready_line(), flush=True)
-    except BaseException:
-        await server.stop()
-        raise
-    await run_until_signal(server.stop)
+    await run_until_signal(server.start, server.stop)
 
 
 def main() -> None:

@@ -77,8 +77,8 @@ class ServerApp:
         """HOST:PORT by which others reach it; known once it listens."""
         return reachable_address(self._settings.listen, self._server.port, self._settings.advertise)
 
-    async def start(self) -> None:
-        """Opens the port and starts the parts.
+    async def start(self) -> str:
+        """Opens the port, starts the parts, and says where the server is, whom to trust and where the credential lies.
 
         Raises:
             FleetcastError: the port cannot be opened.
@@ -98,6 +98,11 @@ class ServerApp:
                 "the log says why; a firewall on the loopback would be one reason"
             ) from None
         self._installation.publish_administrator(self.address, Path.home() / ".config" / "fleetcast")
+        return (
+            f"fleetcast-server is ready on {self.address}; authority SHA-256 "
+            f"{self._installation.authority.fingerprint.hex()}; administrator's credential in "
+            f"{self._installation.directory / 'administrator'}"
+        )
 
     async def stop(self) -> None:
         """Ends everything: calls in flight finish, machines and senders come back to the next start."""
@@ -105,11 +110,3 @@ class ServerApp:
         await self._server.stop()
         await self._scheduler.stop()
         await self._catalog.stop()
-
-    def ready_line(self) -> str:
-        """Returns the sentence that says where the server is, whom to trust and where the credential lies."""
-        return (
-            f"fleetcast-server is ready on {self.address}; authority SHA-256 "
-            f"{self._installation.authority.fingerprint.hex()}; administrator's credential in "
-            f"{self._installation.directory / 'administrator'}"
-        )
