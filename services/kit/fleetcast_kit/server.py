@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import inspect
 import logging
@@ -172,13 +171,13 @@ async def run_until_signal(start: Callable[[], Awaitable[str]], stop: Callable[[
     for number in numbers:
         loop.add_signal_handler(number, serving.cancel)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+        await serving
+    except asyncio.CancelledError:
+        _logger.info("stopping")
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        _logger.info("stopping")
         await stop()
 
 
