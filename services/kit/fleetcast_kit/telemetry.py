@@ -15,18 +15,10 @@ from importlib import metadata
 import grpc
 from opentelemetry import _logs, context, metrics, propagate, trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
-from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.metrics import Meter
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
-
-from fleetcast_kit import logs
 
 FLUSH_SECONDS = 3.0
 """How long `stop` waits for a collector that does not answer."""
@@ -40,28 +32,20 @@ def start(service_name: str) -> None:
     name = os.environ.get("OTEL_SERVICE_NAME") or service_name
     resource = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: _version(service_name)})
     tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    if _exports("TRACES"):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - costs 0.2 s
-
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(tracer_provider)
-    if _exports("METRICS"):
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 - as above
+    signals = [signal for signal in ("TRACES", "METRICS", "LOGS") if _exports(signal)]
+    if not signals:
+        return
+    from fleetcast_kit import exporters  # noqa: PLC0415 - most processes export nothing, and start sooner without
 
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
-    if _exports("LOGS"):
-        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415 - as above
-
-        logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-        _logs.set_logger_provider(logger_provider)
-        handler = LoggingHandler(logger_provider=logger_provider)
-        # What the exporters say of a collector out of reach must not go to that collector.
-        handler.addFilter(lambda record: not record.name.startswith("opentelemetry."))
-        logs.add_handler(handler)
+    if "TRACES" in signals:
+        exporters.export_traces(tracer_provider)
+    if "METRICS" in signals:
+        exporters.export_metrics(resource)
+    if "LOGS" in signals:
+        exporters.export_logs(resource)
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    if protocol != "grpc" and (_exports("TRACES") or _exports("METRICS") or _exports("LOGS")):
+    if protocol != "grpc":
         _logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; fleetcast exports by grpc, usually on port 4317", protocol)
 
 
@@ -69,11 +53,8 @@ def stop() -> None:
     """Sends what is buffered and ends the exporters; a collector that does not answer delays it by seconds. Blocks."""
     # The exporters' own time limits do not hold while they try again, so they work in threads that may be left behind.
     providers = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
-    threads = [
-        threading.Thread(target=provider.shutdown, daemon=True)
-        for provider in providers
-        if isinstance(provider, TracerProvider | MeterProvider | LoggerProvider)
-    ]
+    shutdowns = [provider.shutdown for provider in providers if hasattr(provider, "shutdown")]
+    threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in shutdowns]
     deadline = time.monotonic() + FLUSH_SECONDS
     for thread in threads:
         thread.start()
