@@ -183,9 +183,15 @@ def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest)
     return packed
 
 
+_BROKEN_WHILE_SENDING = "Internal error from Core"
+"""What gRPC says, with INTERNAL, where sending a message fails before it knows that the connection is gone."""
+
+
 def _without_details(code: grpc.StatusCode, details: str, address: str) -> FleetcastError:
     """Returns the error for a status that no fleetcast server wrote: the transport or a proxy did."""
     server = f"the server at {address}" if address else "the server"
+    if code is grpc.StatusCode.INTERNAL and details == _BROKEN_WHILE_SENDING:
+        code, details = grpc.StatusCode.UNAVAILABLE, "the connection broke while something was being sent"
     if code is grpc.StatusCode.UNAVAILABLE:
         if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification Check failed" in details:
             return UnauthenticatedError(

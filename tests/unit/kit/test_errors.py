@@ -87,6 +87,8 @@ def test_a_server_out_of_reach_is_named_with_what_to_do() -> None:
             "CREDENTIAL_REFUSED",
         ),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", UnavailableError, "UNAVAILABLE"),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", UnavailableError, "UNAVAILABLE"),
+        (grpc.StatusCode.INTERNAL, "of the server", InternalError, "INTERNAL"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", UnavailableError, "DEADLINE_EXCEEDED"),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", FailedPreconditionError, "UNIMPLEMENTED"),
         (grpc.StatusCode.CANCELLED, "", AbortedError, "CANCELLED"),
