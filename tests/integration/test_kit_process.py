@@ -202,15 +202,16 @@ async def test_a_signal_ends_a_process_well_from_the_first_moment_of_its_start(
 
 
 @pytest.mark.usefixtures("_same_signals_after")
-async def test_what_a_failed_start_began_is_stopped() -> None:
+@pytest.mark.parametrize("failure", [FailedPreconditionError("cannot start"), asyncio.CancelledError("a call was")])
+async def test_what_a_failed_start_began_is_stopped(failure: BaseException) -> None:
     done = []
 
     async def start() -> str:
-        raise FailedPreconditionError("cannot start")
+        raise failure
 
     async def stop() -> None:
         done.append("stopped")
 
-    with pytest.raises(FailedPreconditionError):
+    with pytest.raises(type(failure)):
         await run_until_signal(start, stop)
     assert done == ["stopped"]

@@ -61,6 +61,13 @@ class Installation:
             self.administrator.save(directory)
             write_atomically(directory / ADDRESS_FILE, json.dumps(addresses).encode() + b"\n")
 
+    def ready_line(self, name: str, address: str) -> str:
+        """Returns the sentence that says where the process `name` is, whom to trust and where the credential lies."""
+        return (
+            f"{name} is ready on {address}; authority SHA-256 {self.authority.fingerprint.hex()}; administrator's "
+            f"credential in {self.directory / 'administrator'}"
+        )
+
     def _may_write(self, configuration_directory: Path) -> bool:
         if not (configuration_directory / CERTIFICATE_FILE).exists():
             return True

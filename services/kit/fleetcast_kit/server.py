@@ -173,6 +173,8 @@ async def run_until_signal(start: Callable[[], Awaitable[str]], stop: Callable[[
     try:
         await serving
     except asyncio.CancelledError:
+        if not serving.cancelling():  # not by a signal: the start failed so
+            raise
         _logger.info("stopping")
     finally:
         for number in numbers:

@@ -82,10 +82,7 @@ async def serve(settings: SchedulerSettings) -> None:
         address = join_address(host, port)
         home = Path.home() / ".config" / "fleetcast"
         installation.publish_administrator(address, home, catalog_address=settings.catalog)
-        return (
-            f"{NAME} is ready on {address}; authority SHA-256 {installation.authority.fingerprint.hex()}; "
-            f"administrator's credential in {installation.directory / 'administrator'}"
-        )
+        return installation.ready_line(NAME, address)
 
     async def stop() -> None:
         await server.stop()

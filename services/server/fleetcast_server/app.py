@@ -98,11 +98,7 @@ class ServerApp:
                 "the log says why; a firewall on the loopback would be one reason"
             ) from None
         self._installation.publish_administrator(self.address, Path.home() / ".config" / "fleetcast")
-        return (
-            f"fleetcast-server is ready on {self.address}; authority SHA-256 "
-            f"{self._installation.authority.fingerprint.hex()}; administrator's credential in "
-            f"{self._installation.directory / 'administrator'}"
-        )
+        return self._installation.ready_line("fleetcast-server", self.address)
 
     async def stop(self) -> None:
         """Ends everything: calls in flight finish, machines and senders come back to the next start."""
