@@ -4,11 +4,16 @@ set -euo pipefail
 venv=$1
 version=$2
 
-for python in python3.12 python3.11 python3; do
-  if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
-    break
-  fi
-  python=
+suits() { "$1" -c "import sys; $2; sys.exit(not (3, 11) <= sys.version_info < (3, 13))" 2>/dev/null; }
+
+# The system's own first: distributions build it with optimizations that many others lack, and it is up to twice as fast.
+# One that cannot make environments is taken only if no other can.
+candidates="/usr/bin/python3.12 /usr/bin/python3.11 python3.12 python3.11 python3"
+for ability in "from ensurepip import version" pass; do
+  for python in $candidates; do
+    suits "$python" "$ability" && break 2
+    python=
+  done
 done
 if [ -z "${python:-}" ]; then
   echo "fleetcast needs Python 3.11 or 3.12, and none was found: install it (Debian: apt-get install python3.11 python3.11-venv)." >&2

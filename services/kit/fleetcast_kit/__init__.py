@@ -4,3 +4,5 @@ import os
 
 # gRPC's core writes lines of its own to standard error; what they say reaches us as exceptions and statuses.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# numpy's linear algebra, which nothing here uses, would begin with a thread for every processor, busy for 0.1 s.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
