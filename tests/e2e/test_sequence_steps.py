@@ -348,12 +348,15 @@ async def test_packages_are_unpacked_and_scripts_in_them_run(machine: Rehearsal,
     assert "hello from package" in machine.log
 
 
-async def test_a_package_that_leaves_its_directory_is_refused(machine: Rehearsal, tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("x")
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+async def test_a_package_that_leaves_its_directory_is_refused(machine: Rehearsal, kind: bytes) -> None:
+    member = tarfile.TarInfo("../../outside" if kind == tarfile.REGTYPE else "inside")
+    member.type, member.linkname = kind, "../../outside"
     with tarfile.open(machine.content / "bad", "w") as tar:
-        tar.add(tmp_path / "x", "../../outside")
+        tar.addfile(member)
     outcome = await machine.steps("download-package: {package: bad, path_variable: p}")
     assert "cannot be unpacked" in outcome.message
+    assert not list(machine.directory.rglob("*side"))
 
 
 async def test_commands_run_inside_the_new_system(machine: Rehearsal, tmp_path: Path) -> None:

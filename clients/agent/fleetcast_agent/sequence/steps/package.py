@@ -16,6 +16,9 @@ from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices
 
+if not hasattr(tarfile, "data_filter"):  # as in Debian 12: it would unpack to anywhere
+    from backports import tarfile  # type: ignore[no-redef]
+
 
 async def download_package(arguments: DownloadPackage, context: StepContext) -> None:
     """Fetches and unpacks the package, and says where it is."""
