@@ -116,17 +116,19 @@ class _PortableMessages:
         self, messages: ctypes.Array[BatchedMessage], controls: NDArray[np.void], room_slots: int, stride: int
     ) -> None:
         self._messages, self._controls, self._stride = messages, controls, stride
-        layout = {
-            "names": ["control_length", "flags", "length"],
-            "formats": [np.uintp, "i4", "u4"],
-            "offsets": [
-                MessageHeader.control_length.offset,
-                MessageHeader.flags.offset,
-                BatchedMessage.length.offset,
-            ],
-            "itemsize": ctypes.sizeof(BatchedMessage),
-        }
-        results = np.frombuffer(messages, np.dtype(layout))  # type: ignore[call-overload]
+        layout = np.dtype(
+            {
+                "names": ["control_length", "flags", "length"],
+                "formats": [np.uintp, "i4", "u4"],
+                "offsets": [
+                    MessageHeader.control_length.offset,
+                    MessageHeader.flags.offset,
+                    BatchedMessage.length.offset,
+                ],
+                "itemsize": ctypes.sizeof(BatchedMessage),
+            }
+        )
+        results = np.frombuffer(memoryview(messages).cast("B"), layout)
         self._control_lengths, self._flags, self._lengths = (
             results[name] for name in ("control_length", "flags", "length")
         )
