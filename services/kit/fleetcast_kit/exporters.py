@@ -34,7 +34,15 @@ def export_logs(resource: Resource) -> None:
     provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
     _logs.set_logger_provider(provider)
-    handler = LoggingHandler(logger_provider=provider)
+    handler = _Handler(logger_provider=provider)
     # What the exporters say of a collector out of reach must not go to that collector.
     handler.addFilter(lambda record: not record.name.startswith("opentelemetry."))
     logs.add_handler(handler)
+
+
+class _Handler(LoggingHandler):
+    def flush(self) -> None:
+        """Does nothing: the provider's shutdown sends what is buffered.
+
+        `logging` flushes when the interpreter ends, where Python 3.12 allows no thread, and the base class starts one.
+        """
