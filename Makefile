@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := protos/stubs protos/wire protos/sequence services/kit services/catalog services/scheduler services/sender services/server clients/agent clients/cli
+MEMBERS := protos/stubs protos/wire services/kit services/sequence services/catalog services/scheduler services/sender services/server clients/agent clients/cli
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
-PYTHON_SOURCES := protos/wire protos/sequence services clients deploy tests protos/stubs/generate.py
+PYTHON_SOURCES := protos/wire services clients deploy tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine, and every process must not compile everything anew.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-from fleetcast_kit.rates import format_rate
+from fleetcast_kit.values.rates import format_rate
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetcast_agent.sequence import volumes
+from fleetcast_agent.sequence.disks import volumes
 
 from deploy.demo.inputs import Input, find_tool
 from deploy.demo.proof import files_are_equal

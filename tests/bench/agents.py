@@ -23,9 +23,9 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import ParticipationS
 from fleetcast.scheduler.v1.session_pb2 import ReceptionTotals
 from fleetcast.scheduler.v1.session_service_pb2 import WatchSessionRequest
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.enrolment import enrol
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.joining.enrolment import enrol
+from fleetcast_kit.rpc.channel import open_channel
 
 from tests.bench.process import cpu_seconds_of, peak_memory_bytes_of
 from tests.support.installation import Installation

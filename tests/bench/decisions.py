@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 
-from fleetcast_scheduler.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.domain.events import CommandIssued
-from fleetcast_scheduler.domain.participant import Joiner
-from fleetcast_scheduler.domain.sender import Registration
-from fleetcast_scheduler.domain.session import Session, SessionMode
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.senders.domain.sender import Registration
+from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.sessions.domain.events import CommandIssued
+from fleetcast_scheduler.sessions.domain.participant import Joiner
+from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 _NOW = 1_800_000_000.0
 _IMAGE = "images/bench@sha256:" + "0" * 64

@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from fleetcast_sender.engine import Engine
-from fleetcast_sender.geometry_choice import GeometryOverrides, choose_geometry
-from fleetcast_sender.messages import Deficits, Holding, Join, Offered, PassEnded, Planned, Reception
-from fleetcast_sender.passes import SendMark, Train, Work
-from fleetcast_sender.policy import TransmissionPolicy
-from fleetcast_sender.rate import RateController, RatePolicy
+from fleetcast_sender.engine.engine import Engine
+from fleetcast_sender.engine.geometry_choice import GeometryOverrides, choose_geometry
+from fleetcast_sender.engine.messages import Deficits, Holding, Join, Offered, PassEnded, Planned, Reception
+from fleetcast_sender.engine.passes import SendMark, Train, Work
+from fleetcast_sender.engine.policy import TransmissionPolicy
+from fleetcast_sender.engine.rate import RateController, RatePolicy
 from fleetcast_wire.geometry import PassLayout, WindowShape
 from fleetcast_wire.packet import Kind, Mark
 from fleetcast_wire.runs import pack_runs

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.engine.records import Outcome
 
 from tests.support.sequences import Rehearsal, needs_disks, tool
 

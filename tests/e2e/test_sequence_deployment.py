@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.receiving import ReceiveRequest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.content import ImageDescription
+from fleetcast_agent.receiving.receive import ReceiveRequest
+from fleetcast_agent.sequence.content.content import ImageDescription
+from fleetcast_agent.sequence.content.server_content import ServerContent
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.records import Outcome
-from fleetcast_agent.sequence.server_content import ServerContent
-from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_sequence.ready import ready_sequences
 
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines

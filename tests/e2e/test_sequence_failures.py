@@ -8,9 +8,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.disks import loops_of
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_sequence import step_types
 
 from tests.support.sequences import Rehearsal, needs_disks, tool

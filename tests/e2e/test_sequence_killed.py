@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.disks import loops_of
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_sequence import step_types
 
 from tests.support.sequences import Rehearsal, make_tree, make_wim, needs_disks, tool

@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_sequence.ready import ready_sequences
 
 from tests.e2e.test_sequence_streaming import facts

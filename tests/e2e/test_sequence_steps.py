@@ -9,9 +9,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import carrying, files, filesystems, tables, volumes
+from fleetcast_agent.sequence.disks import carrying, files, filesystems, volumes
+from fleetcast_agent.sequence.disks import partition_tables as tables
+from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.records import Outcome
 
 from tests.support.sequences import MIB, Rehearsal, make_tree, make_wim, needs_disks, tool
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import volumes
-from fleetcast_agent.sequence.content import Delivery, DirectoryContent, Progress, Verified
-from fleetcast_agent.sequence.disks import loops_of
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.content.content import Delivery, DirectoryContent, Progress, Verified
+from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_agent.sequence.steps.wim import FETCH_SHARE
 from fleetcast_kit.errors import UnavailableError
 

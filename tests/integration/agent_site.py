@@ -16,11 +16,11 @@ from fleetcast.scheduler.v1 import participation_service_pb2_grpc as scheduler_g
 from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
 from fleetcast.sender.v1 import transmission_service_pb2_grpc as sender_grpc
 from fleetcast.type.v1 import chunk_table_pb2
-from fleetcast_agent.convert import chunk_set_message
-from fleetcast_agent.receiving import ReceiveRequest
+from fleetcast_agent.receiving.convert import chunk_set_message
+from fleetcast_agent.receiving.receive import ReceiveRequest
 from fleetcast_kit.errors import NotFoundError
-from fleetcast_kit.identity import Role
-from fleetcast_kit.server import Service
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.server import Service
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys

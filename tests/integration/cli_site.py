@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetcast.scheduler.v1.machine_service_pb2 import Inventory, Machine, RegisterMachineRequest
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
-from fleetcast_kit.identity import Identity, Role
+from fleetcast_kit.identity.peer import Identity, Role
 
 from tests.integration.scheduler_actors import Site, open_site
 from tests.integration.test_scheduler import TIMING

@@ -14,7 +14,7 @@ from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionService
 from fleetcast.scheduler.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceStub
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
 
 from tests.integration.scheduler_actors import IMAGE, WAIT_SECONDS, Site
 

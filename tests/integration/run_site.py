@@ -19,14 +19,14 @@ from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
     add_MachineServiceServicer_to_server,
 )
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
-from fleetcast_agent.running.agent import Agent
-from fleetcast_agent.running.executing import Site
-from fleetcast_agent.running.hardware import open_hardware
-from fleetcast_agent.running.orders import Environment, Progress, RunControl, RunEnd, RunOrder, Standby
-from fleetcast_agent.running.restarting import Rehearsal
+from fleetcast_agent.deployments.agent import Agent
+from fleetcast_agent.deployments.executing import Site
+from fleetcast_agent.deployments.hardware import open_hardware
+from fleetcast_agent.deployments.orders import Environment, Progress, RunControl, RunEnd, RunOrder, Standby
+from fleetcast_agent.deployments.restarting import Rehearsal
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_kit.identity import Role
-from fleetcast_kit.server import Service
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.server import Service
 from fleetcast_sequence import canonical, digest, parse
 
 from tests.support.trust import TrustedServer, serving

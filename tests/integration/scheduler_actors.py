@@ -25,15 +25,15 @@ from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import ParticipationServiceStub
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, UnavailableError
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer, Service
-from fleetcast_kit.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer, Service
 from fleetcast_scheduler.app import SchedulerApp, open_scheduler
-from fleetcast_scheduler.deployment_part import DeploymentOptions
-from fleetcast_scheduler.domain.session import Timing
+from fleetcast_scheduler.deployments.app import DeploymentOptions
+from fleetcast_scheduler.sessions.domain.session import Timing
 
 IMAGE = "images/win11@sha256:" + "a" * 64
 SIZE_BYTES = 1_000_000

@@ -13,16 +13,16 @@ from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
 from fleetcast.scheduler.v1 import sender_registry_service_pb2_grpc as registry_grpc
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.type.v1 import chunk_table_pb2
-from fleetcast_agent.download import Download
-from fleetcast_agent.journal import Journal
-from fleetcast_agent.memory import MemoryPlan
-from fleetcast_agent.messages import Assignment, Totals
-from fleetcast_agent.network import Network
-from fleetcast_agent.target import Target
-from fleetcast_agent.transmission import TransmissionStream, fetch_chunk_table
-from fleetcast_kit.chunkstore import ChunkStore
-from fleetcast_kit.identity import Role
-from fleetcast_kit.server import Service
+from fleetcast_agent.receiving.messages import Assignment, Totals
+from fleetcast_agent.receiving.multicast.memory import MemoryPlan
+from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
+from fleetcast_agent.receiving.writing.download import Download
+from fleetcast_agent.receiving.writing.journal import Journal
+from fleetcast_agent.receiving.writing.target import Target
+from fleetcast_kit.chunks.store import ChunkStore
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.server import Service
 from fleetcast_sender.app import SenderApp, open_sender
 from fleetcast_sender.settings import SenderSettings
 from fleetcast_wire.chunkset import unpack_chunk_set

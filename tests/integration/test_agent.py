@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fleetcast_agent import interfaces, receiving, target, transmission
 from fleetcast_agent.__main__ import app
-from fleetcast_agent.errors import (
+from fleetcast_agent.receiving import receive as receiving
+from fleetcast_agent.receiving import transmission
+from fleetcast_agent.receiving.errors import (
     DismissedError,
     InterfaceError,
     InterruptedReceptionError,
     TargetFailedError,
     TargetRefusedError,
 )
-from fleetcast_agent.messages import Assignment, Totals, Waiting
-from fleetcast_agent.receiving import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
+from fleetcast_agent.receiving.multicast import interfaces
+from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.receiving.writing import target
 from fleetcast_agent.settings import save_server_address
-from fleetcast_kit import telemetry
-from fleetcast_kit.commandline import run_command_line
 from fleetcast_kit.errors import InternalError, NotFoundError, UnavailableError
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.process import telemetry
+from fleetcast_kit.process.commandline import run_command_line
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.manifest import Manifest
 

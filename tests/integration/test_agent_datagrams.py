@@ -13,16 +13,21 @@ from unittest.mock import Mock
 import numpy as np
 import psutil
 import pytest
-from fleetcast_agent import datagrams, readers
-from fleetcast_agent.datagrams import GroupSocket
-from fleetcast_agent.errors import MulticastError
-from fleetcast_agent.interfaces import find_interface, interface_towards, largest_payload_bytes, unfit_for_multicast
-from fleetcast_agent.listening import Listener
-from fleetcast_agent.membership import announce_membership
-from fleetcast_agent.network import Network
-from fleetcast_agent.readers import SingleReader, TrainReader, train_slots
-from fleetcast_agent.reception import Reception
-from fleetcast_kit import logs
+from fleetcast_agent.receiving.errors import MulticastError
+from fleetcast_agent.receiving.multicast import datagrams, readers
+from fleetcast_agent.receiving.multicast.datagrams import GroupSocket
+from fleetcast_agent.receiving.multicast.interfaces import (
+    find_interface,
+    interface_towards,
+    largest_payload_bytes,
+    unfit_for_multicast,
+)
+from fleetcast_agent.receiving.multicast.listening import Listener
+from fleetcast_agent.receiving.multicast.membership import announce_membership
+from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.multicast.readers import SingleReader, TrainReader, train_slots
+from fleetcast_agent.receiving.multicast.reception import Reception
+from fleetcast_kit.process import logs
 from fleetcast_wire.ciphers import PortableCipher, best_cipher
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.memory import Numbers, SymbolMemory

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_kit.errors import FailedPreconditionError
 
 from tests.integration.run_site import RUN, Room, Script, order_for, room, until
@@ -119,7 +119,7 @@ async def test_a_refused_machine_says_what_to_do(tmp_path: Path) -> None:
 async def test_a_held_machine_says_so_and_goes_on_once_it_is_approved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleetcast_agent.running.attending._HELD_SECONDS", 0.05)
+    monkeypatch.setattr("fleetcast_agent.deployments.attending._HELD_SECONDS", 0.05)
     async with room(tmp_path, Script(order_for(sequence(ECHO % "x")), held=3)) as here:
         end = await here.run()
         assert end is not None

@@ -11,8 +11,8 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     ParticipationServiceServicer,
     add_ParticipationServiceServicer_to_server,
 )
-from fleetcast_agent.messages import JoinRequest, Totals
-from fleetcast_agent.participation import Participation
+from fleetcast_agent.receiving.messages import JoinRequest, Totals
+from fleetcast_agent.receiving.participation import Participation
 
 WAIT_SECONDS = 10.0
 

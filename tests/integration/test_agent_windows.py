@@ -5,13 +5,13 @@ import sys
 
 SCRIPT = """
 import sys
-import fleetcast_agent.__main__, fleetcast_kit.enrolment  # what they need of others is there on Windows as well
+import fleetcast_agent.__main__, fleetcast_kit.joining.enrolment  # what they need of others is there on Windows as well
 for name in [name for name in sys.modules if name.startswith(("fleetcast_agent", "fleetcast_kit", "fleetcast_wire"))]:
     del sys.modules[name]
 for name in ("fcntl", "grp", "pwd", "resource", "syslog", "termios"):
     sys.modules[name] = None
 sys.platform = "win32"
-import fleetcast_agent.__main__, fleetcast_kit.enrolment
+import fleetcast_agent.__main__, fleetcast_kit.joining.enrolment
 from fleetcast_agent import datagrams
 print(datagrams._LINUX)
 """

@@ -15,9 +15,9 @@ from fleetcast.catalog.v1 import image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import open_catalog
-from fleetcast_catalog.domain import ImageName
-from fleetcast_catalog.store import ImageStore
-from fleetcast_catalog.tables import (
+from fleetcast_catalog.images.domain import ImageName
+from fleetcast_catalog.images.store import ImageStore
+from fleetcast_catalog.images.tables import (
     ChunkTableRow,
     DeletionRow,
     HoldRow,
@@ -26,10 +26,10 @@ from fleetcast_catalog.tables import (
     TaskSequenceHoldRow,
     TaskSequenceRow,
 )
-from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, InvalidArgumentError, NotFoundError
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Role
 from fleetcast_wire.manifest import chunk_digest
 from sqlalchemy import Connection, MetaData, text
 from sqlmodel import SQLModel

@@ -11,12 +11,12 @@ import grpc
 import pytest
 from fleetcast.catalog.v1 import catalog_service_pb2 as messages
 from fleetcast.catalog.v1 import image_pb2
-from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
 )
-from fleetcast_kit.identity import Identity, Role
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
 
 from tests.integration.catalog_import import (
     CHUNK,
@@ -71,8 +71,8 @@ async def test_a_client_that_is_killed_leaves_nothing(catalog: CatalogSite, tmp_
 import asyncio, os, sys
 from pathlib import Path
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.identity.credentials import Credentials
 from tests.support.catalog import data_request, import_request
 
 async def requests():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
 from fleetcast_sequence import digest, parse, schema
 from fleetcast_sequence.ready import ready_sequences
 

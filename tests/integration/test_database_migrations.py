@@ -19,8 +19,8 @@ from sqlalchemy import Connection, MetaData, text
 from sqlmodel import SQLModel
 
 TABLES = {
-    "fleetcast_catalog.migrations": ("fleetcast_catalog.tables",),
-    "fleetcast_scheduler.migrations": ("fleetcast_scheduler.tables", "fleetcast_scheduler.enrolment_store"),
+    "fleetcast_catalog.migrations": ("fleetcast_catalog.images.tables",),
+    "fleetcast_scheduler.migrations": ("fleetcast_scheduler.sessions.tables", "fleetcast_scheduler.enrolment.store"),
 }
 
 

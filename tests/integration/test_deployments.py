@@ -20,9 +20,9 @@ from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
 from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast_kit.errors import FleetcastError, from_rpc_error
-from fleetcast_kit.grants import check_upload_grant
-from fleetcast_kit.identity import Role
-from fleetcast_scheduler.deployment_part import DeploymentOptions
+from fleetcast_kit.identity.grants import check_upload_grant
+from fleetcast_kit.identity.peer import Role
+from fleetcast_scheduler.deployments.app import DeploymentOptions
 from fleetcast_sequence import canonical, parse
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp

@@ -15,11 +15,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
 from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
-from fleetcast_kit import certificates
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.enrolment import enrol, renew_if_due
-from fleetcast_kit.enrolment_token import EnrolmentToken
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -27,7 +22,12 @@ from fleetcast_kit.errors import (
     UnavailableError,
     from_rpc_error,
 )
-from fleetcast_kit.identity import Identity, Role
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.joining.enrolment import enrol, renew_if_due
+from fleetcast_kit.rpc.channel import open_channel
 
 from tests.support.tokens import create_token, holder_of, list_tokens
 from tests.support.trust import serving_enrolment

@@ -9,17 +9,17 @@ import grpc
 import pytest
 from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
 from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
-from fleetcast_kit import certificates
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.enrolment import enrol
-from fleetcast_kit.enrolment_token import EnrolmentToken
 from fleetcast_kit.errors import (
     InvalidArgumentError,
     from_rpc_error,
 )
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_scheduler import enrolment as enrolment_rules
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.joining.enrolment import enrol
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_scheduler.enrolment import enrolment as enrolment_rules
 
 from tests.support.tokens import create_token, holder_of, list_tokens
 from tests.support.trust import serving, serving_enrolment

@@ -9,14 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from fleetcast_kit import certificates
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.bootstrap import open_installation
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.joining.installation import open_installation
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
@@ -138,7 +138,7 @@ def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 KILLED_AT_EACH_FILE = """
 import os, signal, sys
 from pathlib import Path
-from fleetcast_kit.bootstrap import open_installation
+from fleetcast_kit.joining.installation import open_installation
 
 def start(directory):
     return open_installation(directory, listen="localhost:0")
@@ -178,7 +178,7 @@ def test_a_start_killed_before_any_file_is_completed_by_the_next(tmp_path: Path)
 
 def test_two_first_starts_at_once_share_one_authority(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fleetcast_kit.authority import CertificateAuthority;"
+        "import sys; from pathlib import Path; from fleetcast_kit.identity.authority import CertificateAuthority;"
         "print(CertificateAuthority.open(Path(sys.argv[1])).fingerprint.hex())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "authority")]

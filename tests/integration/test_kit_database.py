@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fleetcast_kit.database import Database, open_database
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
-from fleetcast_kit.telemetry import tracer
+from fleetcast_kit.process.telemetry import tracer
 from sqlalchemy import CursorResult, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession

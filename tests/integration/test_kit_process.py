@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import FailedPreconditionError, from_rpc_error
-from fleetcast_kit.server import run_until_signal
-from fleetcast_kit.telemetry import tracer
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.process.telemetry import tracer
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import run_until_signal
 from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fleetcast_kit import certificates
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import (
     FleetcastError,
     InternalError,
@@ -23,10 +19,14 @@ from fleetcast_kit.errors import (
     UnauthenticatedError,
     from_rpc_error,
 )
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer
-from fleetcast_kit.telemetry import tracer
-from fleetcast_kit.trust import ServerCredentials
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials
+from fleetcast_kit.process.telemetry import tracer
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind, StatusCode

@@ -11,18 +11,18 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     FleetcastError,
     InvalidArgumentError,
     UnavailableError,
 )
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer, Service
-from fleetcast_kit.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer, Service
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

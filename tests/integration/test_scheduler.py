@@ -13,8 +13,8 @@ from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1 import session_service_pb2 as messages
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_kit.errors import from_rpc_error
-from fleetcast_kit.identity import Role
-from fleetcast_scheduler.domain.session import Timing
+from fleetcast_kit.identity.peer import Role
+from fleetcast_scheduler.sessions.domain.session import Timing
 from google.protobuf.duration_pb2 import Duration
 
 from tests.integration.scheduler_actors import IMAGE, SIZE_BYTES, FakeMachine, FakeSender, Site, open_site

@@ -10,7 +10,7 @@ from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.session_service_pb2 import ListParticipantsRequest
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.integration.scheduler_actors import FakeMachine, FakeSender, Site, open_site

@@ -11,7 +11,7 @@ from fleetcast.scheduler.v1 import audit_service_pb2, sender_service_pb2, sessio
 from fleetcast.scheduler.v1 import session_service_pb2 as messages
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp

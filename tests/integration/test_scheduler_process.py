@@ -15,11 +15,11 @@ import grpc
 import pytest
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer
-from fleetcast_kit.trust import ServerCredentials
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer
 
 from tests.integration.scheduler_actors import FakeCatalog, FakeMachine, FakeSender
 from tests.integration.test_scheduler import STATES, create, until, until_state

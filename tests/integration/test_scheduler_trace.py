@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1 import session_service_pb2 as messages
-from fleetcast_kit import telemetry
+from fleetcast_kit.process import telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 
 from tests.integration.scheduler_actors import FakeMachine, FakeSender, open_site

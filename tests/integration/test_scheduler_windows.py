@@ -15,7 +15,7 @@ from fleetcast.scheduler.v1 import sender_service_pb2, session_pb2
 from fleetcast.scheduler.v1 import session_service_pb2 as messages
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.peer import Role
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 

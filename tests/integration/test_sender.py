@@ -13,8 +13,8 @@ from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
-from fleetcast_agent import convert
-from fleetcast_agent.errors import SenderLostError
+from fleetcast_agent.receiving import convert
+from fleetcast_agent.receiving.errors import SenderLostError
 from fleetcast_wire.fec import CODECS
 
 from tests.integration.sender_site import running_site

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast_agent.errors import SenderLostError
-from fleetcast_agent.target import Target
+from fleetcast_agent.receiving.errors import SenderLostError
+from fleetcast_agent.receiving.writing.target import Target
 from fleetcast_wire.memory import Buffer
 
 from tests.integration.sender_site import Site, running_site

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleetcast_kit import logs
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
-from fleetcast_sender.groups import parse_group
-from fleetcast_sender.interfaces import find_interface
-from fleetcast_sender.sockets import GroupSocket
+from fleetcast_kit.process import logs
+from fleetcast_sender.sending.groups import parse_group
+from fleetcast_sender.sending.interfaces import find_interface
+from fleetcast_sender.sending.sockets import GroupSocket
 
 GROUP = "239.192.78.3"
 DATAGRAM_BYTES = 1448

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleetcast_agent.sequence.content import Delivery
-from fleetcast_agent.sequence.server_content import ServerContent
+from fleetcast_agent.sequence.content.content import Delivery
+from fleetcast_agent.sequence.content.server_content import ServerContent
 
 from tests.integration.agent_site import Script, Site, running_site
 from tests.unit.agent.transmitting import make_image

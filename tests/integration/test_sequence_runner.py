@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.context import RestartRequest, StepContext
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.engine.runner import SequenceRunner
+from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_agent.sequence.errors import JournalError, StepError
-from fleetcast_agent.sequence.records import Outcome
-from fleetcast_agent.sequence.runner import SequenceRunner
+from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
-from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_sequence import Scope, VariableError, Variables, parse
 
 from tests.support.spans import recorded_spans

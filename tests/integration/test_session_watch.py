@@ -14,11 +14,11 @@ from fleetcast.scheduler.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
 )
-from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.errors import NotFoundError
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer, Service
-from fleetcast_kit.trust import ServerCredentials
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials
+from fleetcast_kit.rpc.server import GrpcServer, Service
 
 FLEETCAST = Path(sys.executable).parent / "fleetcast"
 METHODS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods_by_name

@@ -14,8 +14,6 @@ import pytest
 from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
 from fleetcast.catalog.v1.task_sequence_pb2 import ResolvedTaskSequence, TaskSequence
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     FleetcastError,
@@ -23,7 +21,9 @@ from fleetcast_kit.errors import (
     NotFoundError,
     from_rpc_error,
 )
-from fleetcast_kit.identity import Identity, Role
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_sequence import canonical, digest, from_canonical, parse, references
 from fleetcast_sequence.ready import ready_sequences
 

@@ -11,12 +11,12 @@ import pytest
 from fleetcast.catalog.v1 import catalog_service_pb2 as messages
 from fleetcast.catalog.v1 import image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from fleetcast_agent.receiving import ReceiveRequest
-from fleetcast_agent.sequence.server_content import ServerContent
-from fleetcast_kit.authority import CertificateAuthority
+from fleetcast_agent.receiving.receive import ReceiveRequest
+from fleetcast_agent.sequence.content.server_content import ServerContent
 from fleetcast_kit.errors import FleetcastError, PermissionDeniedError, from_rpc_error
-from fleetcast_kit.grants import issue_upload_grant
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.grants import issue_upload_grant
+from fleetcast_kit.identity.peer import Role
 
 from tests.support.catalog import CatalogSite, data_request, import_request, serving_catalog
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import socket
 
 import pytest
-from fleetcast_kit import wake_on_lan
 from fleetcast_kit.errors import UnavailableError
+from fleetcast_kit.network import wake_on_lan
 
 MAC = "aa:bb:cc:00:00:01"
 

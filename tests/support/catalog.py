@@ -16,11 +16,11 @@ from fleetcast.catalog.v1 import image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import CatalogApp, open_catalog
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.chunkcodec import ChunkEncoding, decode
+from fleetcast_kit.chunks.codec import ChunkEncoding, decode
 from fleetcast_kit.errors import from_rpc_error
-from fleetcast_kit.identity import Identity, Role
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_wire.chunkset import pack_chunk_set
 from fleetcast_wire.manifest import Manifest
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 from fleetcast_kit.errors import from_rpc_error
-from fleetcast_kit.identity import Role, current_identity
-from fleetcast_kit.server import Service
+from fleetcast_kit.identity.peer import Role, current_identity
+from fleetcast_kit.rpc.server import Service
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.wrappers_pb2 import StringValue
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fleetcast_cli
 from fleetcast_cli.app import app
-from fleetcast_kit.commandline import run_command_line
+from fleetcast_kit.process.commandline import run_command_line
 
 _MODULES = [f"fleetcast_cli.{module.name}" for module in pkgutil.iter_modules(fleetcast_cli.__path__)]
 _FORKS = multiprocessing.get_context("forkserver")

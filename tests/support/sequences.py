@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleetcast_agent.sequence.content import ContentSource, DirectoryContent
+from fleetcast_agent.sequence.content.content import ContentSource, DirectoryContent
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.engine.journal import Journal
+from fleetcast_agent.sequence.engine.records import Record
+from fleetcast_agent.sequence.engine.state import replay
+from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.execution import Assignment, execute
-from fleetcast_agent.sequence.journal import Journal
-from fleetcast_agent.sequence.records import Record
-from fleetcast_agent.sequence.state import replay
-from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress
+from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.tools import Tools
 from fleetcast_sequence import Scope, Variables, parse
 

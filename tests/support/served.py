@@ -11,10 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.bootstrap import open_installation
-from fleetcast_kit.enrolment_token import EnrolmentToken
-from fleetcast_kit.server import GrpcServer, run_until_signal
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.joining.installation import open_installation
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
 
 from tests.support.echo import Echo, echo_service
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetcast_kit import telemetry
+from fleetcast_kit.process import telemetry
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

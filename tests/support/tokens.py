@@ -4,11 +4,11 @@ from typing import Any
 
 from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
 from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
-from fleetcast_kit import certificates
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.credentials import Credentials
-from fleetcast_kit.enrolment_token import EnrolmentToken
-from fleetcast_kit.identity import Role
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity.peer import Role
 
 from tests.support.trust import TrustedServer
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.database import open_database
-from fleetcast_kit.identity import Identity, Role
-from fleetcast_kit.server import GrpcServer, Service
-from fleetcast_kit.trust import ServerCredentials, TrustBundle
-from fleetcast_scheduler.enrolment import Enrolment
-from fleetcast_scheduler.enrolment_servicer import enrolment_service
-from fleetcast_scheduler.enrolment_store import EnrolmentStore
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.rpc.server import GrpcServer, Service
+from fleetcast_scheduler.enrolment.enrolment import Enrolment
+from fleetcast_scheduler.enrolment.servicer import enrolment_service
+from fleetcast_scheduler.enrolment.store import EnrolmentStore
 
 NAMES = ("localhost", "127.0.0.1", "::1")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fleetcast_agent.sequence.commands import load
-from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.context import StepContext, StepFunction
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.engine.state import Engine
 from fleetcast_agent.sequence.execution import Assignment, execute
-from fleetcast_agent.sequence.state import Engine
+from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
 
 

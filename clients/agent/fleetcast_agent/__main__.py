@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.process.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
 
-from fleetcast_agent.display import Display, print_summary
-from fleetcast_agent.errors import InterruptedReceptionError
-from fleetcast_agent.receiving import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.receiving.display import Display, print_summary
+from fleetcast_agent.receiving.errors import InterruptedReceptionError
+from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.settings import AgentSettings, save_server_address
 
 _NAME = "fleetcast-agent"
@@ -50,7 +50,7 @@ def enrol(
     """Get this machine an identity from a server, once."""
     settings = AgentSettings.load(config=config, state_dir=state_dir)
 
-    from fleetcast_kit.enrolment import enrol as enrol_machine  # noqa: PLC0415 - 50 ms that other commands save
+    from fleetcast_kit.joining.enrolment import enrol as enrol_machine  # noqa: PLC0415 - 50 ms that other commands save
 
     async def run() -> Credentials:
         return await enrol_machine(server, token, settings.state_dir, settings.display_name)
@@ -125,7 +125,7 @@ def main() -> None:
     logs.configure(_NAME)
     telemetry.start(_NAME)
     if sys.argv[1:2] not in (["enrol"], ["receive"]):
-        from fleetcast_agent.running import commands as running  # noqa: PLC0415 - 0.4 s that a reception saves
+        from fleetcast_agent.deployments import commands as running  # noqa: PLC0415 - 0.4 s that a reception saves
         from fleetcast_agent.sequence import commands as sequences  # noqa: PLC0415 - the same
 
         running.register(app)

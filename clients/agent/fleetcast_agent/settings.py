@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_kit.files import write_atomically
-from fleetcast_kit.settings import CommaSeparated, Settings
+from fleetcast_kit.process.settings import CommaSeparated, Settings
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fleetcast_kit.commandline import run_command_line
+from fleetcast_kit.process.commandline import run_command_line
 
 from fleetcast_cli.app import app
 

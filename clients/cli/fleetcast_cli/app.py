@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fleetcast_kit.commandline import EXIT_CODES_HELP
+from fleetcast_kit.process.commandline import EXIT_CODES_HELP
 from typer.core import TyperGroup
 
 _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -99,6 +99,6 @@ def configure(
     ] = None,
 ) -> None:
     """Install operating systems on many machines at once."""
-    from fleetcast_cli.connection import Connection  # noqa: PLC0415 - gRPC, which the list of commands does not need
+    from fleetcast_cli.shell.connection import Connection  # noqa: PLC0415 - gRPC, which the list of commands does not need
 
     context.obj = Connection(server, credentials, catalog)

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from fleetcast.scheduler.v1 import audit_service_pb2
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
-from fleetcast_kit.times import TIME_HELP
+from fleetcast_kit.values.times import TIME_HELP
 
-from fleetcast_cli.command import Json, command
-from fleetcast_cli.connection import connection, every_page
-from fleetcast_cli.instants import Clock
-from fleetcast_cli.plain import to_plain, write_json
-from fleetcast_cli.text import DIGEST_DIGITS, format_time, output, progress, table
+from fleetcast_cli.shell.command import Json, command
+from fleetcast_cli.shell.connection import connection, every_page
+from fleetcast_cli.shell.instants import Clock
+from fleetcast_cli.shell.plain import to_plain, write_json
+from fleetcast_cli.shell.text import DIGEST_DIGITS, format_time, output, progress, table
 
 group = typer.Typer(no_args_is_help=True)
 

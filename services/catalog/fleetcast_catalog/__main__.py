@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.addresses import served_names
-from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
-from fleetcast_kit.joining import join_installation, keep_renewed
-from fleetcast_kit.server import GrpcServer, run_until_signal
-from fleetcast_kit.trust import ServerCredentials
+from fleetcast_kit.identity.trust import ServerCredentials
+from fleetcast_kit.joining.joining import join_installation, keep_renewed
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
+from fleetcast_kit.values.addresses import served_names
 
 from fleetcast_catalog.app import open_catalog
 from fleetcast_catalog.settings import CatalogSettings

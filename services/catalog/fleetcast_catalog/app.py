@@ -11,21 +11,21 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from cryptography import x509
-from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.files import make_private_directory
-from fleetcast_kit.server import Service
+from fleetcast_kit.rpc.server import Service
 
-from fleetcast_catalog.catalog import Catalog
-from fleetcast_catalog.importing import Workshop
-from fleetcast_catalog.pins import PinnedStore
-from fleetcast_catalog.reclamation import Reclamation
-from fleetcast_catalog.sequence_servicer import task_sequence_service
-from fleetcast_catalog.sequence_store import SequenceStore
-from fleetcast_catalog.sequences import TaskSequences
-from fleetcast_catalog.servicer import catalog_service
-from fleetcast_catalog.store import ImageStore
+from fleetcast_catalog.images.catalog import Catalog
+from fleetcast_catalog.images.importing.image_import import Workshop
+from fleetcast_catalog.images.pins import PinnedStore
+from fleetcast_catalog.images.reclamation import Reclamation
+from fleetcast_catalog.images.servicer import catalog_service
+from fleetcast_catalog.images.store import ImageStore
+from fleetcast_catalog.task_sequences.servicer import task_sequence_service
+from fleetcast_catalog.task_sequences.store import SequenceStore
+from fleetcast_catalog.task_sequences.task_sequences import TaskSequences
 
 MIGRATIONS = "fleetcast_catalog.migrations"
 MAX_IMPORTS = 4

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlmodel import col, delete
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_catalog.tables import DeletionRow
+from fleetcast_catalog.images.tables import DeletionRow
 
 _REMEMBER_DELETIONS = timedelta(days=1)
 

@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_kit import telemetry
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from fleetcast_kit.process import telemetry
 
 BUSY_SECONDS = 10
 """How long a transaction waits for its turn to write before it fails (SQLite has one writer)."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.addresses import join_address, served_names, split_address
-from fleetcast_kit.bootstrap import open_installation
-from fleetcast_kit.commandline import run_command_line
-from fleetcast_kit.server import GrpcServer, run_until_signal
+from fleetcast_kit.joining.installation import open_installation
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.process.commandline import run_command_line
+from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
+from fleetcast_kit.values.addresses import join_address, served_names, split_address
 
 from fleetcast_scheduler.app import open_scheduler
-from fleetcast_scheduler.deployment_part import DeploymentOptions
+from fleetcast_scheduler.deployments.app import DeploymentOptions
 from fleetcast_scheduler.settings import SchedulerSettings
 
 NAME = "fleetcast-scheduler"

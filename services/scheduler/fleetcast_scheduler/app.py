@@ -7,41 +7,41 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.database import Database, open_database
 from fleetcast_kit.errors import UnavailableError
-from fleetcast_kit.server import Service
-from fleetcast_kit.trust import TrustBundle
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.trust import TrustBundle
+from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.audit import Audit
-from fleetcast_scheduler.audit_servicer import audit_service
-from fleetcast_scheduler.awaited import Awaited
+from fleetcast_scheduler.audit.audit import Audit
+from fleetcast_scheduler.audit.servicer import audit_service
+from fleetcast_scheduler.calendar.local_time import time_zone
 from fleetcast_scheduler.catalog import Catalog
-from fleetcast_scheduler.census_keeper import CensusKeeper
-from fleetcast_scheduler.collection_servicer import collection_service
-from fleetcast_scheduler.collections import Collections
-from fleetcast_scheduler.deployment_part import DeploymentOptions, DeploymentPart, open_deployments
-from fleetcast_scheduler.deployment_sessions import DeploymentSessions
-from fleetcast_scheduler.domain.census import Census
-from fleetcast_scheduler.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.domain.local_time import time_zone
-from fleetcast_scheduler.domain.session import Timing
-from fleetcast_scheduler.enrolment import Enrolment
-from fleetcast_scheduler.enrolment_servicer import enrolment_service
-from fleetcast_scheduler.enrolment_store import EnrolmentStore
-from fleetcast_scheduler.holds import Holds
-from fleetcast_scheduler.machine_servicer import machine_service
-from fleetcast_scheduler.machine_store import MachineStore
-from fleetcast_scheduler.machines import Machines
-from fleetcast_scheduler.participation_servicer import participation_service
-from fleetcast_scheduler.pump import Pump
-from fleetcast_scheduler.sender_registry_servicer import sender_registry_service
-from fleetcast_scheduler.sender_servicer import sender_service
-from fleetcast_scheduler.session_servicer import session_service
-from fleetcast_scheduler.sessions import Sessions
-from fleetcast_scheduler.store import MIGRATIONS, Store
-from fleetcast_scheduler.waking import Waking
+from fleetcast_scheduler.deployments.app import DeploymentOptions, DeploymentPart, open_deployments
+from fleetcast_scheduler.deployments.image_sessions import DeploymentSessions
+from fleetcast_scheduler.enrolment.enrolment import Enrolment
+from fleetcast_scheduler.enrolment.servicer import enrolment_service
+from fleetcast_scheduler.enrolment.store import EnrolmentStore
+from fleetcast_scheduler.machines.census_keeper import CensusKeeper
+from fleetcast_scheduler.machines.collection_servicer import collection_service
+from fleetcast_scheduler.machines.collections import Collections
+from fleetcast_scheduler.machines.domain.census import Census
+from fleetcast_scheduler.machines.machines import Machines
+from fleetcast_scheduler.machines.servicer import machine_service
+from fleetcast_scheduler.machines.store import MachineStore
+from fleetcast_scheduler.senders.registry_servicer import sender_registry_service
+from fleetcast_scheduler.senders.servicer import sender_service
+from fleetcast_scheduler.senders.waking import Waking
+from fleetcast_scheduler.sessions.awaited import Awaited
+from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.sessions.domain.session import Timing
+from fleetcast_scheduler.sessions.holds import Holds
+from fleetcast_scheduler.sessions.participation_servicer import participation_service
+from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.sessions.servicer import session_service
+from fleetcast_scheduler.sessions.sessions import Sessions
+from fleetcast_scheduler.sessions.store import MIGRATIONS, Store
 
 
 class SchedulerApp:

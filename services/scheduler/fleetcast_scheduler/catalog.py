@@ -14,9 +14,9 @@ from fleetcast.catalog.v1 import image_pb2, task_sequence_pb2
 from fleetcast.catalog.v1 import task_sequence_service_pb2 as sequences
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.credentials import Credentials
 from fleetcast_kit.errors import UnavailableError, from_rpc_error
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.rpc.channel import open_channel
 
 if TYPE_CHECKING:  # the asynchronous forms of the stubs exist for type checkers only
     from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub

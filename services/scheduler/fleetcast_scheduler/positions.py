@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.paging import decode_page_token, encode_page_token
+from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token
 
 
 def encode_position(time: float, name: str) -> str:

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from fleetcast_kit.addresses import DEFAULT_PORT
-from fleetcast_kit.logs import LogFormat
-from fleetcast_kit.settings import CommaSeparated, Settings
+from fleetcast_kit.process.logs import LogFormat
+from fleetcast_kit.process.settings import CommaSeparated, Settings
+from fleetcast_kit.values.addresses import DEFAULT_PORT
 from pydantic import Field
 
-from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
+from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 
 
 def default_data_directory() -> Path:

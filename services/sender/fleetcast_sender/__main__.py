@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.addresses import is_ip_address, join_address, served_names, split_address
-from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.joining import join_installation, keep_renewed
-from fleetcast_kit.server import GrpcServer, run_until_signal
-from fleetcast_kit.trust import ServerCredentials
+from fleetcast_kit.identity.trust import ServerCredentials
+from fleetcast_kit.joining.joining import join_installation, keep_renewed
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
+from fleetcast_kit.values.addresses import is_ip_address, join_address, served_names, split_address
 
 from fleetcast_sender.app import open_sender
-from fleetcast_sender.interfaces import Interface
+from fleetcast_sender.sending.interfaces import Interface
 from fleetcast_sender.settings import SenderSettings
 
 NAME = "fleetcast-sender"

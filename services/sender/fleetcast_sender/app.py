@@ -8,26 +8,26 @@ from dataclasses import replace
 
 import grpc
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
-from fleetcast_kit.addresses import join_address, split_address
-from fleetcast_kit.channel import open_channel
-from fleetcast_kit.chunkstore import ChunkStore
-from fleetcast_kit.credentials import Credentials
+from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_kit.values.addresses import join_address, split_address
 
-from . import convert
-from .catalog import Catalog, ChunkCache, RemoteChunks
-from .control import Control
-from .geometry_choice import GeometryOverrides
-from .groups import SpareGroups, parse_group, split_range
-from .interfaces import Interface, IPAddress, find_interface
-from .lane import Outlet
-from .link import Link
-from .policy import SlowPolicy, TransmissionPolicy
-from .servicer import Transmissions, transmission_service
-from .settings import SenderSettings
-from .source import ChunkSource, ChunkTable, LocalChunks
-from .transmission import Transmission
-from .unicast import UnicastReader
+from fleetcast_sender import convert
+from fleetcast_sender.chunks.catalog import Catalog, ChunkCache, RemoteChunks
+from fleetcast_sender.chunks.source import ChunkSource, ChunkTable, LocalChunks
+from fleetcast_sender.control import Control
+from fleetcast_sender.engine.geometry_choice import GeometryOverrides
+from fleetcast_sender.engine.policy import SlowPolicy, TransmissionPolicy
+from fleetcast_sender.sending.groups import SpareGroups, parse_group, split_range
+from fleetcast_sender.sending.interfaces import Interface, IPAddress, find_interface
+from fleetcast_sender.sending.lane import Outlet
+from fleetcast_sender.sending.link import Link
+from fleetcast_sender.sending.transmission import Transmission
+from fleetcast_sender.servicer import Transmissions, transmission_service
+from fleetcast_sender.settings import SenderSettings
+from fleetcast_sender.unicast import UnicastReader
 
 _logger = logging.getLogger(__name__)
 

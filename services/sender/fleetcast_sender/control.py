@@ -10,12 +10,12 @@ import grpc
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
-from fleetcast_kit import wake_on_lan
 from fleetcast_kit.errors import FleetcastError, ResourceExhaustedError, from_rpc_error
+from fleetcast_kit.network import wake_on_lan
 
-from . import convert
-from .servicer import Transmissions
-from .transmission import Transmission
+from fleetcast_sender import convert
+from fleetcast_sender.sending.transmission import Transmission
+from fleetcast_sender.servicer import Transmissions
 
 _logger = logging.getLogger(__name__)
 

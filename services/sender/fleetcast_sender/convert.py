@@ -15,7 +15,8 @@ from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
 
-from .messages import (
+from fleetcast_sender.chunks.source import ChunkTable
+from fleetcast_sender.engine.messages import (
     ChunkMembers,
     Deficits,
     Dismissed,
@@ -28,9 +29,8 @@ from .messages import (
     Told,
     Welcomed,
 )
-from .policy import SlowAction, SlowPolicy
-from .rate import RatePolicy
-from .source import ChunkTable
+from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
+from fleetcast_sender.engine.rate import RatePolicy
 
 TABLE_RUN_ROWS = 16384
 

@@ -11,16 +11,16 @@ from fleetcast.sender.v1.transmission_service_pb2_grpc import (
     TransmissionServiceServicer,
     add_TransmissionServiceServicer_to_server,
 )
-from fleetcast_kit import semconv
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
-from fleetcast_kit.identity import Role, current_identity
-from fleetcast_kit.server import Service
+from fleetcast_kit.identity.peer import Role, current_identity
+from fleetcast_kit.process import semconv
+from fleetcast_kit.rpc.server import Service
 from opentelemetry import trace
 
-from . import convert
-from .messages import Dismissed
-from .transmission import Seat, Transmission
-from .unicast import UnicastReader
+from fleetcast_sender import convert
+from fleetcast_sender.engine.messages import Dismissed
+from fleetcast_sender.sending.transmission import Seat, Transmission
+from fleetcast_sender.unicast import UnicastReader
 
 _APPEARANCE_SECONDS = 5.0
 """How long a machine waits for a transmission that the scheduler has told it of and not yet told the sender."""

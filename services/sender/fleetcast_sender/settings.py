@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from fleetcast_kit.addresses import DEFAULT_PORT
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.logs import LogFormat
-from fleetcast_kit.rates import parse_rate
-from fleetcast_kit.settings import Settings
+from fleetcast_kit.process.logs import LogFormat
+from fleetcast_kit.process.settings import Settings
+from fleetcast_kit.values.addresses import DEFAULT_PORT
+from fleetcast_kit.values.rates import parse_rate
 from pydantic import Field, field_validator
 
-from .policy import SlowAction
+from fleetcast_sender.engine.policy import SlowAction
 
 
 def default_cache_directory() -> Path:

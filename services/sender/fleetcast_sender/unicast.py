@@ -4,8 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from .rate import RatePolicy
-from .transmission import Transmission
+from fleetcast_sender.engine.rate import RatePolicy
+from fleetcast_sender.sending.transmission import Transmission
 
 _CONCURRENT_READS = 8
 _SHARE_BESIDE_GROUP = 0.05

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit import logs, telemetry
-from fleetcast_kit.commandline import EXIT_CODES_HELP, run_command_line
-from fleetcast_kit.server import run_until_signal
+from fleetcast_kit.process import logs, telemetry
+from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.rpc.server import run_until_signal
 
 from fleetcast_server.app import ServerApp
 from fleetcast_server.data_directory import open_data_directory

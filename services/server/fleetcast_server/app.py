@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fleetcast_catalog.app import CatalogApp, open_catalog
-from fleetcast_kit.bootstrap import Installation, open_installation
 from fleetcast_kit.errors import UnavailableError
-from fleetcast_kit.server import GrpcServer
+from fleetcast_kit.joining.installation import Installation, open_installation
+from fleetcast_kit.rpc.server import GrpcServer
 from fleetcast_scheduler.app import SchedulerApp, open_scheduler
-from fleetcast_scheduler.deployment_part import DeploymentOptions
+from fleetcast_scheduler.deployments.app import DeploymentOptions
 from fleetcast_sender.app import SenderApp, open_sender
 from fleetcast_sender.settings import SenderSettings
 

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from fleetcast_kit.addresses import is_ip_address, join_address, split_address
+from fleetcast_kit.values.addresses import is_ip_address, join_address, split_address
 
 _ANY_GROUP = ("239.192.0.1", 9)
 """A group address and a port: routing one datagram there, never sent, tells which address it would come from."""

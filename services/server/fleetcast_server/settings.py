@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from fleetcast_kit.addresses import DEFAULT_PORT
-from fleetcast_kit.logs import LogFormat
-from fleetcast_kit.settings import CommaSeparated, Settings
-from fleetcast_scheduler.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
+from fleetcast_kit.process.logs import LogFormat
+from fleetcast_kit.process.settings import CommaSeparated, Settings
+from fleetcast_kit.values.addresses import DEFAULT_PORT
+from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 from pydantic import Field, field_validator
 
 

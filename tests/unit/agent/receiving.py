@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import zstandard
-from fleetcast_agent.decoding import rebuild
-from fleetcast_agent.events import ChunkArrived, CodewordCompleted, DeficitsCounted, PassSettled
-from fleetcast_agent.reception import Reception
-from fleetcast_agent.windows import WindowMemories
+from fleetcast_agent.receiving.multicast.decoding import rebuild
+from fleetcast_agent.receiving.multicast.events import ChunkArrived, CodewordCompleted, DeficitsCounted, PassSettled
+from fleetcast_agent.receiving.multicast.reception import Reception
+from fleetcast_agent.receiving.multicast.windows import WindowMemories
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys

@@ -8,10 +8,10 @@ from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
 from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
 from fleetcast.type.v1 import chunk_table_pb2
-from fleetcast_agent import convert
-from fleetcast_agent.errors import ChunkTableError, TransmissionError
-from fleetcast_agent.messages import Dismissal, DismissalReason, PassPlanned, Welcome
-from fleetcast_agent.running import convert as running_convert
+from fleetcast_agent.deployments import convert as running_convert
+from fleetcast_agent.receiving import convert
+from fleetcast_agent.receiving.errors import ChunkTableError, TransmissionError
+from fleetcast_agent.receiving.messages import Dismissal, DismissalReason, PassPlanned, Welcome
 from fleetcast_kit.errors import FleetcastError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleetcast_agent.errors import JournalError
-from fleetcast_agent.journal import Journal, prove_claims
-from fleetcast_agent.table import ChunkTable
-from fleetcast_agent.target import Target
+from fleetcast_agent.receiving.errors import JournalError
+from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
+from fleetcast_agent.receiving.writing.journal import Journal, prove_claims
+from fleetcast_agent.receiving.writing.target import Target
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.memory import MemoryPlan
+from fleetcast_agent.receiving.multicast.memory import MemoryPlan
 from fleetcast_agent.settings import AgentSettings, parse_bytes, save_server_address
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_wire.geometry import Geometry

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleetcast_agent import target as target_module
-from fleetcast_agent.errors import TargetFailedError, TargetRefusedError
-from fleetcast_agent.target import Target
+from fleetcast_agent.receiving.errors import TargetFailedError, TargetRefusedError
+from fleetcast_agent.receiving.writing import target as target_module
+from fleetcast_agent.receiving.writing.target import Target
 from fleetcast_wire.manifest import Manifest
 
 CHUNK = 65536

@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 import pytest
 from fleetcast.sender.v1 import transmission_service_pb2 as messages
-from fleetcast_agent.download import Download, open_target
-from fleetcast_agent.table import ChunkTable
-from fleetcast_agent.unicast import ChunkFetcher
+from fleetcast_agent.receiving.unicast import ChunkFetcher
+from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
+from fleetcast_agent.receiving.writing.download import Download, open_target
 from fleetcast_wire.chunkset import unpack_chunk_set
 
 from tests.unit.agent.transmitting import StoredImage, make_image

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleetcast_agent import target as targets
-from fleetcast_agent import writing as writers
-from fleetcast_agent.errors import TargetFailedError
-from fleetcast_agent.holding import Holding
-from fleetcast_agent.journal import Journal
-from fleetcast_agent.table import ChunkTable
-from fleetcast_agent.target import Target
-from fleetcast_agent.writing import ChunkWriter
+from fleetcast_agent.receiving.errors import TargetFailedError
+from fleetcast_agent.receiving.writing import chunk_writer as writers
+from fleetcast_agent.receiving.writing import target as targets
+from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
+from fleetcast_agent.receiving.writing.chunk_writer import ChunkWriter
+from fleetcast_agent.receiving.writing.holding import Holding
+from fleetcast_agent.receiving.writing.journal import Journal
+from fleetcast_agent.receiving.writing.target import Target
 from fleetcast_wire.manifest import Manifest, chunk_digest
 
 CHUNK_BYTES, COUNT = 4096, 4

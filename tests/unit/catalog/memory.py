@@ -1,6 +1,6 @@
 """A source in memory."""
 
-from fleetcast_catalog.sources import Source
+from fleetcast_catalog.images.importing.sources import Source
 
 
 class MemorySource(Source):

@@ -1,5 +1,5 @@
 import numpy as np
-from fleetcast_catalog.chunktable import ChunkTable, chunk_key, chunk_keys
+from fleetcast_catalog.images.chunk_table import ChunkTable, chunk_key, chunk_keys
 from hypothesis import given
 from hypothesis import strategies as st
 

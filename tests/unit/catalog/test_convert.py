@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from fleetcast.catalog.v1 import catalog_service_pb2 as pb
 from fleetcast.type.v1 import chunk_set_pb2
-from fleetcast_catalog import convert, sequence_convert
-from fleetcast_catalog.domain import Image, ImageFormat, ImageState
+from fleetcast_catalog.images import convert
+from fleetcast_catalog.images.domain import Image, ImageFormat, ImageState
+from fleetcast_catalog.task_sequences import convert as sequence_convert
 from fleetcast_kit.errors import FleetcastError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from fleetcast_catalog.content import StoredContent
-from fleetcast_catalog.cutting import Cutter, is_zero
-from fleetcast_catalog.domain import CHUNK_BYTES, ImageFileError
-from fleetcast_catalog.pins import PinnedStore
-from fleetcast_catalog.sources import FileSource, ImportInterruptedError, Source
-from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_catalog.images.content import StoredContent
+from fleetcast_catalog.images.domain import CHUNK_BYTES, ImageFileError
+from fleetcast_catalog.images.importing.cutting import Cutter, is_zero
+from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source
+from fleetcast_catalog.images.pins import PinnedStore
+from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.errors import InvalidArgumentError
 from hypothesis import given
 from hypothesis import strategies as st

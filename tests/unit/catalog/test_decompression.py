@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 import zstandard
-from fleetcast_catalog.decompression import Container, container_of, decompressed
-from fleetcast_catalog.domain import ImageFileError
+from fleetcast_catalog.images.domain import ImageFileError
+from fleetcast_catalog.images.importing.decompression import Container, container_of, decompressed
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
 import pytest
-from fleetcast_catalog.detection import check_head, detect
-from fleetcast_catalog.domain import ImageFileError, ImageFormat
+from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
+from fleetcast_catalog.images.importing.detection import check_head, detect
 
 from tests.support.wimfile import WimFile
 from tests.unit.catalog.memory import MemorySource

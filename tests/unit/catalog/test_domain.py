@@ -2,7 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from fleetcast_catalog.domain import Image, ImageFormat, ImageName, ImageState, check_series
+from fleetcast_catalog.images.domain import Image, ImageFormat, ImageName, ImageState, check_series
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 
 DIGEST = "sha256:" + "0a" * 32

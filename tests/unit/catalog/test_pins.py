@@ -3,8 +3,8 @@ import threading
 from pathlib import Path
 
 from blake3 import blake3
-from fleetcast_catalog.pins import PinnedStore
-from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_catalog.images.pins import PinnedStore
+from fleetcast_kit.chunks.store import ChunkStore
 
 _random = random.Random(5)
 CONTENTS = [_random.randbytes(2000) for _ in range(40)]

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from fleetcast_catalog.domain import Image, ImageFormat, ImageName, ImageState
-from fleetcast_catalog.resolution import broken_references, resolve
-from fleetcast_catalog.sequence_convert import file_error, resolved_message
-from fleetcast_catalog.sequence_domain import StoredSequence, TaskSequenceName, TaskSequenceVersion
+from fleetcast_catalog.images.domain import Image, ImageFormat, ImageName, ImageState
+from fleetcast_catalog.task_sequences.convert import file_error, resolved_message
+from fleetcast_catalog.task_sequences.domain import StoredSequence, TaskSequenceName, TaskSequenceVersion
+from fleetcast_catalog.task_sequences.resolution import broken_references, resolve
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, to_status
 from fleetcast_sequence import (
     Group,

@@ -3,7 +3,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fleetcast_catalog.steps import BlockingSteps, finish
+from fleetcast_catalog.images.importing.blocking import BlockingSteps, finish
 
 
 async def test_work_that_must_finish_does_so_however_often_its_task_is_cancelled() -> None:

@@ -3,8 +3,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fleetcast_catalog.domain import ImageFileError, ImageFormat
-from fleetcast_catalog.virtualdisk import check_self_contained
+from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
+from fleetcast_catalog.images.importing.virtual_disk import check_self_contained
 from hypothesis import given
 from hypothesis import strategies as st
 

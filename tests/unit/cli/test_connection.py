@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fleetcast_cli.connection import Connection
+from fleetcast_cli.shell.connection import Connection
 from fleetcast_kit.errors import UnauthenticatedError
 
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from fleetcast.scheduler.v1.deployment_pb2 import Deployment, DeploymentSummary, Phase, Run, ScheduleTime, StepRun
 from fleetcast.scheduler.v1.deployment_service_pb2 import PlannedRun
-from fleetcast_cli.deployment_view import (
+from fleetcast_cli.deployments.phases import format_phase, parse_phases
+from fleetcast_cli.deployments.view import (
     by_attention,
     deployment_change,
     deployment_fields,
@@ -20,7 +21,6 @@ from fleetcast_cli.deployment_view import (
     step_table,
     summary_line,
 )
-from fleetcast_cli.phases import format_phase, parse_phases
 from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp

@@ -6,12 +6,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from fleetcast_cli.instants import Clock
-from fleetcast_cli.machine_csv import read_machines
-from fleetcast_cli.machine_lookup import _filters, choose, mac_address
-from fleetcast_cli.maintenance_windows import format_maintenance_window, parse_maintenance_windows
-from fleetcast_cli.recurrences import recurrence
-from fleetcast_cli.variables import change_variables, parse_variables
+from fleetcast_cli.collections.maintenance_windows import format_maintenance_window, parse_maintenance_windows
+from fleetcast_cli.machines.inventory_csv import read_machines
+from fleetcast_cli.machines.lookup import _filters, choose, mac_address
+from fleetcast_cli.shell.instants import Clock
+from fleetcast_cli.shell.recurrences import recurrence
+from fleetcast_cli.task_sequences.variables import change_variables, parse_variables
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from hypothesis import given
 from hypothesis import strategies as st

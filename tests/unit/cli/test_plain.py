@@ -3,7 +3,7 @@ import json
 import pytest
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.scheduler.v1 import machine_service_pb2, session_pb2
-from fleetcast_cli.plain import short_name, to_plain, write_json
+from fleetcast_cli.shell.plain import short_name, to_plain, write_json
 
 
 def test_numbers_stay_numbers_and_every_field_is_there() -> None:

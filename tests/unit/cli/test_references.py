@@ -1,5 +1,5 @@
 import pytest
-from fleetcast_cli.references import identifier, image_reference, resource, series_name, short_image
+from fleetcast_cli.shell.references import identifier, image_reference, resource, series_name, short_image
 from fleetcast_kit.errors import InvalidArgumentError
 
 DIGEST = "0123456789abcdef" * 4

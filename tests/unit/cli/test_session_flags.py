@@ -4,9 +4,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fleetcast.scheduler.v1.session_pb2 import AdmissionRules, Session, SlowPolicy, StartRules
-from fleetcast_cli.instants import Clock
-from fleetcast_cli.session_flags import SessionFlags, recurrence_zone
-from fleetcast_cli.session_policies import (
+from fleetcast_cli.sessions.flags import SessionFlags, recurrence_zone
+from fleetcast_cli.sessions.policies import (
     AtEnd,
     Late,
     Match,
@@ -17,6 +16,7 @@ from fleetcast_cli.session_policies import (
     format_start_rules,
     parse_slow_policy,
 )
+from fleetcast_cli.shell.instants import Clock
 from fleetcast_kit.errors import InvalidArgumentError
 
 CLOCK = Clock(datetime(2026, 11, 23, 3, 40, tzinfo=UTC), ZoneInfo("Europe/Berlin"))

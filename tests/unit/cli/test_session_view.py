@@ -2,7 +2,7 @@ import re
 from collections.abc import Iterable
 
 from fleetcast.scheduler.v1.session_pb2 import Participant, ReceptionTotals, Session, StartRules, Transmission
-from fleetcast_cli.session_view import machine_change, screen, session_change, session_fields, state_line, summary
+from fleetcast_cli.sessions.view import machine_change, screen, session_change, session_fields, state_line, summary
 from rich.console import Console, RenderableType
 
 SIZE = 1_000_000_000

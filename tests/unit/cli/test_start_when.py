@@ -3,9 +3,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fleetcast.scheduler.v1.session_pb2 import StartRules
-from fleetcast_cli.instants import Clock
-from fleetcast_cli.session_policies import format_start_rules
-from fleetcast_cli.start_when import parse_start_when
+from fleetcast_cli.sessions.policies import format_start_rules
+from fleetcast_cli.sessions.start_when import parse_start_when
+from fleetcast_cli.shell.instants import Clock
 from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp

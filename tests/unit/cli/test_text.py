@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from fleetcast_cli.text import (
+from fleetcast_cli.shell.text import (
     format_bytes,
     format_distance,
     format_instant,

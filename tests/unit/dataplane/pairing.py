@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from fleetcast_sender.engine import Engine, Phase
-from fleetcast_sender.messages import (
+from fleetcast_sender.engine.engine import Engine, Phase
+from fleetcast_sender.engine.messages import (
     Deficits,
     Dismissed,
     Holding,
@@ -18,9 +18,9 @@ from fleetcast_sender.messages import (
     Told,
     Welcomed,
 )
-from fleetcast_sender.passes import SendMark, Train, Work, WorkItem
-from fleetcast_sender.policy import TransmissionPolicy
-from fleetcast_sender.windows import WindowMemory
+from fleetcast_sender.engine.passes import SendMark, Train, Work, WorkItem
+from fleetcast_sender.engine.policy import TransmissionPolicy
+from fleetcast_sender.sending.windows import WindowMemory
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.packet import Kind, pack_mark

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fleetcast_sender.policy import TransmissionPolicy
+from fleetcast_sender.engine.policy import TransmissionPolicy
 from fleetcast_wire.geometry import Geometry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import zstandard
 from blake3 import blake3
-from fleetcast_kit.chunkcodec import ChunkEncoding, decode, encode
-from fleetcast_kit.chunkstore import ChunkStore
+from fleetcast_kit.chunks.codec import ChunkEncoding, decode, encode
+from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.errors import DataLossError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +53,7 @@ def test_a_mapped_chunk_is_its_stored_form_and_outlives_its_file(store: ChunkSto
 def test_a_chunk_that_cannot_be_mapped_is_read(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(SPARSE)
     store.put(digest, SPARSE)
-    monkeypatch.setattr("fleetcast_kit.chunkstore.map_file", lambda *_: None)
+    monkeypatch.setattr("fleetcast_kit.chunks.store.map_file", lambda *_: None)
     assert store.mapped(digest) == store.read(digest).stored
 
 

@@ -3,7 +3,7 @@ from typing import Annotated
 import pytest
 import typer
 from fleetcast_kit import errors
-from fleetcast_kit.commandline import ExitCode, exit_code, one_line, run_command_line
+from fleetcast_kit.process.commandline import ExitCode, exit_code, one_line, run_command_line
 
 app = typer.Typer(pretty_exceptions_enable=False)
 

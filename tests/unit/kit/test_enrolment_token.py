@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from fleetcast_kit import certificates
-from fleetcast_kit.enrolment_token import EnrolmentToken, token_id_of
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken, token_id_of
 from hypothesis import given
 from hypothesis import strategies as st
 

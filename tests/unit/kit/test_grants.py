@@ -3,9 +3,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fleetcast_kit.authority import CertificateAuthority
 from fleetcast_kit.errors import PermissionDeniedError
-from fleetcast_kit.grants import check_upload_grant, issue_upload_grant
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.grants import check_upload_grant, issue_upload_grant
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,8 +3,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from fleetcast_kit import certificates, logs, telemetry
-from fleetcast_kit.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.process import logs, telemetry
 
 from tests.support.spans import recorded_spans
 

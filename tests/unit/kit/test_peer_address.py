@@ -1,5 +1,5 @@
 import pytest
-from fleetcast_kit.addresses import peer_address
+from fleetcast_kit.values.addresses import peer_address
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from typing import ClassVar
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
-from fleetcast_kit.settings import CommaSeparated, Settings
+from fleetcast_kit.process.settings import CommaSeparated, Settings
 
 
 class ServerSettings(Settings):
@@ -21,7 +21,7 @@ class ServerSettings(Settings):
 def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("LISTEN", "DATA_DIR", "USES", "ADVERTISE", "CONFIG"):
         monkeypatch.delenv(f"FLEETCAST_{name}", raising=False)
-    monkeypatch.setattr("fleetcast_kit.settings.DEFAULT_FILE", tmp_path / "none.toml")
+    monkeypatch.setattr("fleetcast_kit.process.settings.DEFAULT_FILE", tmp_path / "none.toml")
 
 
 def write(tmp_path: Path, content: str) -> Path:

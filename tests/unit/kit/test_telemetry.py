@@ -1,5 +1,5 @@
 import pytest
-from fleetcast_kit.telemetry import _exports, context_from, current_traceparent, tracer
+from fleetcast_kit.process.telemetry import _exports, context_from, current_traceparent, tracer
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 

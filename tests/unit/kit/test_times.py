@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.times import local_zone, parse_time
+from fleetcast_kit.values.times import local_zone, parse_time
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,12 +3,12 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from fleetcast_kit import certificates
-from fleetcast_kit.authority import CertificateAuthority
-from fleetcast_kit.enrolment_token import EnrolmentToken
 from fleetcast_kit.errors import InvalidArgumentError, UnauthenticatedError
-from fleetcast_kit.identity import Identity, Role, current_identity, identity_in
-from fleetcast_kit.trust import TrustBundle
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.enrolment_token import EnrolmentToken
+from fleetcast_kit.identity.peer import Identity, Role, current_identity, identity_in
+from fleetcast_kit.identity.trust import TrustBundle
 from hypothesis import given
 from hypothesis import strategies as st
 

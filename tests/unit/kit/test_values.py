@@ -3,11 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from fleetcast_kit.addresses import join_address, served_names, split_address
-from fleetcast_kit.durations import format_duration, parse_duration
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.paging import decode_page_token, encode_page_token, page_size
-from fleetcast_kit.rates import format_rate, parse_rate
+from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.values.addresses import join_address, served_names, split_address
+from fleetcast_kit.values.durations import format_duration, parse_duration
+from fleetcast_kit.values.rates import format_rate, parse_rate
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from fleetcast_scheduler.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.domain.events import (
+from fleetcast_scheduler.senders.domain.sender import Registration, Sender
+from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionState
+from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.sessions.domain.events import (
     AdmitParticipants,
     Assignment,
     Command,
@@ -19,11 +21,9 @@ from fleetcast_scheduler.domain.events import (
     StopTransmission,
     Waiting,
 )
-from fleetcast_scheduler.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals
-from fleetcast_scheduler.domain.sender import Registration, Sender
-from fleetcast_scheduler.domain.session import Session, SessionMode, SessionState, Timing
-from fleetcast_scheduler.domain.start_rules import StartRules
-from fleetcast_scheduler.domain.transmission import Transmission, TransmissionState
+from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.sessions.domain.session import Session, SessionMode, SessionState, Timing
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 IMAGE = "images/win11@sha256:" + "a" * 64
 START = 1_800_000_000.0

@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fleetcast_scheduler.domain.census import Census
-from fleetcast_scheduler.domain.collection import Collection
-from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Purpose
-from fleetcast_scheduler.domain.deployment_ledger import DeploymentLedger, RunTiming
-from fleetcast_scheduler.domain.deployment_operations import DeploymentOperations
-from fleetcast_scheduler.domain.machine import Inventory, Machine, MachineState
-from fleetcast_scheduler.domain.presence import Presence
-from fleetcast_scheduler.domain.rollout import Rollout
-from fleetcast_scheduler.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome
-from fleetcast_scheduler.domain.run_events import RunClosed, RunControlled, RunEvent, RunOrdered, StandbyTold
+from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
+from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, RunEvent, RunOrdered, StandbyTold
+from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, RunTiming
+from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
+from fleetcast_scheduler.deployments.domain.presence import Presence
+from fleetcast_scheduler.deployments.domain.rollout import Rollout
+from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome
+from fleetcast_scheduler.machines.domain.census import Census
+from fleetcast_scheduler.machines.domain.collection import Collection
+from fleetcast_scheduler.machines.domain.machine import Inventory, Machine, MachineState
 
 LAB = "collections/lab"
 DEPLOYMENT = "deployments/one"

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
-from fleetcast_scheduler.domain.events import AdmitParticipants, MoveToUnicast, StartTransmission
-from fleetcast_scheduler.domain.participant import ParticipantState
-from fleetcast_scheduler.domain.session import SessionState
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.sessions.domain.events import AdmitParticipants, MoveToUnicast, StartTransmission
+from fleetcast_scheduler.sessions.domain.participant import ParticipantState
+from fleetcast_scheduler.sessions.domain.session import SessionState
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import World, live, machines
 from tests.unit.scheduler.test_sessions import A, B, C, running_world

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.events import Assignment, MoveToUnicast, SetTransmissionRate, StartTransmission
-from fleetcast_scheduler.domain.local_time import ScheduleTime
-from fleetcast_scheduler.domain.operations import SessionEdit
-from fleetcast_scheduler.domain.participant import Joiner, ParticipantState, ReceptionTotals
-from fleetcast_scheduler.domain.policies import AdmissionRules, RatePolicy, SlowAction, SlowPolicy
-from fleetcast_scheduler.domain.run import RunState
-from fleetcast_scheduler.domain.session import SessionMode, SessionState
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.calendar.local_time import ScheduleTime
+from fleetcast_scheduler.deployments.domain.run import RunState
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowAction, SlowPolicy
+from fleetcast_scheduler.sessions.domain.events import Assignment, MoveToUnicast, SetTransmissionRate, StartTransmission
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit
+from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.sessions.domain.session import SessionMode, SessionState
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import World, live, machines
 from tests.unit.scheduler.deployment_world import DeploymentWorld

@@ -16,15 +16,12 @@ from fleetcast.scheduler.v1 import run_service_pb2 as runs
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import FleetcastError
-from fleetcast_scheduler import (
-    convert,
-    deployment_convert,
-    enrolment_convert,
-    machine_convert,
-    policy_convert,
-    run_convert,
-    stream_convert,
-)
+from fleetcast_scheduler.deployments import convert as deployment_convert
+from fleetcast_scheduler.deployments.runs import convert as run_convert
+from fleetcast_scheduler.enrolment import convert as enrolment_convert
+from fleetcast_scheduler.machines import convert as machine_convert
+from fleetcast_scheduler.sessions import convert, policy_convert
+from fleetcast_scheduler.sessions import participation_convert as stream_convert
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Phase, Rerun
-from fleetcast_scheduler.domain.local_time import ScheduleTime
-from fleetcast_scheduler.domain.maintenance import MaintenanceWindow, fits
-from fleetcast_scheduler.domain.run import RunOutcome, RunState, StepOutcome
-from fleetcast_scheduler.domain.run_events import RunClosed, RunOrdered
+from fleetcast_scheduler.calendar.local_time import ScheduleTime
+from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Phase, Rerun
+from fleetcast_scheduler.deployments.domain.events import RunClosed, RunOrdered
+from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunState, StepOutcome
+from fleetcast_scheduler.machines.domain.maintenance import MaintenanceWindow, fits
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

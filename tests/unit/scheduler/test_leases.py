@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fleetcast_scheduler.domain.sender import choose_lease
+from fleetcast_scheduler.senders.domain.sender import choose_lease
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_scheduler.domain.collection import Rule
-from fleetcast_scheduler.domain.machine import (
+from fleetcast_scheduler.machines.domain.collection import Rule
+from fleetcast_scheduler.machines.domain.machine import (
     Disk,
     Inventory,
     Machine,

@@ -4,12 +4,18 @@ from dataclasses import replace
 
 import pytest
 from fleetcast_kit.errors import AbortedError, FailedPreconditionError, NotFoundError
-from fleetcast_scheduler.domain.events import Dismissal, DismissalReason, SetTransmissionRate, Waiting
-from fleetcast_scheduler.domain.operations import SessionEdit
-from fleetcast_scheduler.domain.participant import Joiner, ParticipantState
-from fleetcast_scheduler.domain.policies import AdmissionRules, DailyCeiling, EndPolicy, LatePolicy, RatePolicy
-from fleetcast_scheduler.domain.session import SessionState
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.sessions.domain.admission import (
+    AdmissionRules,
+    DailyCeiling,
+    EndPolicy,
+    LatePolicy,
+    RatePolicy,
+)
+from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, SetTransmissionRate, Waiting
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit
+from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState
+from fleetcast_scheduler.sessions.domain.session import SessionState
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import START, World, machines
 from tests.unit.scheduler.test_sessions import A, B, C, running_world

@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.deployment import Deployment, DeploymentState, Phase, Purpose, SessionTemplate
-from fleetcast_scheduler.domain.machine import MachineState
-from fleetcast_scheduler.domain.phases import awaited
-from fleetcast_scheduler.domain.planning import check_begins, check_plan, plan
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.deployments.domain.deployment import (
+    Deployment,
+    DeploymentState,
+    Phase,
+    Purpose,
+    SessionTemplate,
+)
+from fleetcast_scheduler.deployments.domain.phases import awaited
+from fleetcast_scheduler.deployments.domain.planning import check_begins, check_plan, plan
+from fleetcast_scheduler.machines.domain.machine import MachineState
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 from tests.unit.scheduler.deployment_world import LAB, DeploymentWorld, machine_name
 from tests.unit.scheduler.test_deployments import local, nightly, utc

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.operations import begin_series
-from fleetcast_scheduler.domain.participant import ParticipantState
-from fleetcast_scheduler.domain.policies import AdmissionRules, EndPolicy, LatePolicy
-from fleetcast_scheduler.domain.session import SessionMode, SessionState, Timing
-from fleetcast_scheduler.domain.start_rules import Match, StartRules
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, EndPolicy, LatePolicy
+from fleetcast_scheduler.sessions.domain.operations import begin_series
+from fleetcast_scheduler.sessions.domain.participant import ParticipantState
+from fleetcast_scheduler.sessions.domain.session import SessionMode, SessionState, Timing
+from fleetcast_scheduler.sessions.domain.start_rules import Match, StartRules
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule

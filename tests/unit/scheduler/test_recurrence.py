@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_scheduler.domain.recurrence import Recurrence, parse_rule
+from fleetcast_scheduler.calendar.recurrence import Recurrence, parse_rule
 from hypothesis import given
 from hypothesis import strategies as st
 

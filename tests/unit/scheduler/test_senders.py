@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from fleetcast_scheduler.domain.events import Assignment, StopTransmission
-from fleetcast_scheduler.domain.participant import ReceptionTotals
-from fleetcast_scheduler.domain.session import SessionState
-from fleetcast_scheduler.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.sessions.domain.events import Assignment, StopTransmission
+from fleetcast_scheduler.sessions.domain.participant import ReceptionTotals
+from fleetcast_scheduler.sessions.domain.session import SessionState
 
 from tests.unit.scheduler.actors import World, live, machines
 from tests.unit.scheduler.test_sessions import A, B, running_world

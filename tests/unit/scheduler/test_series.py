@@ -5,11 +5,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
-from fleetcast_scheduler.domain.operations import SessionEdit, begin_series
-from fleetcast_scheduler.domain.participant import ParticipantState
-from fleetcast_scheduler.domain.policies import AdmissionRules
-from fleetcast_scheduler.domain.session import Session, SessionState
-from fleetcast_scheduler.domain.start_rules import Match, StartRules
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit, begin_series
+from fleetcast_scheduler.sessions.domain.participant import ParticipantState
+from fleetcast_scheduler.sessions.domain.session import Session, SessionState
+from fleetcast_scheduler.sessions.domain.start_rules import Match, StartRules
 
 from tests.unit.scheduler.actors import World
 from tests.unit.scheduler.test_sessions import A, B

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.domain.events import Dismissal, DismissalReason, StartTransmission, Waiting
-from fleetcast_scheduler.domain.participant import Joiner, ParticipantState, ReceptionTotals
-from fleetcast_scheduler.domain.policies import RatePolicy, SlowPolicy
-from fleetcast_scheduler.domain.session import MAX_FAILURES, SessionMode, SessionState
-from fleetcast_scheduler.domain.start_rules import StartRules
+from fleetcast_scheduler.sessions.domain.admission import RatePolicy, SlowPolicy
+from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, StartTransmission, Waiting
+from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState, ReceptionTotals
+from fleetcast_scheduler.sessions.domain.session import MAX_FAILURES, SessionMode, SessionState
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 from tests.unit.scheduler.actors import IMAGE, World, live, machines
 

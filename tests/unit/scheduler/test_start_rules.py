@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from fleetcast_scheduler.domain.start_rules import Attendance, Match, StartRules, evaluate
+from fleetcast_scheduler.sessions.domain.start_rules import Attendance, Match, StartRules, evaluate
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from random import Random
 
-from fleetcast_sender.messages import Reception
-from fleetcast_sender.rate import RateController, RatePolicy
+from fleetcast_sender.engine.messages import Reception
+from fleetcast_sender.engine.rate import RateController, RatePolicy
 
 DATAGRAM_BITS = 1476 * 8
 STEP_SECONDS = 0.005

@@ -12,9 +12,9 @@ from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_sender import convert
-from fleetcast_sender.geometry_choice import GeometryOverrides, choose_geometry
-from fleetcast_sender.policy import SlowPolicy
-from fleetcast_sender.rate import RateController, RatePolicy
+from fleetcast_sender.engine.geometry_choice import GeometryOverrides, choose_geometry
+from fleetcast_sender.engine.policy import SlowPolicy
+from fleetcast_sender.engine.rate import RateController, RatePolicy
 from fleetcast_wire.errors import RunsError
 from fleetcast_wire.geometry import Geometry
 from google.protobuf.message import Message

@@ -1,8 +1,8 @@
 import numpy as np
-from fleetcast_sender.engine import Engine, Phase
-from fleetcast_sender.messages import Deficits, Dismissed, Holding, Join, Offered, PassEnded, Planned, Welcomed
-from fleetcast_sender.passes import SendMark, Train, Work
-from fleetcast_sender.policy import TransmissionPolicy
+from fleetcast_sender.engine.engine import Engine, Phase
+from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join, Offered, PassEnded, Planned, Welcomed
+from fleetcast_sender.engine.passes import SendMark, Train, Work
+from fleetcast_sender.engine.policy import TransmissionPolicy
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.packet import Kind
 from fleetcast_wire.runs import pack_runs

@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
-from fleetcast_sender.geometry_choice import GeometryOverrides, choose_geometry
-from fleetcast_sender.groups import SpareGroups, parse_group, split_range
-from fleetcast_sender.link import Link
-from fleetcast_sender.messages import Join
-from fleetcast_sender.needs import Needs
-from fleetcast_sender.pacing import Pacer, burst_datagrams
-from fleetcast_sender.sockets import train_limit
+from fleetcast_sender.engine.geometry_choice import GeometryOverrides, choose_geometry
+from fleetcast_sender.engine.messages import Join
+from fleetcast_sender.engine.needs import Needs
+from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
+from fleetcast_sender.sending.groups import SpareGroups, parse_group, split_range
+from fleetcast_sender.sending.link import Link
+from fleetcast_sender.sending.sockets import train_limit
 from fleetcast_wire.geometry import Geometry
 
 NOTHING = np.zeros(4, np.bool_)

@@ -1,8 +1,8 @@
 from statistics import fmean
 
 import pytest
-from fleetcast_sender.policy import SlowAction, SlowPolicy
-from fleetcast_sender.rate import RatePolicy
+from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
+from fleetcast_sender.engine.rate import RatePolicy
 
 from tests.unit.sender.network_model import STEP_SECONDS, NetworkModel
 

@@ -1,5 +1,5 @@
 import numpy as np
-from fleetcast_sender.repair import ParityPrediction, WindowRepair
+from fleetcast_sender.engine.repair import ParityPrediction, WindowRepair
 from fleetcast_wire.geometry import Geometry
 from hypothesis import given
 from hypothesis import strategies as st

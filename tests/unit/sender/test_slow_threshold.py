@@ -1,5 +1,5 @@
-from fleetcast_sender.policy import SlowPolicy
-from fleetcast_sender.rate import RatePolicy
+from fleetcast_sender.engine.policy import SlowPolicy
+from fleetcast_sender.engine.rate import RatePolicy
 
 from tests.unit.sender.network_model import NetworkModel
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fleetcast_sender.rate import RatePolicy
+from fleetcast_sender.engine.rate import RatePolicy
 from fleetcast_sender.unicast import UnicastReader, unicast_limit
 
 MIB = 1 << 20

@@ -3,14 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleetcast_sequence import parse, step_types
-from fleetcast_sequence.reference import updated
+from fleetcast_sequence.guide import updated
 
 GUIDE = Path(__file__).parents[3] / "docs/guides/task-sequences.md"
 
 
 def test_the_guide_has_the_reference_of_now() -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    assert updated(text) == text, "run: python -m fleetcast_sequence.reference docs/guides/task-sequences.md"
+    assert updated(text) == text, "run: python -m fleetcast_sequence.guide docs/guides/task-sequences.md"
 
 
 def test_every_step_type_is_in_the_guide() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from fleetcast_sender.repair import WindowRepair
+from fleetcast_sender.engine.repair import WindowRepair
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from fleetcast_agent.sequence.content import Progress
+from fleetcast_agent.sequence.content.content import Progress
 from fleetcast_agent.sequence.context import StepContext
 
 WATCH_SECONDS = 0.5

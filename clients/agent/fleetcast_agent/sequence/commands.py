@@ -13,16 +13,16 @@ import typer
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_sequence import Scope, TaskSequence, Variables, expand, parse
 
-from fleetcast_agent.sequence import inventory
-from fleetcast_agent.sequence.content import DirectoryContent
+from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.execution import Assignment, execute
-from fleetcast_agent.sequence.live_files import FUNCTIONS
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.sequence.machine import inventory
+from fleetcast_agent.sequence.machine.disks import Disks
+from fleetcast_agent.sequence.machine.live_files import FUNCTIONS
 from fleetcast_agent.sequence.simulation import plan
 from fleetcast_agent.sequence.simulation import text as plan_text
-from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress
 
 RESTART_EXIT_CODE = 3
 """The sequence wants a restart, after which the same command goes on."""

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 
 from fleetcast_sequence import Variables
 
-from fleetcast_agent.sequence.content import ContentSource
+from fleetcast_agent.sequence.content.content import ContentSource
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.tools import Tools
 
 

@@ -12,16 +12,16 @@ from typing import Any, Literal
 from fleetcast_sequence import Scope, TaskSequence, Variables
 from fleetcast_sequence.model import VariableValue
 
-from fleetcast_agent.sequence import inventory
-from fleetcast_agent.sequence.content import ContentSource
+from fleetcast_agent.sequence.content.content import ContentSource
 from fleetcast_agent.sequence.context import StepFunction
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.disks import Disks
-from fleetcast_agent.sequence.live_files import FUNCTIONS
-from fleetcast_agent.sequence.records import Record
-from fleetcast_agent.sequence.runner import SequenceRunner
+from fleetcast_agent.sequence.engine.records import Record
+from fleetcast_agent.sequence.engine.runner import SequenceRunner
+from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress, Surroundings
+from fleetcast_agent.sequence.machine import inventory
+from fleetcast_agent.sequence.machine.disks import Disks
+from fleetcast_agent.sequence.machine.live_files import FUNCTIONS
 from fleetcast_agent.sequence.steps import step_functions
-from fleetcast_agent.sequence.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 
 
 @dataclass(frozen=True)

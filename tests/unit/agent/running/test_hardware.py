@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.running.hardware import open_hardware
-from fleetcast_agent.running.registering import describe
-from fleetcast_agent.running.restarting import Computer, Rehearsal, _environment_of
-from fleetcast_agent.sequence.disks import Disks
+from fleetcast_agent.deployments.hardware import open_hardware
+from fleetcast_agent.deployments.registering import describe
+from fleetcast_agent.deployments.restarting import Computer, Rehearsal, _environment_of
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -3,9 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fleetcast_agent.running.kept import KeptRuns
-from fleetcast_agent.running.orders import RunEnd, RunOrder
-from fleetcast_agent.sequence.records import Outcome
+from fleetcast_agent.deployments.kept_runs import KeptRuns
+from fleetcast_agent.deployments.orders import RunEnd, RunOrder
+from fleetcast_agent.sequence.engine.records import Outcome
 
 ORDER = RunOrder(run="deployments/d/runs/r", attempt=2, task_sequence="{}", machine_variables={"seat": "7"})
 

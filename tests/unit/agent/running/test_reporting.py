@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from fleetcast_agent.messages import Assignment, Waiting
-from fleetcast_agent.running.orders import StepOutcome, StepRun
-from fleetcast_agent.running.reporting import ProgressView, StepHistory
-from fleetcast_agent.sequence.records import (
+from fleetcast_agent.deployments.orders import StepOutcome, StepRun
+from fleetcast_agent.deployments.reporting import ProgressView, StepHistory
+from fleetcast_agent.receiving.messages import Assignment, Waiting
+from fleetcast_agent.sequence.engine.records import (
     Evaluated,
     Outcome,
     Record,
@@ -13,7 +13,7 @@ from fleetcast_agent.sequence.records import (
     StepSaved,
     StepStarted,
 )
-from fleetcast_agent.sequence.surroundings import SequenceProgress
+from fleetcast_agent.sequence.engine.surroundings import SequenceProgress
 from fleetcast_sequence import Redactor, parse
 
 SEQUENCE = parse(

@@ -2,7 +2,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence.arriving import ArrivingFile
+from fleetcast_agent.sequence.content.arriving import ArrivingFile
 from fleetcast_agent.sequence.errors import StepError
 
 CONTENT = bytes(range(256)) * 10_000

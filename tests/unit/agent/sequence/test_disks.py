@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence.disks import Disks
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine.disks import Disks
 
 
 def disk(path: Path, size_bytes: int = 4096) -> Path:

@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import inside
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fleetcast_agent.sequence.engine.journal import Journal
+from fleetcast_agent.sequence.engine.records import Record, Started, StepSaved, StepStarted
 from fleetcast_agent.sequence.errors import JournalError
-from fleetcast_agent.sequence.journal import Journal
-from fleetcast_agent.sequence.records import Record, Started, StepSaved, StepStarted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -2,8 +2,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence.arriving import ArrivingFile
-from fleetcast_agent.sequence.pipable import holds, image_names
+from fleetcast_agent.sequence.content.arriving import ArrivingFile
+from fleetcast_agent.sequence.content.pipable import holds, image_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

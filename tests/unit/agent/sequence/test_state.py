@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from fleetcast_agent.sequence.records import (
+from fleetcast_agent.sequence.engine.records import (
     RECORD,
     Ended,
     Evaluated,
@@ -19,7 +19,16 @@ from fleetcast_agent.sequence.records import (
     StepSaved,
     StepStarted,
 )
-from fleetcast_agent.sequence.state import MAX_INTERRUPTIONS, Engine, Evaluate, Finish, Restart, Run, RunState, replay
+from fleetcast_agent.sequence.engine.state import (
+    MAX_INTERRUPTIONS,
+    Engine,
+    Evaluate,
+    Finish,
+    Restart,
+    Run,
+    RunState,
+    replay,
+)
 from fleetcast_sequence import Group, InterruptionRule, Node, Retry, Step, TaskSequence
 from hypothesis import given, settings
 from hypothesis import strategies as st

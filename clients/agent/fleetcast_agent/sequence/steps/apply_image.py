@@ -5,11 +5,12 @@ from __future__ import annotations
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
-from fleetcast_agent.sequence import filesystems, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import filesystems, volumes
+from fleetcast_agent.sequence.disks import partition_tables as tables
+from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps import wim
-from fleetcast_agent.sequence.volumes import Volume
 
 
 async def apply_operating_system(arguments: ApplyOperatingSystem, context: StepContext) -> None:

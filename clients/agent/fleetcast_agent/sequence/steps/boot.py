@@ -10,11 +10,12 @@ from pathlib import Path
 from fleetcast_sequence.steps.disk import PARTITION_TYPES
 from fleetcast_sequence.steps.settings import ConfigureBoot
 
-from fleetcast_agent.sequence import files, filesystems, grub, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, filesystems, grub, volumes
+from fleetcast_agent.sequence.disks import partition_tables as tables
+from fleetcast_agent.sequence.disks.files import inside
+from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import inside
-from fleetcast_agent.sequence.volumes import Volume
 
 _GRUB_MODULES = Path("/usr/lib/grub")
 _MANAGED = ("/", "/boot/efi")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from fleetcast_sequence.steps.content import CaptureImage
 
-from fleetcast_agent.sequence import filesystems, spool, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import filesystems, spool, volumes
+from fleetcast_agent.sequence.disks import partition_tables as tables
+from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices
-from fleetcast_agent.sequence.volumes import Volume
 
 _CAPTURE_SHARE = 0.6
 """Part of the step's progress that making the image is; the rest is publishing it."""

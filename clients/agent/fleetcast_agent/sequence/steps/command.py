@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fleetcast_sequence.steps.control import RunCommand, RunScript
 
-from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import RestartRequest, StepContext
+from fleetcast_agent.sequence.disks import files, volumes
 from fleetcast_agent.sequence.errors import StepError
 
 _SCRIPT_INSIDE = "run/fleetcast-script"

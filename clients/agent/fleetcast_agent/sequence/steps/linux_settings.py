@@ -9,8 +9,8 @@ from pathlib import Path
 from fleetcast_sequence.steps.settings import ApplyLinuxSettings
 
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import inside
 from fleetcast_agent.sequence.steps.command import entered
 
 

@@ -8,8 +8,8 @@ import contextlib
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.control import CheckReadiness, GatherInventory, Restart, SetVariables
 
-from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import RestartRequest, StepContext
+from fleetcast_agent.sequence.disks import files, volumes
 from fleetcast_agent.sequence.errors import StepError
 
 CONNECT_SECONDS = 5

@@ -8,8 +8,8 @@ from typing import Any
 
 from fleetcast_sequence.steps.settings import Adapter, ApplyNetworkSettings
 
-from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, volumes
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps.windows_settings import answer_file
 from fleetcast_agent.sequence.unattend import Unattend, clear, element, item

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fleetcast_sequence.steps.content import DownloadPackage
 
-from fleetcast_agent.sequence.content import Delivery, delete_content
+from fleetcast_agent.sequence.content.content import Delivery, delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices

@@ -6,8 +6,9 @@ import asyncio
 
 from fleetcast_sequence.steps.disk import LAYOUTS, FormatVolume, PartitionDisk
 
-from fleetcast_agent.sequence import files, filesystems, tables, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, filesystems, volumes
+from fleetcast_agent.sequence.disks import partition_tables as tables
 from fleetcast_agent.sequence.errors import StepError
 
 

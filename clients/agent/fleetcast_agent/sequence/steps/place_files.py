@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from fleetcast_sequence.expression import text_of
 from fleetcast_sequence.steps.content import CopyFiles
 
-from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, volumes
+from fleetcast_agent.sequence.disks.files import VolumeFiles
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import VolumeFiles
 
 
 async def copy_files(arguments: CopyFiles, context: StepContext) -> None:

@@ -15,13 +15,14 @@ from pathlib import Path
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
-from fleetcast_agent.sequence import archives, files, volumes
-from fleetcast_agent.sequence.content import delete_content
+from fleetcast_agent.sequence import archives
+from fleetcast_agent.sequence.content.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, volumes
+from fleetcast_agent.sequence.disks.files import inside
+from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import inside
 from fleetcast_agent.sequence.slices import in_slices
-from fleetcast_agent.sequence.volumes import Volume
 
 ARCHIVE = "state.tar"
 DIGEST = "state.sha256"

@@ -11,12 +11,13 @@ from pathlib import Path
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
-from fleetcast_agent.sequence import files, filesystems, pipable, spool, volumes
-from fleetcast_agent.sequence.arriving import ArrivingFile
-from fleetcast_agent.sequence.content import ImageDescription, Progress, delete_content
+from fleetcast_agent.sequence.content import pipable
+from fleetcast_agent.sequence.content.arriving import ArrivingFile
+from fleetcast_agent.sequence.content.content import ImageDescription, Progress, delete_content
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, filesystems, spool, volumes
+from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.volumes import Volume
 
 FETCH_SHARE = 0.6
 """Part of the step's progress that fetching a WIM is; the rest is applying it."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fleetcast_sequence.steps.settings import ApplyWindowsSettings, DomainJoin
 
-from fleetcast_agent.sequence import files, volumes
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import files, volumes
+from fleetcast_agent.sequence.disks.files import MountedFiles
 from fleetcast_agent.sequence.errors import StepError
-from fleetcast_agent.sequence.files import MountedFiles
 from fleetcast_agent.sequence.unattend import PATH, Unattend, element, hidden_password
 
 _SHELL = "Microsoft-Windows-Shell-Setup"

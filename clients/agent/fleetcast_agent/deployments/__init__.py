@@ -1,0 +1,1 @@
+"""This machine's part in deployments."""

@@ -1,0 +1,65 @@
+"""What this machine tells the server of itself when it registers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetcast_agent.sequence.machine import inventory
+
+_ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "i386": "x86", "i686": "x86"}
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True)
+class DiskDescription:
+    """A fixed disk."""
+
+    device: str
+    model: str
+    serial_number: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class MachineDescription:
+    """A machine; what is empty or 0 is not known."""
+
+    display_name: str
+    time_zone: str
+    smbios_uuid: str
+    serial_number: str
+    mac_addresses: tuple[str, ...]
+    manufacturer: str
+    model: str
+    architecture: str
+    """`x86`, `x64`, `arm64`, or what the kernel calls another one."""
+    firmware: str
+    processor: str
+    processor_count: int
+    memory_bytes: int
+    disks: tuple[DiskDescription, ...]
+
+
+def describe(machine: Mapping[str, Any], display_name: str) -> MachineDescription:
+    """Returns the description of the machine with this inventory."""
+    return MachineDescription(
+        display_name=display_name,
+        time_zone=inventory.time_zone(),
+        smbios_uuid=machine["uuid"],
+        serial_number=machine["serial"],
+        mac_addresses=tuple(mac for mac in map(str.lower, machine["mac_addresses"]) if _MAC.fullmatch(mac)),
+        manufacturer=machine["manufacturer"],
+        model=machine["model"],
+        architecture=_ARCHITECTURES.get(machine["architecture"], machine["architecture"]),
+        firmware=machine["firmware"],
+        processor=inventory.processor(),
+        processor_count=machine["cpu_count"],
+        memory_bytes=machine["memory_bytes"],
+        disks=tuple(
+            DiskDescription(disk["path"], disk["model"], disk["serial"], disk["size_bytes"])
+            for disk in machine["disks"]
+        ),
+    )

@@ -1,0 +1,274 @@
+"""Protobuf to what the agent works with, and back. Checks every field that a peer fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
+from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
+from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
+from fleetcast_wire.errors import ChunkSetError, GeometryError, ManifestError
+from fleetcast_wire.fec import CODECS
+from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.keys import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, SealKeys
+from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
+from fleetcast_wire.runs import pack_runs
+
+from fleetcast_agent.receiving.errors import ChunkTableError, TransmissionError
+from fleetcast_agent.receiving.messages import (
+    Assignment,
+    ChunkMembers,
+    Dismissal,
+    DismissalReason,
+    JoinRequest,
+    PassEnded,
+    PassPlanned,
+    ReceiverLimits,
+    ReceptionTotals,
+    SenderDismissal,
+    Totals,
+    UnicastOffered,
+    Waiting,
+    Welcome,
+)
+from fleetcast_agent.receiving.multicast.events import DeficitsCounted
+from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
+
+FromSender = Welcome | PassPlanned | PassEnded | UnicastOffered | SenderDismissal
+FromScheduler = Waiting | Assignment | Dismissal | None
+
+_REASONS = {
+    scheduler_pb.Dismissal.REASON_DONE: DismissalReason.DONE,
+    scheduler_pb.Dismissal.REASON_CANCELLED: DismissalReason.CANCELLED,
+    scheduler_pb.Dismissal.REASON_REMOVED: DismissalReason.REMOVED,
+}
+
+# The scheduler.
+
+
+def join_message(join: JoinRequest, sequence: int) -> scheduler_pb.ParticipateRequest:
+    """Return the first message of a participation."""
+    message = scheduler_pb.Join(
+        display_name=join.display_name,
+        unicast_only=bool(join.no_multicast_reason),
+        no_multicast_reason=join.no_multicast_reason,
+        target_size_bytes=join.target_size_bytes,
+        held_image=join.held_image,
+        run=join.run,
+    )
+    if join.session:
+        message.session = join.session
+    else:
+        message.image = join.image
+    return scheduler_pb.ParticipateRequest(sequence=sequence, join=message)
+
+
+def progress_message(totals: Totals, sequence: int) -> scheduler_pb.ParticipateRequest:
+    """Return a report of progress."""
+    return scheduler_pb.ParticipateRequest(sequence=sequence, progress=_totals(totals))
+
+
+def outcome_message(totals: Totals, error: str, sequence: int) -> scheduler_pb.ParticipateRequest:
+    """Return how the reception ended: well if `error` is empty."""
+    outcome = scheduler_pb.Outcome(totals=_totals(totals), succeeded=not error, error=error)
+    return scheduler_pb.ParticipateRequest(sequence=sequence, outcome=outcome)
+
+
+def sender_unreachable_message(transmission: str, detail: str, sequence: int) -> scheduler_pb.ParticipateRequest:
+    """Return the request for another assignment."""
+    unreachable = scheduler_pb.SenderUnreachable(transmission=transmission, detail=detail)
+    return scheduler_pb.ParticipateRequest(sequence=sequence, sender_unreachable=unreachable)
+
+
+def from_scheduler(message: scheduler_pb.ParticipateResponse) -> FromScheduler:
+    """Return what the scheduler says, or None for an acknowledgement alone."""
+    match message.WhichOneof("message"):
+        case "waiting":
+            waiting = message.waiting
+            return Waiting(waiting.session, waiting.image, waiting.reason, waiting.joined_count, waiting.min_clients)
+        case "assignment":
+            given = message.assignment
+            return Assignment(
+                given.session,
+                given.image,
+                given.size_bytes,
+                given.transmission,
+                given.sender_address,
+                given.traceparent,
+            )
+        case "dismissal":
+            dismissal = message.dismissal
+            return Dismissal(_REASONS.get(dismissal.reason, DismissalReason.SESSION_FAILED), dismissal.detail)
+        case _:
+            return None
+
+
+def _totals(totals: Totals) -> session_pb2.ReceptionTotals:
+    return session_pb2.ReceptionTotals(**vars(totals))
+
+
+# The sender.
+
+
+def receiver_join_message(transmission: str, held: ChunkMembers, limits: ReceiverLimits) -> sender_pb.ReceiveRequest:
+    """Return the first message to a sender."""
+    return sender_pb.ReceiveRequest(
+        join=sender_pb.ReceiverJoin(
+            transmission=transmission,
+            held=chunk_set_message(held),
+            unicast_only=limits.unicast_only,
+            window_memory_bytes=limits.window_memory_bytes,
+            max_payload_bytes=limits.max_payload_bytes,
+            codecs=limits.codecs,
+            receive_buffer_bytes=limits.receive_buffer_bytes,
+            link_bits_per_second=limits.link_bits_per_second,
+        )
+    )
+
+
+def ready_message() -> sender_pb.ReceiveRequest:
+    """Return the word that this machine hears the group."""
+    return sender_pb.ReceiveRequest(ready=sender_pb.ReceiverReady())
+
+
+def done_message() -> sender_pb.ReceiveRequest:
+    """Return the word that nothing is lacking."""
+    return sender_pb.ReceiveRequest(done=sender_pb.ReceiverDone())
+
+
+def report_message(totals: ReceptionTotals) -> sender_pb.ReceiveRequest:
+    """Return a reception report."""
+    fields = dict(vars(totals))
+    fields["pass"] = fields.pop("pass_number")
+    return sender_pb.ReceiveRequest(report=sender_pb.ReceptionReport(**fields))
+
+
+def deficits_message(counted: DeficitsCounted) -> sender_pb.ReceiveRequest:
+    """Return the deficits of a window."""
+    values, lengths = pack_runs(counted.deficits)
+    report = sender_pb.DeficitReport(
+        window=counted.window,
+        round=counted.round,
+        run_values=values,
+        run_lengths=lengths,
+        **{"pass": counted.pass_number},
+    )
+    return sender_pb.ReceiveRequest(deficits=report)
+
+
+def holding_message(pass_number: int, held: ChunkMembers) -> sender_pb.ReceiveRequest:
+    """Return everything held."""
+    holding = sender_pb.HoldingReport(held=chunk_set_message(held), **{"pass": pass_number})
+    return sender_pb.ReceiveRequest(holding=holding)
+
+
+def chunk_table_request(transmission: str) -> sender_pb.GetChunkTableRequest:
+    """Return the request for the chunk table of a transmission."""
+    return sender_pb.GetChunkTableRequest(transmission=transmission)
+
+
+def fetch_request(transmission: str, chunks: ChunkMembers) -> sender_pb.FetchChunksRequest:
+    """Return the request for chunks by unicast."""
+    return sender_pb.FetchChunksRequest(transmission=transmission, chunks=chunk_set_message(chunks))
+
+
+def chunk_set_message(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
+    """Return the message of a set."""
+    bitmap, compressed = pack_chunk_set(members)
+    return chunk_set_pb2.ChunkSet(chunk_count=len(members), bitmap=bitmap, compressed=compressed)
+
+
+def from_sender(message: sender_pb.ReceiveResponse, chunk_count: int) -> FromSender | None:
+    """Return what the sender says, or None if this version does not know it.
+
+    Raises:
+        TransmissionError: it makes no sense.
+    """
+    match message.WhichOneof("message"):
+        case "welcome":
+            return _welcome(message.welcome)
+        case "plan":
+            number = int(getattr(message.plan, "pass"))
+            if not 1 <= number <= 0xFFFF:
+                raise TransmissionError(f"the sender planned pass {number}, outside 1 to 65535")
+            return PassPlanned(number, _members(message.plan.chunks, chunk_count))
+        case "pass_end":
+            return PassEnded(int(getattr(message.pass_end, "pass")))
+        case "unicast":
+            return UnicastOffered(_members(message.unicast.chunks, chunk_count))
+        case "dismissal":
+            return SenderDismissal(message.dismissal.reason)
+        case _:
+            return None
+
+
+def _welcome(message: sender_pb.ReceiverWelcome) -> Welcome:
+    numbers = message.geometry
+    try:
+        geometry = Geometry(
+            numbers.symbol_bytes,
+            numbers.codeword_symbols,
+            numbers.window_codewords,
+            numbers.parity_symbols,
+            numbers.codec,
+        )
+    except GeometryError as error:
+        raise TransmissionError(f"the sender's geometry cannot be used: {error}") from error
+    interval = min(max(message.report_interval_milliseconds, 20), 5000) / 1000
+    if not message.group:
+        return Welcome("", 0, "", None, geometry, interval)
+    if geometry.codec and geometry.codec not in CODECS:
+        raise TransmissionError(f"the sender's parity codec {geometry.codec!r} is not known: update this agent")
+    key, vector, tag = message.key, message.initialization_vector, message.transmission_tag
+    if len(key) != KEY_BYTES or len(vector) != INITIALIZATION_VECTOR_BYTES or not 0 <= tag < 1 << 32:
+        raise TransmissionError(f"the sender's keys have {len(key)} and {len(vector)} bytes and the tag {tag}")
+    if not 0 < message.port < 65536:
+        raise TransmissionError(f"the sender's port {message.port} is none")
+    keys = SealKeys(key, vector, tag)
+    return Welcome(message.group, message.port, message.source_address, keys, geometry, interval)
+
+
+def _members(message: chunk_set_pb2.ChunkSet, chunk_count: int) -> ChunkMembers:
+    try:
+        if message.bitmap and message.chunk_count != chunk_count:
+            raise ChunkSetError(f"it is of {message.chunk_count} chunks, the image has {chunk_count}")
+        return unpack_chunk_set(message.bitmap, message.compressed, chunk_count)
+    except ChunkSetError as error:
+        raise TransmissionError(f"the sender's chunk set cannot be used: {error}") from error
+
+
+def chunk_table_of(responses: Sequence[sender_pb.GetChunkTableResponse], image: str) -> ChunkTable:
+    """Return the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
+
+    Raises:
+        ChunkTableError: the table is not that of the image.
+    """
+    runs = [response.table for response in responses]
+    if not runs:
+        raise ChunkTableError(f"the sender gave an empty chunk table of {image}")
+    digests = np.frombuffer(b"".join(run.digests for run in runs), np.uint8)
+    sizes = np.array([size for run in runs for size in run.stored_size_bytes], np.int64)
+    encodings = np.array([encoding for run in runs for encoding in run.encodings], np.int64)
+    rows = 0
+    for run in runs:
+        if run.first_chunk != rows:
+            raise ChunkTableError(f"the chunk table of {image} has row {run.first_chunk} where {rows} belongs")
+        rows += len(run.stored_size_bytes)
+    if not len(digests) == DIGEST_BYTES * len(sizes) == DIGEST_BYTES * len(encodings):
+        raise ChunkTableError(f"the chunk table of {image} has columns of different lengths")
+    try:
+        first = responses[0]
+        manifest = Manifest(first.size_bytes, first.chunk_size_bytes, digests.reshape(-1, DIGEST_BYTES))
+    except ManifestError as error:
+        raise ChunkTableError(f"the chunk table of {image} is damaged: {error}") from error
+    if manifest.digest != image.partition("@")[2]:
+        raise ChunkTableError(f"the sender's chunk table has the digest {manifest.digest}, not that of {image}")
+    known = (chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD)
+    compressed = encodings == chunk_table_pb2.CHUNK_ENCODING_ZSTD
+    wrong_sizes = ((sizes > 0) == manifest.zero).any() or sizes.max() > 2 * manifest.chunk_size_bytes
+    if wrong_sizes or sizes.min() < 0 or not (np.isin(encodings, known) | manifest.zero).all():
+        raise ChunkTableError(f"the chunk table of {image} has impossible stored sizes or encodings")
+    return ChunkTable(manifest, sizes, compressed)

@@ -1,0 +1,1 @@
+"""What hears one group: pure reception, and the threads around it."""

@@ -1,0 +1,73 @@
+"""Whether and where this machine hears multicast."""
+
+from __future__ import annotations
+
+import socket
+
+from fleetcast_agent.receiving.errors import InterfaceError, MulticastError
+from fleetcast_agent.receiving.multicast.interfaces import (
+    Interface,
+    find_interface,
+    interface_towards,
+    largest_payload_bytes,
+    link_bits_per_second,
+    unfit_for_multicast,
+)
+
+
+class Network:
+    """The choice of the interface, and why there is none.
+
+    Args:
+        wanted: name or address of the interface that the user chose; empty to go by the route to the sender.
+
+    Raises:
+        InterfaceError: the chosen interface does not exist or takes no multicast.
+    """
+
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+        self.no_multicast_reason = ""
+        """Why this machine takes no multicast; empty if it does."""
+        self.max_payload_bytes = 0
+        """Largest UDP payload that the interface takes; 0 if that is not known."""
+        self.link_bits_per_second = 0
+        """Speed of the interface; 0 if that is not known."""
+        if wanted:
+            found = find_interface(wanted, socket.AF_INET6)  # what has no address of either family is in no network
+            self._measure(found)
+            reason = unfit_for_multicast(found)
+            if reason:
+                raise InterfaceError(
+                    f"{reason}: name another with --multicast-interface, or leave it out to receive by unicast",
+                    field="multicast_interface",
+                )
+
+    def look_towards(self, host: str, port: int) -> None:
+        """Find out whether the way to `host` is fit for multicast; note why not."""
+        if self._wanted:
+            return
+        try:
+            found = interface_towards(host, port, socket.AF_INET)
+        except MulticastError:
+            return  # an IPv6 network, perhaps; the sender's group will tell
+        self._measure(found)
+        self.no_multicast_reason = unfit_for_multicast(found)
+
+    def _measure(self, interface: Interface) -> None:
+        self.max_payload_bytes = largest_payload_bytes(interface)
+        self.link_bits_per_second = link_bits_per_second(interface)
+
+    def interface_for(self, group: str, sender_host: str) -> Interface:
+        """Return where to join a group.
+
+        Raises:
+            MulticastError: no interface leads there.
+        """
+        family = socket.AF_INET6 if ":" in group else socket.AF_INET
+        if self._wanted:
+            try:
+                return find_interface(find_interface(self._wanted, socket.AF_INET6).name, family)
+            except InterfaceError as error:
+                raise MulticastError(f"{group} cannot be joined: {error.message}") from error
+        return interface_towards(sender_host, 9, family)

@@ -1,0 +1,1 @@
+"""What is held of an image, and where it is written."""

@@ -1,0 +1,1 @@
+"""`fleetcast deploy` and `fleetcast deployment`."""

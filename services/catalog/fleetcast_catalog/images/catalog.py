@@ -1,0 +1,134 @@
+"""What the catalog does, whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from fleetcast_kit.chunks.codec import damaged
+from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.process import semconv, telemetry
+from numpy.typing import NDArray
+
+from fleetcast_catalog.images.chunk_table import ChunkTable
+from fleetcast_catalog.images.domain import Image, ImageName
+from fleetcast_catalog.images.importing.blocking import finish
+from fleetcast_catalog.images.importing.image_import import ImageImport, ImportSpec, Workshop
+from fleetcast_catalog.images.verification import Verifier, VerifyProgress
+
+_logger = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+_READ_AHEAD_CHUNKS = 8
+
+
+@dataclass(frozen=True)
+class RunningImport:
+    """An import and the task it runs in."""
+
+    work: ImageImport
+    task: asyncio.Task[Image]
+
+    def abandon(self) -> None:
+        """Ends the import, if it is still running; every trace of it goes. Does not wait for that."""
+        if not self.task.cancelling():
+            self.task.cancel()
+
+
+class Catalog:
+    """Image versions and their chunks."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self.images = workshop.images
+        self._verifier = Verifier(
+            workshop.images,
+            workshop.store,
+            workshop.reclamation,
+            workshop.chunk_threads,
+            workshop.chunk_thread_count,
+        )
+        self._imports: set[RunningImport] = set()
+
+    def start_import(self, spec: ImportSpec) -> RunningImport:
+        """Starts an import in a task of its own; who started it abandons it or takes its result."""
+        work = ImageImport(spec, self._workshop)
+        running = RunningImport(work, asyncio.create_task(work.run(), name=f"import {spec.image}"))
+        self._imports.add(running)
+        running.task.add_done_callback(lambda task: self._ended(running, task))
+        return running
+
+    async def stop(self) -> None:
+        """Ends all imports and waits until nothing of them is left."""
+        imports = tuple(self._imports)
+        for running in imports:
+            running.abandon()
+        if imports:
+            await asyncio.wait([running.task for running in imports])
+
+    async def verify(self, name: ImageName) -> AsyncIterator[VerifyProgress]:
+        """Yields the progress of a verification; see `Verifier.verify`."""
+        async for progress in self._verifier.verify(await self.images.get(name)):
+            yield progress
+
+    async def delete(self, name: ImageName, request_id: str) -> int:
+        """Deletes a version and returns how many bytes that gave back. A retry returns the same.
+
+        Raises:
+            NotFoundError: there is no such version.
+            FailedPreconditionError: it is in use, still being imported, or one of several that `name` means.
+        """
+        if request_id:
+            reclaimed_bytes = await self.images.reclaimed_by_request(request_id)
+            if reclaimed_bytes is not None:
+                return reclaimed_bytes
+        image = await self.images.get_only(name)
+        image.check_deletable()
+        # Once begun it ends: a version whose chunks are half gone must not stay.
+        with _tracer.start_as_current_span("delete image", attributes={semconv.IMAGE: image.name}):
+            deletion = self._workshop.reclamation.delete_image(image, request_id, datetime.now(UTC))
+            reclaimed_bytes = await finish(deletion)
+        _logger.info("deleted %s: %d bytes reclaimed", image.name, reclaimed_bytes)
+        return reclaimed_bytes
+
+    async def table(self, name: ImageName) -> tuple[Image, ChunkTable]:
+        """Returns a version with its chunk table.
+
+        Raises:
+            NotFoundError: there is no such version.
+            FailedPreconditionError: it is still being imported.
+        """
+        image = await self.images.get(name)
+        image.check_readable()
+        return image, await self.images.table(image)
+
+    async def read_chunks(self, table: ChunkTable, chunks: NDArray[np.intp]) -> AsyncIterator[tuple[int, bytes]]:
+        """Yields index and stored form of the given chunks, but for zero chunks.
+
+        Raises:
+            DataLossError: one is missing, or not stored as the table says.
+        """
+        wanted = chunks[~table.zero[chunks]]
+        for batch in np.array_split(wanted, range(_READ_AHEAD_CHUNKS, len(wanted), _READ_AHEAD_CHUNKS)):
+            for chunk, stored in await asyncio.to_thread(self._read, table, batch.tolist()):
+                yield chunk, stored
+
+    def _read(self, table: ChunkTable, chunks: list[int]) -> list[tuple[int, bytes]]:
+        read = []
+        for chunk in chunks:
+            digest = table.digests[chunk].tobytes()
+            stored = self._workshop.store.read(digest)
+            if (len(stored.stored), stored.encoding) != (table.stored_sizes[chunk], table.encodings[chunk]):
+                raise damaged(f"chunk {digest.hex()} is not stored as the chunk table says: verify the image")
+            read.append((chunk, stored.stored))
+        return read
+
+    def _ended(self, running: RunningImport, task: asyncio.Task[Image]) -> None:
+        self._imports.discard(running)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            unexpected = None if isinstance(error, FleetcastError) else error
+            _logger.warning("an import failed: %s", error, exc_info=unexpected)

@@ -1,0 +1,1 @@
+"""From a file or an upload to stored chunks."""

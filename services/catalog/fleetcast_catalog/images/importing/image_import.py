@@ -1,0 +1,238 @@
+"""An import, from its first byte to its publication or to its last trace."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import shutil
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from fleetcast_kit.chunks.store import DIGEST_BYTES, ChunkStore
+from fleetcast_kit.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    FleetcastError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+)
+from fleetcast_kit.process import semconv, telemetry
+from sqlalchemy.exc import OperationalError
+
+from fleetcast_catalog.images.content import StoredContent
+from fleetcast_catalog.images.domain import CHUNK_BYTES, Image, ImageFileError, ImageFormat, ImageState, WimImage
+from fleetcast_catalog.images.importing.blocking import BlockingSteps, finish
+from fleetcast_catalog.images.importing.cutting import Cutter
+from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, Recognised, recognise, unpack_disk
+from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
+from fleetcast_catalog.images.importing.wim import read_wim
+from fleetcast_catalog.images.importing.wim_integrity import check_integrity
+from fleetcast_catalog.images.pins import PinnedStore, Pins
+from fleetcast_catalog.images.reclamation import Reclamation
+from fleetcast_catalog.images.store import ImageStore, NewVersion
+
+_logger = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DAMAGED = {"IMAGE_TRUNCATED", "IMAGE_CORRUPT"}
+
+
+@dataclass(frozen=True)
+class ImportSpec:
+    """What to import and under which name."""
+
+    image: str
+    format: ImageFormat | None
+    """None detects it."""
+    source_path: Path | None
+    """A file on this host; None for an upload."""
+    source_file: str
+    declared_bytes: int
+    """Size of the upload; -1 if not known."""
+    request_id: str
+
+    @property
+    def label(self) -> str:
+        """What to call the file in a message."""
+        return str(self.source_path or self.source_file or "the upload")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all imports share."""
+
+    images: ImageStore
+    store: ChunkStore
+    pinned: PinnedStore
+    reclamation: Reclamation
+    incoming: Path
+    """Each import has a folder here, made before its first chunk is stored."""
+    chunk_threads: ThreadPoolExecutor
+    chunk_thread_count: int
+    import_threads: ThreadPoolExecutor
+    """As many as imports may run at once."""
+    slots: asyncio.Semaphore
+
+
+class ImageImport:
+    """One import. `run` is awaited once, in a task of its own; cancelling that removes every trace of the import."""
+
+    def __init__(self, spec: ImportSpec, workshop: Workshop) -> None:
+        self._spec = spec
+        self._workshop = workshop
+        self.upload = UploadSource(spec.declared_bytes)
+        """What the bytes of an upload are fed to."""
+        self._steps = BlockingSteps(workshop.import_threads, lambda: self.upload.fail(ImportInterruptedError()))
+        self.meter = Meter()
+        self.image: Image | None = None
+        """The version as it stands, once there is one."""
+        self._cutter: Cutter | None = None
+        self._is_published = False
+
+    async def run(self) -> Image:
+        """Returns the READY version.
+
+        Raises:
+            FleetcastError: it failed; nothing is left.
+        """
+        if self._spec.request_id:
+            finished = await self._workshop.images.ready_by_request(self._spec.request_id, self._spec.image)
+            if finished is not None:
+                return finished
+        with _tracer.start_as_current_span("import image") as span:
+            async with self._workshop.slots:
+                try:
+                    image = await self._run()
+                except ImageFileError as error:
+                    raise _for_the_operator(error, self._spec.label) from error
+                except (OSError, OperationalError) as error:
+                    raise self._storage_error(error) from error
+            span.set_attributes(
+                {
+                    semconv.IMAGE: image.name,
+                    semconv.FORMAT: image.format.label,
+                    semconv.SIZE_BYTES: image.size_bytes,
+                    semconv.CHUNK_COUNT: image.chunk_count,
+                    semconv.STORED_BYTES: image.stored_bytes,
+                    semconv.ADDED_BYTES: image.added_bytes,
+                }
+            )
+        _logger.info("imported %s as %s", self._spec.label, image.name)
+        return image
+
+    async def _run(self) -> Image:
+        workspace = self._workshop.incoming / uuid.uuid4().hex
+        workspace.mkdir()
+        try:
+            with ExitStack() as stack:
+                found = await self._recognise(stack)
+                importing = await finish(self._announce(self._new_image(found, workspace.name)))
+                content: Source = found.content
+                if found.format.is_virtual_disk:
+                    disk = await unpack_disk(found, workspace, self._steps, self.meter, stack)
+                    self.meter.total_bytes, content = disk.size_bytes, disk
+                self.meter.phase, self.meter.done = ImportPhase.STORING, lambda: content.input_bytes
+                with self._workshop.pinned.pinning() as pins:
+                    image = await self._store_and_publish(found, content, pins, importing)
+        except BaseException:
+            await finish(self._clean_up(workspace))
+            raise
+        await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+        return image
+
+    async def _recognise(self, stack: ExitStack) -> Recognised:
+        path = self._spec.source_path
+        source: Source = self.upload
+        input_bytes = self._spec.declared_bytes
+        if path is not None:
+            file = stack.enter_context(await self._steps.run(lambda: FileSource(path)))
+            source, input_bytes = file, file.size_bytes
+        self.meter.total_bytes, self.meter.done = input_bytes, lambda: source.input_bytes
+        return await self._steps.run(lambda: recognise(source, input_bytes, self._spec.format))
+
+    async def _store_and_publish(self, found: Recognised, content: Source, pins: Pins, importing: Image) -> Image:
+        workshop, steps = self._workshop, self._steps
+        cutter = self._cutter = Cutter(
+            content, pins, workshop.chunk_threads, workshop.chunk_thread_count, steps.interrupted
+        )
+        with workshop.store.barrier() as wait_until_durable:
+            await steps.run(cutter.cut)
+            if isinstance(found.input, FileSource):
+                found.input.check_unchanged()
+            wim_images: tuple[WimImage, ...] = ()
+            if found.format.is_windows_imaging:
+                wim_images = await steps.run(lambda: self._inspect_wim(cutter))
+            manifest = cutter.table.manifest(cutter.size_bytes, CHUNK_BYTES)
+            digest = await steps.run(lambda: manifest.digest)
+            await steps.run(wait_until_durable)
+        new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, wim_images)
+        return await finish(self._publish(importing, new))
+
+    def _inspect_wim(self, cutter: Cutter) -> tuple[WimImage, ...]:
+        """Returns the images inside a WIM that is stored; its tables stand at its end. Blocks."""
+        stored = StoredContent(self._workshop.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
+
+        def read(offset: int, size_bytes: int) -> bytes:
+            if self._steps.interrupted.is_set():
+                raise ImportInterruptedError
+            return stored.read(offset, size_bytes)
+
+        header, wim_images = read_wim(read, cutter.size_bytes)
+        check_integrity(read, header)
+        return wim_images
+
+    async def _publish(self, importing: Image, new: NewVersion) -> Image:
+        async with self._workshop.reclamation.gate:
+            image = await self._workshop.images.publish(importing, new, datetime.now(UTC))
+            self.image, self._is_published = image, True
+            return image
+
+    async def _announce(self, image: Image) -> Image:
+        """Adds the CREATING version; the clean-up removes it if anything fails from here on."""
+        self.image = await self._workshop.images.add_importing(image, self._spec.request_id)
+        return self.image
+
+    async def _clean_up(self, workspace: Path) -> None:
+        """Removes the version that will not be, and what was stored for it alone."""
+        # First what may have filled the disk: the database needs room to forget the version.
+        await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+        if self._is_published:
+            return
+        added = self._cutter.added_digests if self._cutter else np.empty((0, DIGEST_BYTES), np.uint8)
+        await self._workshop.reclamation.abandon_import(self.image, added)
+
+    def _new_image(self, found: Recognised, import_id: str) -> Image:
+        return Image(
+            id=0,
+            image=self._spec.image,
+            version=f"importing-{import_id}",
+            state=ImageState.CREATING,
+            format=found.format,
+            source_file=self._spec.source_file,
+            create_time=datetime.now(UTC),
+        )
+
+    def _storage_error(self, error: OSError | OperationalError) -> FleetcastError:
+        root = self._workshop.store.root.parent
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL or "disk is full" in str(error):
+            return ResourceExhaustedError(
+                f"the disk that holds {root} is full: free some space and import again; nothing was kept",
+                reason="DISK_FULL",
+            )
+        cause = error.strerror if isinstance(error, OSError) else error.orig
+        return FailedPreconditionError(f"the catalog cannot write to {root}: {cause}", reason="STORE_UNUSABLE")
+
+
+def _for_the_operator(error: ImageFileError, label: str) -> FleetcastError:
+    message = f"{label} {error.problem}"
+    if error.reason in _DAMAGED:
+        return DataLossError(message, reason=error.reason)
+    return InvalidArgumentError(message, field="spec", reason=error.reason)

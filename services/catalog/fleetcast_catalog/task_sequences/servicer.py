@@ -1,0 +1,140 @@
+"""TaskSequenceService: converts, calls, converts back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
+    TaskSequenceServiceServicer,
+    add_TaskSequenceServiceServicer_to_server,
+)
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc.server import Service
+from fleetcast_sequence import SequenceFileError
+
+from fleetcast_catalog.images import convert
+from fleetcast_catalog.task_sequences import convert as sequence_convert
+from fleetcast_catalog.task_sequences.domain import TaskSequenceName, check_sequence_series
+from fleetcast_catalog.task_sequences.task_sequences import CheckedSequence, TaskSequences
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TaskSequenceServicer(TaskSequenceServiceServicer):
+    """The API of the task sequences."""
+
+    def __init__(self, sequences: TaskSequences) -> None:
+        self._sequences = sequences
+
+    async def CreateTaskSequence(  # noqa: N802
+        self, request: messages.CreateTaskSequenceRequest, context: _Context
+    ) -> messages.CreateTaskSequenceResponse:
+        """Stores a file as a version."""
+        convert.request_id(request.request_id)  # a version is recognised by its digest
+        source_file = sequence_convert.source_file(request.source_file)
+        try:
+            checked, is_new = await self._sequences.create(request.source, source_file)
+        except SequenceFileError as error:
+            raise sequence_convert.file_error(error) from error
+        message = sequence_convert.checked_message(checked)
+        return messages.CreateTaskSequenceResponse(task_sequence=message, created=is_new)
+
+    async def ValidateTaskSequence(  # noqa: N802
+        self, request: messages.ValidateTaskSequenceRequest, context: _Context
+    ) -> messages.ValidateTaskSequenceResponse:
+        """Checks a file."""
+        found = await self._sequences.validate(request.source)
+        if isinstance(found, CheckedSequence):
+            return messages.ValidateTaskSequenceResponse(task_sequence=sequence_convert.checked_message(found))
+        return messages.ValidateTaskSequenceResponse(problems=map(sequence_convert.problem_message, found))
+
+    async def GetTaskSequence(  # noqa: N802
+        self, request: messages.GetTaskSequenceRequest, context: _Context
+    ) -> messages.GetTaskSequenceResponse:
+        """Returns one version."""
+        checked = await self._sequences.get(TaskSequenceName.parse(request.name))
+        return messages.GetTaskSequenceResponse(task_sequence=sequence_convert.checked_message(checked))
+
+    async def ListTaskSequences(  # noqa: N802
+        self, request: messages.ListTaskSequencesRequest, context: _Context
+    ) -> messages.ListTaskSequencesResponse:
+        """Returns a page of versions."""
+        size = page_size(request.page_size)
+        position = decode_page_token(request.page_token, int)
+        before_id = int(position[0]) if position else None
+        series = check_sequence_series(request.task_sequence, field="task_sequence") if request.task_sequence else ""
+        found = await self._sequences.page(series, before_id, size + 1, newest_only=request.newest_only)
+        token = encode_page_token([found[size - 1].id]) if len(found) > size else ""
+        shown = map(sequence_convert.version_message, found[:size])
+        return messages.ListTaskSequencesResponse(task_sequences=shown, next_page_token=token)
+
+    async def GetTaskSequenceSource(  # noqa: N802
+        self, request: messages.GetTaskSequenceSourceRequest, context: _Context
+    ) -> messages.GetTaskSequenceSourceResponse:
+        """Returns the text of a version."""
+        version, source = await self._sequences.source(TaskSequenceName.parse(request.name))
+        return messages.GetTaskSequenceSourceResponse(name=version.name, source=source)
+
+    async def DeleteTaskSequence(  # noqa: N802
+        self, request: messages.DeleteTaskSequenceRequest, context: _Context
+    ) -> messages.DeleteTaskSequenceResponse:
+        """Deletes a version."""
+        request_id = convert.request_id(request.request_id)
+        name = await self._sequences.delete(TaskSequenceName.parse(request.name), request_id)
+        return messages.DeleteTaskSequenceResponse(name=name)
+
+    async def ResolveTaskSequence(  # noqa: N802
+        self, request: messages.ResolveTaskSequenceRequest, context: _Context
+    ) -> messages.ResolveTaskSequenceResponse:
+        """Returns what a machine would run."""
+        resolved = await self._sequences.resolve(TaskSequenceName.parse(request.name))
+        return messages.ResolveTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
+
+    async def HoldTaskSequence(  # noqa: N802
+        self, request: messages.HoldTaskSequenceRequest, context: _Context
+    ) -> messages.HoldTaskSequenceResponse:
+        """Resolves and holds a version and all that it needs."""
+        holder = convert.holder(request.holder)
+        resolved = await self._sequences.hold(TaskSequenceName.parse(request.name), holder)
+        return messages.HoldTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
+
+    async def ReleaseTaskSequence(  # noqa: N802
+        self, request: messages.ReleaseTaskSequenceRequest, context: _Context
+    ) -> messages.ReleaseTaskSequenceResponse:
+        """Ends the holds of a holder."""
+        await self._sequences.release(convert.holder(request.holder))
+        return messages.ReleaseTaskSequenceResponse()
+
+    async def ListTaskSequenceHolds(  # noqa: N802
+        self, request: messages.ListTaskSequenceHoldsRequest, context: _Context
+    ) -> messages.ListTaskSequenceHoldsResponse:
+        """Returns holds."""
+        holds = await self._sequences.holds(request.holder_prefix)
+        return messages.ListTaskSequenceHoldsResponse(holds=map(sequence_convert.hold_message, holds))
+
+
+def task_sequence_service(sequences: TaskSequences) -> Service:
+    """Returns the service, ready to be served."""
+    administrator = frozenset({Role.ADMINISTRATOR})
+    service = frozenset({Role.SERVICE})
+    return Service(
+        add=add_TaskSequenceServiceServicer_to_server,
+        servicer=TaskSequenceServicer(sequences),
+        full_name="fleetcast.catalog.v1.TaskSequenceService",
+        roles={
+            "CreateTaskSequence": administrator,
+            "ValidateTaskSequence": administrator,
+            "GetTaskSequence": administrator | service,
+            "ListTaskSequences": administrator,
+            "GetTaskSequenceSource": administrator,
+            "DeleteTaskSequence": administrator,
+            "ResolveTaskSequence": administrator | service,
+            "HoldTaskSequence": service,
+            "ReleaseTaskSequence": service,
+            "ListTaskSequenceHolds": service,
+        },
+    )

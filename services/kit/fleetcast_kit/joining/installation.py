@@ -1,0 +1,148 @@
+"""What the first start of a server makes in its data directory, and every later start keeps in order.
+
+authority/      the authority: its key never leaves this directory
+server/         the server's own certificate, for every name it is reached by
+senders/local/  the identity of the sender in the same process
+administrator/  the first administrator's credential, and the server's address
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
+from fleetcast_kit.files import make_private_directory, write_atomically
+from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.authority import AUTHORITY_LIFETIME, CertificateAuthority
+from fleetcast_kit.identity.credentials import CERTIFICATE_FILE, Credentials
+from fleetcast_kit.identity.peer import Identity, Role
+from fleetcast_kit.identity.trust import ServerCredentials, TrustBundle
+from fleetcast_kit.values.addresses import served_names
+
+ADDRESS_FILE = "server.json"
+
+SERVER_LIFETIME = timedelta(days=365)
+"""Renewed with a third left, at a start or at a handshake, so nobody waits for it."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The authority of this installation, and the identities of the processes on this host."""
+
+    directory: Path
+    authority: CertificateAuthority
+    trust: TrustBundle
+    server: ServerCredentials
+    """What the port shows; `services/server`."""
+    service: Credentials
+    """What the services of this process dial each other with; `services/server`."""
+    sender: Credentials
+    """What the sender of this process dials with; `senders/local`."""
+    administrator: Credentials
+    """The credential of the first administrator; `administrators/local`."""
+
+    def publish_administrator(
+        self, address: str, configuration_directory: Path | None = None, *, catalog_address: str = ""
+    ) -> None:
+        """Writes the administrator's credential with the server's `address` (HOST:PORT) to where commands find it.
+
+        That is `administrator/` in the data directory, and `configuration_directory` unless that holds a credential of
+        another server. `catalog_address` is given if the catalog has a port of its own.
+        """
+        addresses = {"address": address} | ({"catalog_address": catalog_address} if catalog_address else {})
+        directories = [self.directory / "administrator"]
+        if configuration_directory is not None and self._may_write(configuration_directory):
+            directories.append(configuration_directory)
+        for directory in directories:
+            self.administrator.save(directory)
+            write_atomically(directory / ADDRESS_FILE, json.dumps(addresses).encode() + b"\n")
+
+    def ready_line(self, name: str, address: str) -> str:
+        """Returns the sentence that says where the process `name` is, whom to trust and where the credential lies."""
+        return (
+            f"{name} is ready on {address}; authority SHA-256 {self.authority.fingerprint.hex()}; administrator's "
+            f"credential in {self.directory / 'administrator'}"
+        )
+
+    def _may_write(self, configuration_directory: Path) -> bool:
+        if not (configuration_directory / CERTIFICATE_FILE).exists():
+            return True
+        try:
+            present = Credentials.load(configuration_directory)
+        except FailedPreconditionError:
+            return False
+        return present.authority_pem == self.administrator.authority_pem and (
+            present.identity == self.administrator.identity
+        )
+
+
+def open_installation(data_directory: Path, *, listen: str, advertise: Sequence[str] = ()) -> Installation:
+    """Returns the installation in `data_directory`; makes what is missing, and makes anew what no longer fits.
+
+    `listen` and `advertise` say under which names and addresses the server is reached; its certificate follows them.
+    Killed at any moment, the next start completes the work.
+
+    Raises:
+        FailedPreconditionError: the directory cannot be written, or the authority in it is damaged.
+        InvalidArgumentError: `listen` or one of `advertise` is no address.
+    """
+    names = served_names(listen, advertise)
+    try:
+        make_private_directory(data_directory)
+        authority = CertificateAuthority.open(data_directory / "authority")
+        keep = _keeper(authority, data_directory)
+        service_identity = Identity.of(Role.SERVICE, "server")
+        service = keep("server", service_identity, names=names, lifetime=SERVER_LIFETIME)
+        sender = keep("senders/local", Identity.of(Role.SENDER, "local"), names=names, lifetime=SERVER_LIFETIME)
+        administrator = keep(
+            "administrator", Identity.of(Role.ADMINISTRATOR, "local"), names=(), lifetime=AUTHORITY_LIFETIME
+        )
+    except OSError as error:
+        raise FailedPreconditionError(
+            f"the data directory {data_directory} cannot be used: {error.strerror} ({error.filename}); "
+            "choose another with --data-dir"
+        ) from error
+    trust = TrustBundle(authority.certificate)
+    return Installation(
+        directory=data_directory,
+        authority=authority,
+        trust=trust,
+        server=ServerCredentials(
+            service,
+            trust,
+            reissue=lambda: keep("server", service_identity, names=names, lifetime=SERVER_LIFETIME),
+        ),
+        service=service,
+        sender=sender,
+        administrator=administrator,
+    )
+
+
+def _keeper(authority: CertificateAuthority, data_directory: Path) -> Callable[..., Credentials]:
+    def keep(folder: str, identity: Identity, *, names: Iterable[str], lifetime: timedelta) -> Credentials:
+        """Returns the credentials in `folder`, issued anew unless they are whole and fit."""
+        directory = data_directory / folder
+        try:
+            present = Credentials.load(directory)
+        except (NotFoundError, FailedPreconditionError):
+            present = None
+        if present is not None and _fits(present, authority, identity, names):
+            return present
+        issued = authority.issue_credentials(identity, names=names, lifetime=lifetime)
+        issued.save(directory)
+        return issued
+
+    return keep
+
+
+def _fits(present: Credentials, authority: CertificateAuthority, identity: Identity, names: Iterable[str]) -> bool:
+    return (
+        present.authority_pem == authority.certificate_pem
+        and present.identity == identity
+        and certificates.names_in(present.certificate) == tuple(sorted(names))
+        and certificates.now() < present.renewal_time
+    )

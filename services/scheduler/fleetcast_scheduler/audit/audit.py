@@ -1,0 +1,69 @@
+"""The record of what people did: written in the transaction of what it tells."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fleetcast_kit.identity.peer import current_peer
+from fleetcast_kit.process import telemetry
+
+from fleetcast_scheduler.machines.store import MachineTables
+from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.sessions.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One thing that somebody did."""
+
+    name: str
+    """`auditEntries/{id}`."""
+    time: float
+    caller: str
+    action: str
+    resource: str
+    detail: dict[str, str]
+    request_id: str = ""
+    traceparent: str = ""
+    address: str = ""
+    """IP address that the request came from."""
+
+
+class Audit:
+    """Records what the caller at hand does."""
+
+    def __init__(self, pump: Pump, store: Store) -> None:
+        self._pump = pump
+        self._store = store
+
+    def record(self, action: str, resource: str, request_id: str = "", **detail: object) -> None:
+        """Has an entry stored with the next cycle, together with what was decided before it."""
+        self._pump.audit(self.row(action, resource, request_id, **detail))
+
+    async def record_in(
+        self, tables: MachineTables, action: str, resource: str, request_id: str = "", **detail: object
+    ) -> None:
+        """Stores an entry in the transaction of `tables`."""
+        await tables.put_audit(self.row(action, resource, request_id, **detail))
+
+    def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
+        """Returns the row of a new entry about the caller at hand."""
+        now, caller = self._pump.clock(), current_peer()
+        entry = AuditEntry(
+            name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",
+            time=now,
+            caller=caller.identity.name,
+            action=action,
+            resource=resource,
+            detail={key: str(value) for key, value in detail.items() if value not in (None, "")},
+            request_id=request_id,
+            traceparent=telemetry.current_traceparent(),
+            address=caller.address,
+        )
+        return asdict(entry)
+
+    async def recorded(self, request_id: str) -> str | None:
+        """Returns the resource that a request was carried out on, or None if it was not yet."""
+        return await self._store.find_audited(request_id) if request_id else None

@@ -1,0 +1,1 @@
+"""Times of day on a clock, and recurrences: pure."""

@@ -1,0 +1,1 @@
+"""The rules of deployments and runs. Pure."""

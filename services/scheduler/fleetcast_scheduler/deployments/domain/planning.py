@@ -1,0 +1,152 @@
+"""What a deployment would do to which machine, and whether it may be made at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetcast_kit.errors import FailedPreconditionError
+
+from fleetcast_scheduler.calendar.local_time import describe_instant
+from fleetcast_scheduler.deployments.domain.assignment import Judge, expiry
+from fleetcast_scheduler.deployments.domain.deployment import Deployment, Purpose
+from fleetcast_scheduler.deployments.domain.phases import phase_count, phases_of
+from fleetcast_scheduler.deployments.domain.targets import first_run
+from fleetcast_scheduler.machines.domain.census import Census, Resident
+from fleetcast_scheduler.machines.domain.machine import MachineState
+from fleetcast_scheduler.machines.domain.maintenance import HORIZON
+from fleetcast_scheduler.sessions.domain.start_rules import Match
+
+_NAMED_COUNT = 5
+"""Machines named in an error at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """What a deployment means for one machine."""
+
+    machine: str
+    display_name: str
+    targeted: bool
+    reason: str = ""
+    """Why not, or what it waits for before it begins."""
+    phase: int = 0
+    start_time: str = ""
+    """RFC 3339 with the machine's offset; empty if nobody can say."""
+    never: bool = False
+    """It is targeted and can never begin; `reason` says why."""
+
+
+def plan(census: Census, draft: Deployment, now: float) -> list[PlannedRun]:
+    """Returns what a deployment does to each machine of its collection, in the order of names.
+
+    `draft` has no runs yet and gets those of its targets, but nobody hears of them.
+    """
+    members = census.members(draft.collection)
+    for place, resident in enumerate((one for one in members if not census.exclusion(one)), 1):
+        draft.put(first_run(draft, resident, place, now))
+    phases, judge = phases_of(draft), Judge(census, now)
+    planned = []
+    for resident in members:
+        exclusion = census.exclusion(resident)
+        if exclusion:
+            planned.append(PlannedRun(resident.name, resident.display_name, targeted=False, reason=exclusion))
+        else:
+            planned.append(_planned(judge, draft, resident, phases[resident.name], now))
+    draft.runs.clear()
+    draft.counts.clear()
+    return planned
+
+
+def check_plan(
+    census: Census, draft: Deployment, planned: Sequence[PlannedRun], required_variables: Sequence[str]
+) -> None:
+    """Returns if a deployment may be made.
+
+    Raises:
+        FailedPreconditionError: a variable has no value somewhere, or its sessions would wait for more machines than
+            there are.
+    """
+    targets = [one for one in planned if one.targeted]
+    for variable in required_variables:
+        without = [one for one in targets if not _has_variable(census, draft, one.machine, variable)]
+        if without or (not targets and variable not in draft.variables):
+            names = ", ".join(one.display_name or one.machine for one in without[:_NAMED_COUNT]) or draft.collection
+            raise FailedPreconditionError(
+                f"the task sequence needs a value of the variable {variable}, and {names} has none"
+                + (f" ({len(without)} machines in all)" if len(without) > 1 else "")
+                + ": set it in the deployment, the collection or the machine",
+                reason="VARIABLE_MISSING",
+                metadata={"variable": variable},
+            )
+    rules = draft.session.rules
+    others = any(value is not None for value in (rules.start_delay_seconds, rules.quiet_seconds, rules.start_time))
+    if rules.min_clients > len(targets) and not (rules.match is Match.ANY and others):
+        raise FailedPreconditionError(
+            f"sessions are to start with {rules.min_clients} machines, and {len(targets)} are targeted: they would "
+            "never start; take a smaller number, or combine it with a time",
+            reason="NEVER_STARTS",
+            metadata={"machine_count": str(len(targets))},
+        )
+
+
+def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
+    """Returns if some machine can begin, or nothing must; a collection without machines may get some later.
+
+    Raises:
+        FailedPreconditionError: none of the machines that must run it could ever begin.
+    """
+    targets = [one for one in planned if one.targeted]
+    if draft.purpose is Purpose.REQUIRED and targets and all(one.never for one in targets):
+        first = targets[0]
+        raise FailedPreconditionError(
+            f"no machine of the {len(targets)} targeted could begin: {first.display_name or first.machine} "
+            f"{first.reason}; give a later expiry, a shorter run, or ignore the maintenance windows",
+            reason="NEVER_BEGINS",
+            metadata={"machine_count": str(len(targets))},
+        )
+
+
+def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, now: float) -> PlannedRun:
+    earliest = judge.earliest(draft, resident)
+    start_time = ""
+    if earliest is None:
+        reason = f"never begins: {_hindrance(judge, draft, resident)}"
+    elif draft.purpose is Purpose.AVAILABLE:
+        reason = "begins when somebody asks for it"
+        if earliest > now:
+            reason += f", from {describe_instant(earliest, resident.zone)} on"
+    elif phase:
+        reason = f"waits for phase {phase + 1} of {phase_count(draft)}"
+    else:
+        start_time = describe_instant(earliest, resident.zone)
+        if earliest > judge.due(draft, resident):
+            reason = "waits for its maintenance window"
+        else:
+            reason = "" if earliest > now else "begins at once"
+    if resident.state is MachineState.EXPECTED:
+        reason = f"{reason}; has not registered yet".removeprefix("; ")
+    return PlannedRun(
+        resident.name,
+        resident.display_name,
+        targeted=True,
+        reason=reason,
+        phase=phase,
+        start_time=start_time,
+        never=earliest is None,
+    )
+
+
+def _hindrance(judge: Judge, draft: Deployment, resident: Resident) -> str:
+    """Returns why a machine can never begin."""
+    if judge.due(draft, resident) >= expiry(draft, resident.zone):
+        return f"it is due only after it expires at {draft.expiry_time}"
+    limit = f"within {HORIZON.days} days" if draft.expiry_time is None else f"before it expires at {draft.expiry_time}"
+    return f"no maintenance window has room for it {limit}"
+
+
+def _has_variable(census: Census, draft: Deployment, machine: str, variable: str) -> bool:
+    resident = census.machine(machine)
+    return variable in draft.variables or (
+        resident is not None and (variable in resident.variables or variable in census.collection_variables(resident))
+    )

@@ -1,0 +1,52 @@
+"""The sessions that carry the images of deployments: opened by the first machine that needs one."""
+
+from __future__ import annotations
+
+from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
+
+from fleetcast_scheduler.deployments.domain.phases import awaited
+from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit
+from fleetcast_scheduler.sessions.domain.participant import Joiner
+from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.sessions import Sessions
+
+
+class DeploymentSessions:
+    """Brings machines that run deployments into sessions."""
+
+    def __init__(self, pump: RunPump, sessions: Sessions) -> None:
+        self._pump = pump
+        self._sessions = sessions
+
+    async def join(self, run: str, image: str, joiner: Joiner) -> Mailbox:
+        """A machine joins the open session of its deployment for an image, or opens it.
+
+        Raises:
+            FailedPreconditionError: the machine does not execute that run now.
+            InvalidArgumentError: the run does not need that image.
+        """
+        current = self._pump.ledger.current.get(joiner.machine)
+        if current is None or current.name != run:
+            raise FailedPreconditionError(
+                f"{joiner.machine} does not run {run} now: attend first, and take what is ordered",
+                reason="RUN_NOT_OPEN",
+            )
+        deployment = self._pump.ledger.deployment_of(current)
+        if image not in (known.name for known in deployment.pinned.images):
+            raise InvalidArgumentError(
+                f"{deployment.name} does not deploy {image}: name an image of the order, digest included",
+                field="join.image",
+            )
+        template = deployment.session
+        edit = SessionEdit(
+            rules=template.rules,
+            rate=template.rate,
+            admission=template.admission,
+            priority=template.priority,
+            slow_policy=template.slow_policy,
+            site=template.site,
+        )
+        return await self._sessions.join_deployment(
+            deployment.name, image, edit, awaited(deployment), joiner, traceparent=deployment.traceparent
+        )

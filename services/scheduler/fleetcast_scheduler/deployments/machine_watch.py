@@ -1,0 +1,67 @@
+"""What people see of one machine while it lives: whether it is there, and what it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fleetcast_scheduler.deployments.deployments import SLOW_SECONDS, WATCH_SECONDS, Deployments
+from fleetcast_scheduler.deployments.domain.presence import MachinePresence
+from fleetcast_scheduler.deployments.domain.run import Run, StepRun
+from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.machines.domain.machine import Machine
+from fleetcast_scheduler.machines.machines import Machines
+
+HISTORY_COUNT = 100
+"""Runs of the past that are shown; ListRuns has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineView:
+    """A machine as it is now, and what a reader has not seen of its runs."""
+
+    machine: Machine
+    presence: MachinePresence
+    runs: list[Run] = field(default_factory=list)
+    steps: list[StepRun] = field(default_factory=list)
+    lost: bool = False
+
+
+class MachineWatch:
+    """Machines, watched."""
+
+    def __init__(self, machines: Machines, deployments: Deployments, pump: RunPump) -> None:
+        self._machines = machines
+        self._deployments = deployments
+        self._pump = pump
+
+    async def watch(self, name: str) -> AsyncIterator[MachineView]:
+        """Yields a machine and its runs, then each change, until the reader ends it.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        seen_runs: dict[str, int] = {}
+        seen_steps: dict[tuple[str, int], StepRun] = {}
+        lost = False
+        with self._pump.pulse.watched(name) as changed:
+            while True:
+                changed.clear()
+                await self._pump.decided()
+                machine = await self._machines.get(name)
+                runs = await self._deployments.list_runs(name, None, HISTORY_COUNT)
+                fresh = [run for run in runs if seen_runs.get(run.name) != run.revision]
+                seen_runs |= {run.name: run.revision for run in fresh}
+                steps = [step for run in fresh for step in await self._steps(run)]
+                news = [step for step in steps if seen_steps.get((step.run, step.number)) != step]
+                seen_steps |= {(step.run, step.number): step for step in news}
+                said_at = time.monotonic()
+                yield MachineView(machine, self._pump.presence.of(name), fresh, news, lost)
+                lost = time.monotonic() - said_at > SLOW_SECONDS
+                await changed.wait()
+                await asyncio.sleep(WATCH_SECONDS)
+
+    async def _steps(self, run: Run) -> list[StepRun]:
+        return list(run.steps.values()) if run.steps else (await self._deployments.get_run(run.name))[1]

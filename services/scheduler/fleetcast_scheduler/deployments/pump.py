@@ -1,0 +1,177 @@
+"""The loop around deployments: it stores what their rules decided and then, not before, tells machines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fleetcast_kit.errors import AbortedError
+
+from fleetcast_scheduler.deployments.domain.events import (
+    DeploymentEnded,
+    MachinesWoken,
+    RunClosed,
+    RunControlled,
+    RunEvent,
+    RunOrdered,
+    StandbyTold,
+)
+from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
+from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
+from fleetcast_scheduler.deployments.domain.presence import Presence
+from fleetcast_scheduler.deployments.domain.rollout import Rollout
+from fleetcast_scheduler.deployments.domain.run import Run
+from fleetcast_scheduler.deployments.rows import content_row, deployment_row, run_row, step_row
+from fleetcast_scheduler.deployments.runs.mailbox import Order, RunMailbox
+from fleetcast_scheduler.deployments.store import DeploymentStore, RunBatch
+from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
+from fleetcast_scheduler.loop.pulse import Pulse
+from fleetcast_scheduler.sessions.rows import Row
+
+_logger = logging.getLogger(__name__)
+
+REVISION_LEAP = 1_000_000
+"""What a restart adds to a deployment's revision: beyond whatever a watcher saw and the store did not."""
+
+
+class RunPump(Cycle):
+    """Runs deployments: one turn settles, stores in one transaction, then says and does."""
+
+    def __init__(
+        self,
+        ledger: DeploymentLedger,
+        store: DeploymentStore,
+        *,
+        write_order: Callable[[Run, float], Order],
+        wake_machines: Callable[[tuple[str, ...]], None],
+        deployment_ended: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock)
+        self.ledger = ledger
+        self.presence = Presence(ledger)
+        self.rollout = Rollout(ledger, self.presence)
+        self.operations = DeploymentOperations(ledger, self.rollout)
+        self.pulse = Pulse()
+        """Beats for deployments and machines."""
+        self._store = store
+        self._write_order = write_order
+        self._wake_machines = wake_machines
+        self._deployment_ended = deployment_ended
+        self._mailboxes: dict[str, RunMailbox] = {}
+        self._audit: list[Row] = []
+
+    def recover(self, contact_times: dict[str, float]) -> None:
+        """Call once before the first turn: no machine is there, nothing else is different."""
+        self.ledger.contact_times |= contact_times
+        self.presence.recover(self.clock())
+        for deployment in self.ledger.deployments.values():
+            deployment.revision += REVISION_LEAP
+            for run in deployment.runs.values():
+                run.revision = deployment.revision
+            self.ledger.record(deployment)
+
+    async def conclude(self) -> None:
+        """As Cycle.conclude; machines that are there are heard until this moment."""
+        self.presence.hear_connected(self.clock())
+        await super().conclude()
+
+    def audit(self, row: Row) -> None:
+        """Stores an entry of the audit with the next turn."""
+        self._audit.append(row)
+        self.wake()
+
+    # Machines
+
+    def attend(self, machine: str, run: str) -> RunMailbox:
+        """A machine opens a stream; an older one of the same machine ends. `run` as in Presence.arrive."""
+        older = self._mailboxes.get(machine)
+        if older is not None:
+            older.close(AbortedError(f"{machine} opened another stream", reason="STREAM_REPLACED"))
+            self.presence.depart(machine, self.clock())
+        mailbox = self._mailboxes[machine] = RunMailbox(machine)
+        self.presence.arrive(machine, run, self.clock())
+        self.wake()
+        return mailbox
+
+    def leave(self, mailbox: RunMailbox) -> None:
+        """A machine's stream ended. Nothing happens if the machine has a newer one."""
+        if self.attached(mailbox):
+            del self._mailboxes[mailbox.machine]
+            self.presence.depart(mailbox.machine, self.clock())
+            self.wake()
+
+    def attached(self, mailbox: RunMailbox) -> bool:
+        """Returns whether the mailbox is that of the machine's present stream."""
+        return self._mailboxes.get(mailbox.machine) is mailbox
+
+    # The loop
+
+    async def decide_and_act(self, now: float) -> None:
+        """Settles, stores, acts: once."""
+        self.rollout.settle(now)
+        batch, beats = self._collect(now)
+        unstored = {run.machine for run in self.ledger.reported.values()}
+        acknowledgements = [
+            (mailbox, mailbox.received_sequence)
+            for machine, mailbox in self._mailboxes.items()
+            if machine not in unstored
+        ]
+        events, self.ledger.events = self.ledger.events, []
+        self.rollout.forget_ended(now)
+        if batch:
+            await self.persist(lambda: self._store.write(batch))
+        for mailbox, sequence in acknowledgements:
+            mailbox.acknowledge(sequence)
+        for event in events:
+            self._act(event, now)
+        for name in beats:
+            self.pulse.beat(name)
+
+    def due_time(self) -> float | None:
+        """Returns when a rule has something to decide, if nothing happens before."""
+        return self.rollout.wake_time()
+
+    def _act(self, event: RunEvent, now: float) -> None:
+        match event:
+            case RunOrdered(machine, run):
+                present = self.ledger.current.get(machine)
+                if present is not None and present.name == run:
+                    self._post(machine, self._write_order(present, now))
+            case RunControlled(machine) | RunClosed(machine) | StandbyTold(machine):
+                self._post(machine, event)
+            case MachinesWoken(mac_addresses):
+                self._wake_machines(mac_addresses)
+            case DeploymentEnded(deployment):
+                _logger.info("%s has ended", deployment)
+                self._deployment_ended(deployment)
+
+    def _post(self, machine: str, message: Order | RunControlled | RunClosed | StandbyTold) -> None:
+        if mailbox := self._mailboxes.get(machine):
+            mailbox.post(message)
+
+    def _collect(self, now: float) -> tuple[RunBatch, set[str]]:
+        """Returns what is new, as rows, and the names of what changed."""
+        ledger = self.ledger
+        deployments, ledger.changed = ledger.changed, set()
+        runs, ledger.changed_runs = ledger.changed_runs, {}
+        steps, ledger.changed_steps = ledger.changed_steps, []
+        new_content, ledger.new_content = ledger.new_content, set()
+        heard: set[str] = set()
+        if now >= self._report_time:
+            runs, ledger.reported = ledger.reported | runs, {}
+            heard, ledger.heard = ledger.heard, set()
+            self._report_time = now + REPORT_SECONDS
+        audit, self._audit = self._audit, []
+        deployments |= {run.deployment for run in runs.values()}
+        present = [ledger.deployments[name] for name in deployments if name in ledger.deployments]
+        batch = RunBatch(
+            deployments=[deployment_row(deployment) for deployment in present],
+            contents=[content_row(ledger.deployments[name]) for name in new_content],
+            runs=[run_row(run) for run in runs.values()],
+            steps=list({(step.run, step.number): step_row(step) for step in steps}.values()),
+            attendances=[{"machine": machine, "contact_time": ledger.contact_times[machine]} for machine in heard],
+            audit=audit,
+        )
+        return batch, deployments | {run.machine for run in runs.values()} | heard

@@ -1,0 +1,127 @@
+"""What machines say and hear about their runs as domain objects, and back; fields are checked here."""
+
+from __future__ import annotations
+
+from fleetcast.scheduler.v1 import deployment_pb2 as deployments
+from fleetcast.scheduler.v1 import run_service_pb2 as messages
+from fleetcast_kit.errors import InvalidArgumentError
+
+from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, StandbyTold
+from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunProgress, StepOutcome, StepRun
+from fleetcast_scheduler.deployments.runs.mailbox import Order, RunLetter
+from fleetcast_scheduler.fields import enum_name, seconds_of
+
+MAX_NAME_LENGTH = 255
+MAX_ERROR_LENGTH = 4096
+MAX_TAIL_LENGTH = 65536
+MAX_STEP_COUNT = 10_000
+
+
+def progress_of(message: messages.RunProgress) -> RunProgress:
+    """Returns how far a run is.
+
+    Raises:
+        InvalidArgumentError: a number is impossible.
+    """
+    if not 0 <= message.step <= MAX_STEP_COUNT or not 0 <= message.step_count <= MAX_STEP_COUNT:
+        raise InvalidArgumentError(
+            f"step {message.step} of {message.step_count} is impossible: there are {MAX_STEP_COUNT} at most",
+            field="progress.step",
+        )
+    return RunProgress(
+        step=message.step,
+        step_count=message.step_count,
+        step_name=message.step_name[:MAX_NAME_LENGTH],
+        step_fraction=min(max(message.step_fraction, 0.0), 1.0)
+        if message.step_fraction == message.step_fraction
+        else 0,
+        session=message.session[:MAX_NAME_LENGTH],
+        paused=message.paused,
+    )
+
+
+def step_of(message: deployments.StepRun) -> StepRun:
+    """Returns a step that began or ended; its run is not known here.
+
+    Raises:
+        InvalidArgumentError: its outcome or a time is none.
+    """
+    return StepRun(
+        run="",
+        number=0,
+        node=message.node[:MAX_NAME_LENGTH],
+        step_name=message.step_name[:MAX_NAME_LENGTH],
+        attempt=message.attempt,
+        outcome=_outcome_of(message.outcome),
+        message=message.message[:MAX_ERROR_LENGTH],
+        start_time=seconds_of(message.start_time, "step.start_time") if message.HasField("start_time") else None,
+        end_time=seconds_of(message.end_time, "step.end_time") if message.HasField("end_time") else None,
+    )
+
+
+def outcome_of(message: messages.RunOutcome) -> RunOutcome:
+    """Returns how a run ended.
+
+    Raises:
+        InvalidArgumentError: it does not say.
+    """
+    outcome = _outcome_of(message.outcome)
+    if outcome not in (StepOutcome.SUCCEEDED, StepOutcome.FAILED, StepOutcome.CANCELLED):
+        raise InvalidArgumentError(
+            f"the outcome of a run is {outcome}: it must be succeeded, failed or cancelled", field="outcome.outcome"
+        )
+    return RunOutcome(
+        outcome=outcome,
+        step_name=message.step_name[:MAX_NAME_LENGTH],
+        error=message.error[:MAX_ERROR_LENGTH],
+        output_tail=message.output_tail[-MAX_TAIL_LENGTH:],
+    )
+
+
+def letter_message(letter: RunLetter) -> messages.AttendResponse:
+    """Returns what a machine hears."""
+    response = messages.AttendResponse(acknowledged_sequence=letter.acknowledged_sequence)
+    match letter.message:
+        case StandbyTold() as standby:
+            response.standby.reason = standby.reason
+            for offer in standby.offers:
+                response.standby.offered_deployments.add(name=offer.deployment, description=offer.description)
+        case Order() as order:
+            response.order.CopyFrom(_order_message(order))
+        case RunControlled() as control:
+            response.control.run = control.run
+            response.control.action = messages.RunControl.Action.Value(f"ACTION_{control.action}")
+            response.control.reason = control.reason
+        case RunClosed() as closed:
+            response.closed.run = closed.run
+    return response
+
+
+def _order_message(order: Order) -> messages.RunOrder:
+    content = order.content
+    message = messages.RunOrder(
+        run=order.run,
+        task_sequence_digest=content.digest,
+        images=[
+            messages.PinnedImage(image=image.name, size_bytes=image.size_bytes, is_wim=image.is_wim)
+            for image in content.images
+        ],
+        collection_variables=order.collection_variables,
+        machine_variables=order.machine_variables,
+        deployment_variables=order.deployment_variables,
+        remaining_seconds=max(round(order.remaining_seconds), 1),
+        traceparent=order.traceparent,
+        upload_grant=order.upload_grant,
+        catalog_address=order.catalog_address,
+        attempt=order.attempt,
+        display_name=order.display_name,
+    )
+    if order.image:
+        message.image = order.image
+    else:
+        message.task_sequence = content.task_sequence
+    return message
+
+
+def _outcome_of(value: deployments.StepRun.Outcome.ValueType) -> StepOutcome:
+    return StepOutcome(enum_name(deployments.StepRun.Outcome, value, "OUTCOME_", "outcome"))

@@ -1,0 +1,102 @@
+"""What a machine is told to run: all that it needs for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from fleetcast_kit.identity.authority import CertificateAuthority
+from fleetcast_kit.identity.grants import issue_upload_grant
+from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, uploads
+
+from fleetcast_scheduler.deployments.domain.deployment import Deployment
+from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
+from fleetcast_scheduler.deployments.domain.run import Run
+from fleetcast_scheduler.deployments.runs.mailbox import Order
+from fleetcast_scheduler.machines.domain.machine import Inventory
+
+_logger = logging.getLogger(__name__)
+
+_GRANT_MARGIN = timedelta(hours=1)
+"""A grant outlasts the run: an upload that waits for its turn at the end must not fail for that."""
+
+
+class OrderWriter:
+    """Writes orders from what is at hand."""
+
+    def __init__(self, ledger: DeploymentLedger, authority: CertificateAuthority, catalog_address: str) -> None:
+        self._ledger = ledger
+        self._authority = authority
+        self._catalog_address = catalog_address
+
+    def write(self, run: Run, now: float) -> Order:
+        """Returns the order of a run that has begun."""
+        deployment = self._ledger.deployment_of(run)
+        resident = self._ledger.census.machine(run.machine)
+        remaining_seconds = (run.limit_time or now) - now
+        kept = run.variables or {}
+        variables = {
+            Scope.COLLECTION: kept.get("collection", {}),
+            Scope.MACHINE: kept.get("machine", {}),
+            Scope.DEPLOYMENT: dict(deployment.variables),
+        }
+        display_name = resident.display_name if resident is not None else run.display_name
+        context = {
+            "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
+            "machine": {"name": display_name} | (_facts(resident.inventory) if resident is not None else {}),
+        }
+        grant = ""
+        if deployment.pinned.uploads:
+            grant = issue_upload_grant(
+                self._authority,
+                machine=run.machine,
+                images=_uploaded(deployment, variables, context),
+                lifetime=timedelta(seconds=max(remaining_seconds, 0)) + _GRANT_MARGIN,
+                now=datetime.fromtimestamp(now, UTC),
+            )
+        return Order(
+            run=run.name,
+            attempt=run.attempt,
+            display_name=display_name,
+            image=deployment.content if deployment.is_image else "",
+            content=deployment.pinned,
+            collection_variables=variables[Scope.COLLECTION],
+            machine_variables=variables[Scope.MACHINE],
+            deployment_variables=variables[Scope.DEPLOYMENT],
+            remaining_seconds=remaining_seconds,
+            traceparent=deployment.traceparent,
+            upload_grant=grant,
+            catalog_address=self._catalog_address,
+        )
+
+
+def _facts(inventory: Inventory) -> dict[str, object]:
+    """Returns what a machine said of itself as its own templates name it: only what it says there in the same words."""
+    return {
+        "manufacturer": inventory.manufacturer,
+        "model": inventory.model,
+        "serial": inventory.serial_number,
+        "uuid": inventory.smbios_uuid,
+        "firmware": inventory.firmware,
+        "cpu_count": inventory.processor_count,
+        "memory_bytes": inventory.memory_bytes,
+        "mac_addresses": list(inventory.mac_addresses),
+        "disks": [
+            {"path": disk.device, "model": disk.model, "serial": disk.serial_number, "size_bytes": disk.size_bytes}
+            for disk in inventory.disks
+        ],
+    }
+
+
+def _uploaded(
+    deployment: Deployment, variables: Mapping[Scope, Mapping[str, str]], context: Mapping[str, object]
+) -> list[str]:
+    """Returns the images that a run adds versions to, as far as that is known before it begins."""
+    try:
+        sequence = from_canonical(deployment.pinned.task_sequence)
+        values = Variables(sequence.variables, dict(variables), context=context)
+        return uploads(sequence, values)
+    except (SequenceError, ValueError) as error:  # a form of a newer version of the program, perhaps
+        _logger.warning("%s: what it uploads cannot be computed, so nothing is granted: %s", deployment.name, error)
+        return []

@@ -1,0 +1,217 @@
+"""DeploymentService: what an operator does with deployments."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.scheduler.v1 import deployment_pb2
+from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast.scheduler.v1.deployment_service_pb2_grpc import (
+    DeploymentServiceServicer,
+    add_DeploymentServiceServicer_to_server,
+)
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.paging import page_size
+from fleetcast_kit.rpc.server import Service
+
+from fleetcast_scheduler.deployments import convert
+from fleetcast_scheduler.deployments.deployments import Deployments
+from fleetcast_scheduler.deployments.domain.run import Run
+from fleetcast_scheduler.deployments.machine_watch import MachineWatch
+from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.deployments.runs.logs import RunLogs
+from fleetcast_scheduler.machines.convert import machine_message, machine_name
+from fleetcast_scheduler.positions import decode_position, encode_position
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DeploymentServicer(DeploymentServiceServicer):
+    """Converts, calls, converts back."""
+
+    def __init__(self, deployments: Deployments, pump: RunPump, logs: RunLogs, machines: MachineWatch) -> None:
+        self._deployments = deployments
+        self._operations = pump.operations
+        self._clock = pump.clock
+        self._logs = logs
+        self._machines = machines
+
+    async def CreateDeployment(  # noqa: N802
+        self, request: messages.CreateDeploymentRequest, context: _Context
+    ) -> messages.CreateDeploymentResponse:
+        """Makes a deployment, or says what it would do."""
+        draft = convert.deployment_of(request.deployment)
+        if request.validate_only:
+            made, planned = await self._deployments.rehearse(draft)
+        else:
+            made, planned = await self._deployments.create(draft, request.confirmed_machine_count, request.request_id)
+        return messages.CreateDeploymentResponse(
+            deployment=convert.deployment_message(made), planned_runs=map(convert.planned_run_message, planned)
+        )
+
+    async def GetDeployment(  # noqa: N802
+        self, request: messages.GetDeploymentRequest, context: _Context
+    ) -> messages.GetDeploymentResponse:
+        """Returns one deployment."""
+        deployment = await self._deployments.get(convert.deployment_name(request.name))
+        return messages.GetDeploymentResponse(deployment=convert.deployment_message(deployment))
+
+    async def ListDeployments(  # noqa: N802
+        self, request: messages.ListDeploymentsRequest, context: _Context
+    ) -> messages.ListDeploymentsResponse:
+        """Returns a page of deployments."""
+        size = page_size(request.page_size)
+        found = await self._deployments.list_deployments(decode_position(request.page_token), size + 1)
+        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
+        return messages.ListDeploymentsResponse(
+            deployments=map(convert.deployment_message, found[:size]), next_page_token=token
+        )
+
+    async def WatchDeployment(  # noqa: N802
+        self, request: messages.WatchDeploymentRequest, context: _Context
+    ) -> AsyncIterator[messages.WatchDeploymentResponse]:
+        """Streams a deployment and its runs."""
+        if request.after_revision < 0:
+            raise InvalidArgumentError(
+                f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
+            )
+        async for view in self._deployments.watch(convert.deployment_name(request.name), request.after_revision):
+            yield messages.WatchDeploymentResponse(
+                deployment=convert.deployment_message(view.deployment),
+                runs=[convert.run_message(run, view.deployment.content) for run in view.runs],
+                lost=view.lost,
+            )
+
+    async def PauseDeployment(  # noqa: N802
+        self, request: messages.PauseDeploymentRequest, context: _Context
+    ) -> messages.PauseDeploymentResponse:
+        """Holds what runs."""
+        deployment, _ = await self._deployments.operate(
+            convert.deployment_name(request.name),
+            "pause",
+            request.request_id,
+            lambda deployment: self._operations.pause(deployment, self._clock()),
+        )
+        return messages.PauseDeploymentResponse(deployment=convert.deployment_message(deployment))
+
+    async def ResumeDeployment(  # noqa: N802
+        self, request: messages.ResumeDeploymentRequest, context: _Context
+    ) -> messages.ResumeDeploymentResponse:
+        """Goes on after a pause."""
+        deployment, _ = await self._deployments.operate(
+            convert.deployment_name(request.name),
+            "resume",
+            request.request_id,
+            lambda deployment: self._operations.resume(deployment, self._clock()),
+        )
+        return messages.ResumeDeploymentResponse(deployment=convert.deployment_message(deployment))
+
+    async def CancelDeployment(  # noqa: N802
+        self, request: messages.CancelDeploymentRequest, context: _Context
+    ) -> messages.CancelDeploymentResponse:
+        """Ends a deployment."""
+        deployment, _ = await self._deployments.operate(
+            convert.deployment_name(request.name),
+            "cancel",
+            request.request_id,
+            lambda deployment: self._operations.cancel(deployment, self._clock()),
+        )
+        return messages.CancelDeploymentResponse(deployment=convert.deployment_message(deployment))
+
+    async def AdvanceDeployment(  # noqa: N802
+        self, request: messages.AdvanceDeploymentRequest, context: _Context
+    ) -> messages.AdvanceDeploymentResponse:
+        """Begins the next phase."""
+        deployment, _ = await self._deployments.operate(
+            convert.deployment_name(request.name), "advance", request.request_id, self._operations.advance
+        )
+        return messages.AdvanceDeploymentResponse(deployment=convert.deployment_message(deployment))
+
+    async def RetryRuns(  # noqa: N802
+        self, request: messages.RetryRunsRequest, context: _Context
+    ) -> messages.RetryRunsResponse:
+        """Has machines run it again."""
+        machines = [machine_name(name, "machines") for name in request.machines]
+        deployment, runs = await self._deployments.operate(
+            convert.deployment_name(request.name),
+            "retry",
+            request.request_id,
+            lambda deployment: self._operations.retry(deployment, machines, self._clock()),
+        )
+        return messages.RetryRunsResponse(
+            deployment=convert.deployment_message(deployment),
+            runs=[convert.run_message(run, deployment.content) for run in runs],
+        )
+
+    async def SkipRuns(  # noqa: N802
+        self, request: messages.SkipRunsRequest, context: _Context
+    ) -> messages.SkipRunsResponse:
+        """Excepts machines."""
+        machines = [machine_name(name, "machines") for name in request.machines]
+        if not machines:
+            raise InvalidArgumentError("machines is empty: name those to except", field="machines")
+        deployment, runs = await self._deployments.operate(
+            convert.deployment_name(request.name),
+            "skip",
+            request.request_id,
+            lambda deployment: self._operations.skip(deployment, machines, self._clock()),
+        )
+        return messages.SkipRunsResponse(
+            deployment=convert.deployment_message(deployment),
+            runs=[convert.run_message(run, deployment.content) for run in runs],
+        )
+
+    async def ListRuns(self, request: messages.ListRunsRequest, context: _Context) -> messages.ListRunsResponse:  # noqa: N802
+        """Returns a page of runs."""
+        size = page_size(request.page_size)
+        if request.parent.startswith("machines/"):
+            parent = machine_name(request.parent, "parent")
+        else:
+            parent = convert.deployment_name(request.parent, "parent")
+        found = await self._deployments.list_runs(parent, decode_position(request.page_token), size + 1)
+        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
+        return messages.ListRunsResponse(
+            runs=[await self._run_message(run) for run in found[:size]], next_page_token=token
+        )
+
+    async def GetRun(self, request: messages.GetRunRequest, context: _Context) -> messages.GetRunResponse:  # noqa: N802
+        """Returns one run with its steps."""
+        run, steps = await self._deployments.get_run(convert.run_name(request.name))
+        return messages.GetRunResponse(run=await self._run_message(run), steps=map(convert.step_message, steps))
+
+    async def ReadRunLog(  # noqa: N802
+        self, request: messages.ReadRunLogRequest, context: _Context
+    ) -> AsyncIterator[messages.ReadRunLogResponse]:
+        """Streams the log of a run."""
+        async for piece in self._logs.read(convert.run_name(request.name)):
+            yield messages.ReadRunLogResponse(data=piece)
+
+    async def WatchMachine(  # noqa: N802
+        self, request: messages.WatchMachineRequest, context: _Context
+    ) -> AsyncIterator[messages.WatchMachineResponse]:
+        """Streams a machine and its runs."""
+        async for view in self._machines.watch(machine_name(request.name)):
+            yield messages.WatchMachineResponse(
+                machine=machine_message(view.machine, view.presence),
+                runs=[await self._run_message(run) for run in view.runs],
+                steps=[messages.WatchedStep(run=step.run, step=convert.step_message(step)) for step in view.steps],
+                lost=view.lost,
+            )
+
+    async def _run_message(self, run: Run) -> deployment_pb2.Run:
+        return convert.run_message(run, await self._deployments.content(run.deployment))
+
+
+def deployment_service(deployments: Deployments, pump: RunPump, logs: RunLogs, machines: MachineWatch) -> Service:
+    """Returns the service, ready to be served."""
+    methods = messages.DESCRIPTOR.services_by_name["DeploymentService"].methods
+    return Service(
+        add=add_DeploymentServiceServicer_to_server,
+        servicer=DeploymentServicer(deployments, pump, logs, machines),
+        full_name="fleetcast.scheduler.v1.DeploymentService",
+        roles=dict.fromkeys((method.name for method in methods), frozenset({Role.ADMINISTRATOR})),
+    )

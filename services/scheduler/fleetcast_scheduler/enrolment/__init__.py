@@ -1,0 +1,1 @@
+"""Tokens, and the identities given for them."""

@@ -1,0 +1,73 @@
+"""Enrolment between proto and domain."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity.peer import Role
+
+from fleetcast_scheduler.enrolment.enrolment import DEFAULT_LIFETIME
+from fleetcast_scheduler.enrolment.store import TokenRecord
+
+_ROLES = {
+    pb.ENROLMENT_ROLE_UNSPECIFIED: Role.MACHINE,
+    pb.ENROLMENT_ROLE_MACHINE: Role.MACHINE,
+    pb.ENROLMENT_ROLE_SENDER: Role.SENDER,
+    pb.ENROLMENT_ROLE_SERVICE: Role.SERVICE,
+}
+_PROTO_ROLES = {
+    Role.MACHINE: pb.ENROLMENT_ROLE_MACHINE,
+    Role.SENDER: pb.ENROLMENT_ROLE_SENDER,
+    Role.SERVICE: pb.ENROLMENT_ROLE_SERVICE,
+}
+
+
+def role_of(request: pb.CreateEnrolmentTokenRequest) -> Role:
+    """Returns what the token's holders shall become."""
+    role = _ROLES.get(request.role)
+    if role is None:
+        raise InvalidArgumentError(f"role {request.role} is not known to this server", field="role")
+    return role
+
+
+def lifetime_of(request: pb.CreateEnrolmentTokenRequest) -> timedelta:
+    """Returns how long the token shall work."""
+    if not request.HasField("lifetime"):
+        return DEFAULT_LIFETIME
+    try:
+        return timedelta(seconds=request.lifetime.seconds, microseconds=request.lifetime.nanos // 1000)
+    except OverflowError:
+        raise InvalidArgumentError("the lifetime is out of range", field="lifetime") from None
+
+
+def request_id_of(request: pb.CreateEnrolmentTokenRequest) -> str:
+    """Returns the request id, or nothing."""
+    if not request.request_id:
+        return ""
+    try:
+        return str(uuid.UUID(request.request_id))
+    except ValueError:
+        raise InvalidArgumentError(f"request_id {request.request_id!r} is not a UUID", field="request_id") from None
+
+
+def token_id_of(name: str) -> str:
+    """Returns the id in a token's resource name."""
+    collection, _, token_id = name.partition("/")
+    if collection != "enrolmentTokens" or not token_id or "/" in token_id:
+        raise InvalidArgumentError(f"{name!r} is not a token's name: write enrolmentTokens/ID", field="name")
+    return token_id
+
+
+def token_to_proto(record: TokenRecord) -> pb.EnrolmentToken:
+    """Returns the token without its secret."""
+    token = pb.EnrolmentToken(
+        name=record.name, role=_PROTO_ROLES[record.role], uses=record.uses, used_count=record.used_count
+    )
+    token.create_time.FromDatetime(record.create_time)
+    token.expire_time.FromDatetime(record.expire_time)
+    if record.revoke_time is not None:
+        token.revoke_time.FromDatetime(record.revoke_time)
+    return token

@@ -1,0 +1,1 @@
+"""The loop that decides in memory, stores, then acts; and what belongs to it."""

@@ -1,0 +1,129 @@
+"""CollectionService: sets of machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.scheduler.v1 import collection_service_pb2 as messages
+from fleetcast.scheduler.v1.collection_service_pb2_grpc import (
+    CollectionServiceServicer,
+    add_CollectionServiceServicer_to_server,
+)
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc.server import Service
+
+from fleetcast_scheduler.deployments.domain.presence import MachinePresence
+from fleetcast_scheduler.machines import convert
+from fleetcast_scheduler.machines.collections import Collections
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CollectionServicer(CollectionServiceServicer):
+    """Converts, calls, converts back."""
+
+    def __init__(self, collections: Collections, presence: Callable[[str], MachinePresence]) -> None:
+        self._collections = collections
+        self._presence = presence
+
+    async def CreateCollection(  # noqa: N802
+        self, request: messages.CreateCollectionRequest, context: _Context
+    ) -> messages.CreateCollectionResponse:
+        """Makes a collection."""
+        wanted = convert.collection_of(request.collection)
+        made = await self._collections.create(wanted, request.request_id)
+        _, count = await self._collections.get(made.name)
+        return messages.CreateCollectionResponse(collection=convert.collection_message(made, count))
+
+    async def GetCollection(  # noqa: N802
+        self, request: messages.GetCollectionRequest, context: _Context
+    ) -> messages.GetCollectionResponse:
+        """Returns one collection."""
+        found = await self._collections.get(convert.collection_name(request.name))
+        return messages.GetCollectionResponse(collection=convert.collection_message(*found))
+
+    async def ListCollections(  # noqa: N802
+        self, request: messages.ListCollectionsRequest, context: _Context
+    ) -> messages.ListCollectionsResponse:
+        """Returns a page of collections."""
+        size = page_size(request.page_size)
+        position = decode_page_token(request.page_token, str)
+        found = await self._collections.list_collections(str(position[0]) if position else "", size + 1)
+        return messages.ListCollectionsResponse(
+            collections=[convert.collection_message(*one) for one in found[:size]],
+            next_page_token=encode_page_token([found[size - 1][0].name]) if len(found) > size else "",
+        )
+
+    async def UpdateCollection(  # noqa: N802
+        self, request: messages.UpdateCollectionRequest, context: _Context
+    ) -> messages.UpdateCollectionResponse:
+        """Changes a collection."""
+        edited = await self._collections.update(
+            convert.collection_name(request.collection.name, "collection.name"),
+            convert.collection_edit(request.collection, request.update_mask.paths),
+            request.collection.etag,
+            request.request_id,
+        )
+        return messages.UpdateCollectionResponse(collection=convert.collection_message(*edited))
+
+    async def DeleteCollection(  # noqa: N802
+        self, request: messages.DeleteCollectionRequest, context: _Context
+    ) -> messages.DeleteCollectionResponse:
+        """Deletes a collection."""
+        await self._collections.delete(convert.collection_name(request.name), request.request_id)
+        return messages.DeleteCollectionResponse()
+
+    async def AddMembers(  # noqa: N802
+        self, request: messages.AddMembersRequest, context: _Context
+    ) -> messages.AddMembersResponse:
+        """Makes machines members."""
+        names = [convert.machine_name(name, "machines") for name in request.machines]
+        name = convert.collection_name(request.name)
+        changed = await self._collections.change_members(name, names, request.request_id, add=True)
+        return messages.AddMembersResponse(collection=convert.collection_message(*changed))
+
+    async def RemoveMembers(  # noqa: N802
+        self, request: messages.RemoveMembersRequest, context: _Context
+    ) -> messages.RemoveMembersResponse:
+        """Ends memberships."""
+        names = [convert.machine_name(name, "machines") for name in request.machines]
+        name = convert.collection_name(request.name)
+        changed = await self._collections.change_members(name, names, request.request_id, add=False)
+        return messages.RemoveMembersResponse(collection=convert.collection_message(*changed))
+
+    async def ListMembers(  # noqa: N802
+        self, request: messages.ListMembersRequest, context: _Context
+    ) -> messages.ListMembersResponse:
+        """Returns a page of members."""
+        size = page_size(request.page_size)
+        position = decode_page_token(request.page_token, str)
+        after = str(position[0]) if position else ""
+        found = await self._collections.list_members(convert.collection_name(request.name), after, size + 1)
+        return messages.ListMembersResponse(
+            machines=[convert.machine_message(one, self._presence(one.name)) for one in found[:size]],
+            next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
+        )
+
+
+def collection_service(collections: Collections, presence: Callable[[str], MachinePresence]) -> Service:
+    """Returns the service, ready to be served."""
+    methods = (
+        "CreateCollection",
+        "GetCollection",
+        "ListCollections",
+        "UpdateCollection",
+        "DeleteCollection",
+        "AddMembers",
+        "RemoveMembers",
+        "ListMembers",
+    )
+    return Service(
+        add=add_CollectionServiceServicer_to_server,
+        servicer=CollectionServicer(collections, presence),
+        full_name="fleetcast.scheduler.v1.CollectionService",
+        roles=dict.fromkeys(methods, frozenset({Role.ADMINISTRATOR})),
+    )

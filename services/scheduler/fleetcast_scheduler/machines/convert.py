@@ -1,0 +1,254 @@
+"""Machines and collections of the API as domain objects, and back; fields are checked here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from fleetcast.scheduler.v1 import collection_service_pb2 as collections
+from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast_kit.errors import InvalidArgumentError
+
+from fleetcast_scheduler.calendar.local_time import time_zone
+from fleetcast_scheduler.deployments.domain.presence import MachinePresence
+from fleetcast_scheduler.fields import enum_name, seconds_of
+from fleetcast_scheduler.machines.domain.collection import Collection, Rule
+from fleetcast_scheduler.machines.domain.machine import (
+    Disk,
+    Inventory,
+    Machine,
+    RegistrationAction,
+    RegistrationPolicy,
+    check_variables,
+    mac_address,
+)
+from fleetcast_scheduler.machines.domain.maintenance import MAX_WINDOW_COUNT, MaintenanceWindow
+from fleetcast_scheduler.sessions import policy_convert
+
+MAX_TEXT_LENGTH = 255
+_MACHINE = re.compile(r"machines/[A-Za-z0-9-]{1,63}")
+_COLLECTION = re.compile(r"collections/[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_PLAIN = ("smbios_uuid", "serial_number", "manufacturer", "model", "architecture", "firmware", "processor")
+
+
+def machine_name(name: str, field: str = "name") -> str:
+    """Returns `name` if it can be that of a machine.
+
+    Raises:
+        InvalidArgumentError: it cannot.
+    """
+    if not _MACHINE.fullmatch(name):
+        raise InvalidArgumentError(f"{name!r} is not the name of a machine: write machines/ID", field=field)
+    return name
+
+
+def collection_name(name: str, field: str = "name") -> str:
+    """Returns `name` if it can be that of a collection.
+
+    Raises:
+        InvalidArgumentError: it cannot.
+    """
+    if not _COLLECTION.fullmatch(name):
+        raise InvalidArgumentError(
+            f"{name!r} is not the name of a collection: write collections/ID, the ID of letters, digits and -",
+            field=field,
+        )
+    return name
+
+
+def inventory_of(message: machines.Inventory) -> Inventory:
+    """Returns the hardware in a request.
+
+    Raises:
+        InvalidArgumentError: an address or a number is impossible.
+    """
+    if message.memory_bytes < 0 or message.processor_count < 0 or any(disk.size_bytes < 0 for disk in message.disks):
+        raise InvalidArgumentError("a size or count of the inventory is negative", field="inventory")
+    return Inventory(
+        **{field: getattr(message, field).strip()[:MAX_TEXT_LENGTH] for field in _PLAIN},
+        mac_addresses=tuple(mac_address(text) for text in message.mac_addresses),
+        processor_count=message.processor_count,
+        memory_bytes=message.memory_bytes,
+        disks=tuple(Disk(disk.device, disk.model, disk.serial_number, disk.size_bytes) for disk in message.disks),
+    )
+
+
+def time_zone_said(name: str) -> str:
+    """Returns the time zone that a machine says it is in; empty if nobody here knows it."""
+    try:
+        return time_zone(name).key if name else ""
+    except InvalidArgumentError:
+        return ""
+
+
+def machine_message(machine: Machine, presence: MachinePresence | None = None) -> machines.Machine:
+    """Returns a machine as the API shows it."""
+    inventory = machine.inventory
+    presence = presence or MachinePresence()
+    return machines.Machine(
+        name=machine.name,
+        display_name=machine.display_name,
+        state=machines.Machine.State.Value(f"STATE_{machine.state}"),
+        held_reason=machine.held_reason,
+        resembles=machine.resembles,
+        inventory=machines.Inventory(
+            **{field: getattr(inventory, field) for field in _PLAIN},
+            mac_addresses=inventory.mac_addresses,
+            processor_count=inventory.processor_count,
+            memory_bytes=inventory.memory_bytes,
+            disks=[
+                machines.Disk(
+                    device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
+                )
+                for disk in inventory.disks
+            ],
+        ),
+        variables=machine.variables,
+        protected=machine.protected,
+        time_zone=machine.time_zone,
+        create_time=policy_convert.timestamp(machine.create_time),
+        register_time=policy_convert.timestamp(machine.register_time),
+        etag=str(machine.edit_count),
+        connected=presence.connected,
+        contact_time=policy_convert.timestamp(presence.contact_time),
+        current_run=presence.current_run,
+    )
+
+
+def machine_edit(message: machines.Machine, paths: Iterable[str]) -> Callable[[Machine], Machine]:
+    """Returns what a request does to a machine.
+
+    Raises:
+        InvalidArgumentError: a path names what cannot change, or a value is wrong.
+    """
+    chosen = _check_paths(paths, ("display_name", "variables", "protected"))
+    values: dict[str, object] = {
+        "display_name": message.display_name[:MAX_TEXT_LENGTH],
+        "variables": check_variables(dict(message.variables)),
+        "protected": message.protected,
+    }
+    changes = {path: values[path] for path in chosen}
+    return lambda machine: replace(machine, **changes)  # type: ignore[arg-type]
+
+
+def policy_of(message: machines.RegistrationPolicy) -> RegistrationPolicy:
+    """Returns the registration policy in a request.
+
+    Raises:
+        InvalidArgumentError: the collection is none.
+    """
+    action = enum_name(machines.RegistrationPolicy.Action, message.action, "ACTION_", "policy.action")
+    if message.collection:
+        collection_name(message.collection, "policy.collection")
+    return RegistrationPolicy(
+        RegistrationAction.ACCEPT if action == "UNSPECIFIED" else RegistrationAction(action), message.collection
+    )
+
+
+def policy_message(policy: RegistrationPolicy) -> machines.RegistrationPolicy:
+    """Returns the registration policy as the API shows it."""
+    return machines.RegistrationPolicy(
+        action=machines.RegistrationPolicy.Action.Value(f"ACTION_{policy.action}"), collection=policy.collection
+    )
+
+
+def collection_of(message: collections.Collection) -> Collection:
+    """Returns the collection in a request.
+
+    Raises:
+        InvalidArgumentError: its name, rule or a variable is wrong.
+    """
+    if message.rule:
+        Rule(message.rule)
+    return Collection(
+        name=collection_name(message.name, "collection.name"),
+        create_time=0.0,
+        description=message.description[:MAX_TEXT_LENGTH],
+        rule=message.rule,
+        variables=check_variables(dict(message.variables)),
+        protected=message.protected,
+        maintenance_windows=_windows_of(message.maintenance_windows),
+    )
+
+
+def collection_edit(message: collections.Collection, paths: Iterable[str]) -> Callable[[Collection], Collection]:
+    """Returns what a request does to a collection.
+
+    Raises:
+        InvalidArgumentError: a path names what cannot change, or a value is wrong.
+    """
+    chosen = _check_paths(paths, ("description", "rule", "variables", "protected", "maintenance_windows"))
+    edited = collection_of(message)
+    changes = {path: getattr(edited, path) for path in chosen}
+    return lambda collection: replace(collection, **changes)
+
+
+def collection_message(collection: Collection, named_member_count: int) -> collections.Collection:
+    """Returns a collection as the API shows it."""
+    return collections.Collection(
+        name=collection.name,
+        description=collection.description,
+        rule=collection.rule,
+        variables=collection.variables,
+        protected=collection.protected,
+        named_member_count=named_member_count,
+        maintenance_windows=[
+            collections.MaintenanceWindow(
+                start=window.start.isoformat(timespec="minutes"),
+                duration=policy_convert.duration(window.duration_seconds),
+                recurrence=window.recurrence,
+                time_zone=window.time_zone,
+            )
+            for window in collection.maintenance_windows
+        ],
+        create_time=policy_convert.timestamp(collection.create_time),
+        etag=str(collection.edit_count),
+    )
+
+
+def _windows_of(messages: Sequence[collections.MaintenanceWindow]) -> tuple[MaintenanceWindow, ...]:
+    field = "collection.maintenance_windows"
+    if len(messages) > MAX_WINDOW_COUNT:
+        raise InvalidArgumentError(
+            f"a collection has {len(messages)} maintenance windows: {MAX_WINDOW_COUNT} are the most", field=field
+        )
+    windows = tuple(
+        MaintenanceWindow(
+            start=local_time_of(message.start, field),
+            duration_seconds=seconds_of(message.duration, field),
+            recurrence=message.recurrence,
+            time_zone=message.time_zone,
+        )
+        for message in messages
+    )
+    for window in windows:
+        window.check()
+    return windows
+
+
+def local_time_of(text: str, field: str) -> datetime:
+    """Returns a time on some clock, such as `2026-12-01T22:00`.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is not None or "T" not in text:
+        raise InvalidArgumentError(
+            f"{text!r} is not a time on a clock: write it like 2026-12-01T22:00, without a time zone", field=field
+        )
+    return time
+
+
+def _check_paths(paths: Iterable[str], editable: tuple[str, ...]) -> list[str]:
+    chosen = list(paths)
+    wrong = [path for path in chosen if path not in editable]
+    if wrong or not chosen:
+        what = f"{wrong[0]!r} cannot be changed" if wrong else "update_mask is empty"
+        raise InvalidArgumentError(f"{what}: name some of {', '.join(editable)}", field="update_mask")
+    return chosen

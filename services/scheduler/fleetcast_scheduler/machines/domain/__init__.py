@@ -1,0 +1,1 @@
+"""The rules of machines and collections. Pure."""

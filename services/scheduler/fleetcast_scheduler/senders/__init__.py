@@ -1,0 +1,1 @@
+"""Senders and the transmissions they run."""

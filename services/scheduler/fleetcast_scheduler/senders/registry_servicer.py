@@ -1,0 +1,83 @@
+"""SenderRegistryService: how senders offer themselves and take orders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as messages
+from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import (
+    SenderRegistryServiceServicer,
+    add_SenderRegistryServiceServicer_to_server,
+)
+from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
+from fleetcast_kit.identity.peer import Role, current_identity
+from fleetcast_kit.rpc.server import Service
+
+from fleetcast_scheduler.sessions import participation_convert as stream_convert
+from fleetcast_scheduler.sessions.mailbox import SenderStream
+from fleetcast_scheduler.sessions.pump import Pump
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SenderRegistryServicer(SenderRegistryServiceServicer):
+    """Reads what a sender says into the rules, and writes the commands for it."""
+
+    def __init__(self, pump: Pump, catalog_address: str) -> None:
+        self._pump = pump
+        self._catalog_address = catalog_address
+
+    async def ServeSender(  # noqa: N802
+        self, request_iterator: AsyncIterator[messages.ServeSenderRequest], context: _Context
+    ) -> AsyncIterator[messages.ServeSenderResponse]:
+        """Serves one sender as long as its stream lives."""
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("message") != "registration":
+            raise InvalidArgumentError("the first message of the stream must be a registration", field="registration")
+        name = current_identity().name
+        registration = stream_convert.registration_of(first.registration)
+        stream = self._pump.connect_sender(name, registration, first.registration.transmissions)
+        reader = asyncio.create_task(self._read(request_iterator, stream))
+        try:
+            await self._pump.durable()
+            registered = messages.SenderRegistered(name=name, catalog_address=self._catalog_address)
+            yield messages.ServeSenderResponse(registered=registered)
+            while (numbered := await stream.next()) is not None:
+                yield stream_convert.command_message(*numbered)
+        finally:
+            self._pump.disconnect_sender(stream)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[messages.ServeSenderRequest], stream: SenderStream) -> None:
+        """Takes in what the sender says; ends the stream if that makes no sense."""
+        try:
+            async for request in requests:
+                match request.WhichOneof("message"):
+                    case "result":
+                        self._pump.answer_command(stream, request.result.command_id, request.result.error)
+                    case "report":
+                        self._pump.report_transmission(stream, stream_convert.report_of(request.report))
+                    case other:
+                        raise InvalidArgumentError(
+                            f"a message of the stream is {other or 'empty'}: only results and reports may follow the "
+                            "registration",
+                            field="message",
+                        )
+            stream.close()
+        except FleetcastError as error:
+            stream.close(error)
+
+
+def sender_registry_service(pump: Pump, catalog_address: str) -> Service:
+    """Returns the service, ready to be served; senders are told where the catalog is, empty meaning here."""
+    return Service(
+        add=add_SenderRegistryServiceServicer_to_server,
+        servicer=SenderRegistryServicer(pump, catalog_address),
+        full_name="fleetcast.scheduler.v1.SenderRegistryService",
+        roles={"ServeSender": frozenset({Role.SENDER})},
+    )

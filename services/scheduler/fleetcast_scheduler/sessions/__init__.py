@@ -1,0 +1,1 @@
+"""Sessions: one image to the machines that join."""

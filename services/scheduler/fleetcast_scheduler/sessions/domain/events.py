@@ -1,0 +1,158 @@
+"""What the rules want done: messages for machines, commands for senders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleetcast_scheduler.sessions.domain.admission import RatePolicy, SlowPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The session has not started, or has no sender now."""
+
+    session: str
+    image: str
+    reason: str
+    joined_count: int
+    min_clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where to receive."""
+
+    session: str
+    image: str
+    size_bytes: int
+    transmission: str
+    sender_address: str
+    traceparent: str
+
+
+class DismissalReason(StrEnum):
+    """Why a machine's part is over."""
+
+    DONE = "DONE"
+    CANCELLED = "CANCELLED"
+    SESSION_FAILED = "SESSION_FAILED"
+    REMOVED = "REMOVED"
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissal:
+    """A machine's part is over."""
+
+    reason: DismissalReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesNotified:
+    """Machines of a session are to hear this."""
+
+    session: str
+    machines: tuple[str, ...]
+    message: Waiting | Assignment | Dismissal
+
+
+@dataclass(frozen=True, slots=True)
+class StartTransmission:
+    """Begin a transmission."""
+
+    transmission: str
+    image: str
+    group: str
+    port: int
+    rate: RatePolicy
+    machines: tuple[str, ...]
+    traceparent: str
+    slow_policy: SlowPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitParticipants:
+    """Let machines take part."""
+
+    transmission: str
+    machines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DismissParticipants:
+    """Take machines out."""
+
+    transmission: str
+    machines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveToUnicast:
+    """Serve machines apart from the group."""
+
+    transmission: str
+    machines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetTransmissionRate:
+    """Change the rate."""
+
+    transmission: str
+    rate: RatePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class StopTransmission:
+    """End a transmission."""
+
+    transmission: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeMachines:
+    """Machines in the sender's subnets are to be woken."""
+
+    mac_addresses: tuple[str, ...]
+    transmission: str = ""
+    """None: it concerns the sender alone."""
+
+
+Command = (
+    StartTransmission
+    | AdmitParticipants
+    | DismissParticipants
+    | MoveToUnicast
+    | SetTransmissionRate
+    | StopTransmission
+    | WakeMachines
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandIssued:
+    """A sender is to carry this out, on the stream with this epoch and on no later one."""
+
+    sender: str
+    epoch: int
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """A session reached a final state: its hold on the image is to be released."""
+
+    session: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A session came by itself, as the next of its series: it has to hold its image."""
+
+    session: str
+    image: str
+
+
+Event = MachinesNotified | CommandIssued | SessionEnded | SessionOpened

@@ -1,0 +1,129 @@
+"""ParticipationService: a machine's side of sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.scheduler.v1 import participation_service_pb2 as messages
+from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
+    ParticipationServiceServicer,
+    add_ParticipationServiceServicer_to_server,
+)
+from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
+from fleetcast_kit.identity.peer import Role, current_peer
+from fleetcast_kit.rpc.server import Service
+
+from fleetcast_scheduler.deployments.convert import run_name
+from fleetcast_scheduler.deployments.image_sessions import DeploymentSessions
+from fleetcast_scheduler.sessions import convert
+from fleetcast_scheduler.sessions import participation_convert as stream_convert
+from fleetcast_scheduler.sessions.domain.events import Dismissal
+from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.sessions.sessions import Sessions
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ParticipationServicer(ParticipationServiceServicer):
+    """Reads what a machine says into the rules, and writes what its mailbox holds."""
+
+    def __init__(self, sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> None:
+        self._sessions = sessions
+        self._deployments = deployments
+        self._pump = pump
+
+    async def Participate(  # noqa: N802
+        self, request_iterator: AsyncIterator[messages.ParticipateRequest], context: _Context
+    ) -> AsyncIterator[messages.ParticipateResponse]:
+        """Serves one machine in one session until its part is over."""
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("message") != "join":
+            raise InvalidArgumentError("the first message of the stream must be a join", field="join")
+        mailbox = await self._join(first.join)
+        mailbox.received_sequence = first.sequence
+        reader = asyncio.create_task(self._read(request_iterator, mailbox))
+        try:
+            while (letter := await mailbox.next()) is not None:
+                yield stream_convert.letter_message(letter)
+                if isinstance(letter.message, Dismissal):
+                    return
+        finally:
+            self._pump.leave(mailbox)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _join(self, join: messages.Join) -> Mailbox:
+        caller = current_peer()
+        joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
+        if join.run and join.WhichOneof("target") == "image":
+            return await self._deployments.join(
+                run_name(join.run, "join.run"), convert.image_name(join.image, "join.image"), joiner
+            )
+        match join.WhichOneof("target"):
+            case "session":
+                return await self._sessions.join_session(convert.session_name(join.session, "join.session"), joiner)
+            case "image":
+                return await self._sessions.join_image(convert.image_name(join.image, "join.image"), joiner)
+            case _:
+                raise InvalidArgumentError("a join must name a session or an image", field="join.target")
+
+    async def _read(self, requests: AsyncIterator[messages.ParticipateRequest], mailbox: Mailbox) -> None:
+        """Takes in what the machine says; ends the stream if that makes no sense."""
+        try:
+            async for request in requests:
+                if not self._pump.attached(mailbox):
+                    return
+                if request.sequence <= mailbox.received_sequence:
+                    raise InvalidArgumentError(
+                        f"sequence is {request.sequence} after {mailbox.received_sequence}: it must grow",
+                        field="sequence",
+                    )
+                mailbox.received_sequence = request.sequence
+                self._take(request, mailbox)
+            if self._pump.attached(mailbox):
+                self._half_closed(mailbox)
+        except FleetcastError as error:
+            mailbox.close(error)
+
+    def _take(self, request: messages.ParticipateRequest, mailbox: Mailbox) -> None:
+        dispatcher, now = self._pump.dispatcher, self._pump.clock()
+        key = (mailbox.session, mailbox.machine)
+        match request.WhichOneof("message"):
+            case "progress":
+                dispatcher.progress(*key, stream_convert.totals_of(request.progress), now)
+                self._pump.pulse.beat(mailbox.session)
+            case "outcome":
+                outcome = request.outcome
+                error = None if outcome.succeeded else outcome.error or "the machine did not say why"
+                dispatcher.finish(*key, stream_convert.totals_of(outcome.totals), error, now)
+                mailbox.finished = True
+                self._pump.wake()
+            case "sender_unreachable":
+                dispatcher.sender_unreachable(*key, now)
+                self._pump.wake()
+            case other:
+                raise InvalidArgumentError(
+                    f"a message of the stream is {other or 'empty'}: only progress, an outcome or sender_unreachable "
+                    "may follow the join",
+                    field="message",
+                )
+
+    def _half_closed(self, mailbox: Mailbox) -> None:
+        """The machine says nothing more: fine after its outcome, otherwise it is gone."""
+        if not mailbox.finished:
+            mailbox.close()
+
+
+def participation_service(sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> Service:
+    """Returns the service, ready to be served."""
+    return Service(
+        add=add_ParticipationServiceServicer_to_server,
+        servicer=ParticipationServicer(sessions, deployments, pump),
+        full_name="fleetcast.scheduler.v1.ParticipationService",
+        roles={"Participate": frozenset({Role.MACHINE})},
+    )

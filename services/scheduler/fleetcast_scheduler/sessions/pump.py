@@ -1,0 +1,255 @@
+"""The loop around the rules: it stores what they decided and then, not before, does what follows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from fleetcast_kit.errors import AbortedError, UnavailableError
+from fleetcast_kit.process import semconv, telemetry
+from opentelemetry import trace
+
+from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
+from fleetcast_scheduler.loop.pulse import Pulse
+from fleetcast_scheduler.senders.domain.sender import Registration
+from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport
+from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.sessions.domain.events import (
+    AdmitParticipants,
+    CommandIssued,
+    MachinesNotified,
+    SessionEnded,
+    SessionOpened,
+    StartTransmission,
+    WakeMachines,
+)
+from fleetcast_scheduler.sessions.domain.participant import Joiner
+from fleetcast_scheduler.sessions.mailbox import Mailbox, SenderStream
+from fleetcast_scheduler.sessions.rows import Row, participant_row, sender_row, session_row, transmission_row
+from fleetcast_scheduler.sessions.store import Batch, Store
+
+_logger = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+
+class Pump(Cycle):
+    """Runs the dispatcher: one turn settles, stores in one transaction, then says and does."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        store: Store,
+        *,
+        session_opened: Callable[[SessionOpened], None],
+        session_ended: Callable[[SessionEnded], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock)
+        self.dispatcher = dispatcher
+        self.pulse = Pulse()
+        self._store = store
+        self._session_opened = session_opened
+        self._session_ended = session_ended
+        self._mailboxes: dict[tuple[str, str], Mailbox] = {}
+        self._senders: dict[str, SenderStream] = {}
+        self._audit: list[Row] = []
+
+    # For those who decide
+
+    def audit(self, row: Row) -> None:
+        """Stores an entry of the audit with the next cycle."""
+        self._audit.append(row)
+        self._wake.set()
+
+    # Machines
+
+    def join(self, session: str, joiner: Joiner) -> Mailbox:
+        """A machine joins with a new stream; an older one of the same machine in the session ends.
+
+        Raises:
+            FailedPreconditionError: see Dispatcher.join.
+        """
+        self.dispatcher.join(session, joiner, self.clock())
+        mailbox = Mailbox(session, joiner.machine)
+        older = self._mailboxes.get((session, joiner.machine))
+        if older is not None:
+            older.close(AbortedError(f"{joiner.machine} opened another stream in {session}", reason="STREAM_REPLACED"))
+        self._mailboxes[session, joiner.machine] = mailbox
+        self.wake()
+        return mailbox
+
+    def leave(self, mailbox: Mailbox) -> None:
+        """A machine's stream ended. Nothing happens if the machine has a newer one."""
+        key = (mailbox.session, mailbox.machine)
+        if self._mailboxes.get(key) is mailbox:
+            del self._mailboxes[key]
+            self.dispatcher.leave(*key, self.clock())
+            self.wake()
+
+    def attached(self, mailbox: Mailbox) -> bool:
+        """Returns whether the mailbox is that of the machine's present stream."""
+        return self._mailboxes.get((mailbox.session, mailbox.machine)) is mailbox
+
+    # Senders
+
+    def connect_sender(self, name: str, registration: Registration, running: Collection[str]) -> SenderStream:
+        """A sender opens a stream; an older one of the same sender ends."""
+        epoch = self.dispatcher.register_sender(name, registration, running, self.clock())
+        older = self._senders.get(name)
+        if older is not None:
+            self._close_sender(older, AbortedError(f"{name} opened another stream", reason="STREAM_REPLACED"))
+        stream = self._senders[name] = SenderStream(name, epoch)
+        self.wake()
+        _logger.info("%s is connected at %s", name, registration.address)
+        return stream
+
+    def disconnect_sender(self, stream: SenderStream) -> None:
+        """A sender's stream ended."""
+        self._close_sender(stream, None)
+        if self._senders.get(stream.sender) is stream:
+            del self._senders[stream.sender]
+            self.dispatcher.disconnect_sender(stream.sender, stream.epoch, self.clock())
+            self.wake()
+            _logger.warning("%s is gone", stream.sender)
+
+    def wake_machines(self, mac_addresses: tuple[str, ...]) -> bool:
+        """Has every sender that is there wake machines; returns whether there is one."""
+        due_time = self.clock() + self.dispatcher.timing.command
+        for stream in self._senders.values():
+            stream.post(WakeMachines(mac_addresses), due_time, trace.INVALID_SPAN)
+        return bool(self._senders)
+
+    def answer_command(self, stream: SenderStream, command_id: int, error: str) -> None:
+        """A sender answered a command. Answers to what was never asked are ignored."""
+        pending = stream.pending.pop(command_id, None)
+        if pending is None or self._senders.get(stream.sender) is not stream:
+            return
+        if error:
+            pending.span.set_status(trace.StatusCode.ERROR, error)
+            _logger.warning("%s: %s failed: %s", stream.sender, type(pending.command).__name__, error)
+        pending.span.end()
+        self.dispatcher.answer_command(stream.sender, pending.command, error, self.clock())
+        self.wake()
+
+    def report_transmission(self, stream: SenderStream, report: TransmissionReport) -> None:
+        """A sender said what a transmission does."""
+        if self._senders.get(stream.sender) is stream:
+            self.dispatcher.report_transmission(stream.sender, report, self.clock())
+            self.pulse.beat(report.transmission.rpartition("/transmissions/")[0])
+            if report.state not in (ReportState.SENDING, ReportState.IDLE):
+                self.wake()
+
+    # The loop
+
+    async def decide_and_act(self, now: float) -> None:
+        """Settles, stores, acts: once."""
+        self._expire_commands(now)
+        self.dispatcher.settle(now)
+        batch, acknowledgements, changed = self._collect(now)
+        events = self.dispatcher.take_events()
+        self.dispatcher.forget_ended(now)
+        if batch:
+            await self.persist(lambda: self._store.write(batch))
+        for mailbox, sequence in acknowledgements:
+            mailbox.acknowledge(sequence)
+        for event in events:
+            match event:
+                case MachinesNotified(session, machines, message):
+                    for machine in machines:
+                        if addressee := self._mailboxes.get((session, machine)):
+                            addressee.post(message)
+                case CommandIssued():
+                    self._send(event, now)
+                case SessionOpened():
+                    self._begin_trace(event.session)
+                    self._session_opened(event)
+                case SessionEnded():
+                    _logger.info("%s has ended", event.session)
+                    self._session_ended(event)
+        for name in changed:
+            self.pulse.beat(name)
+
+    def _collect(self, now: float) -> tuple[Batch, list[tuple[Mailbox, int]], set[str]]:
+        """Returns what is new, as rows; the acknowledgements due once it is stored; and the sessions that changed."""
+        ledger, pool = self.dispatcher.ledger, self.dispatcher.pool
+        changed, ledger.changed_sessions = ledger.changed_sessions, set()
+        participants, ledger.changed_participants = ledger.changed_participants, set()
+        transmissions, pool.changed = pool.changed, set()
+        senders, pool.changed_senders = pool.changed_senders, set()
+        if now >= self._report_time and (ledger.reported or pool.reported):
+            participants |= ledger.reported
+            transmissions |= pool.reported & pool.transmissions.keys()
+            ledger.reported, pool.reported = set(), set()
+            self._report_time = now + REPORT_SECONDS
+        batch, acknowledgements = Batch(audit=self._audit), []
+        self._audit = []
+        for name in changed:
+            if session := ledger.sessions.get(name):
+                batch.sessions.append(session_row(session))
+        for key in participants:
+            if session := ledger.sessions.get(key[0]):
+                batch.participants.append(participant_row(session.participants[key[1]]))
+                present = self._mailboxes.get(key)
+                if present is not None:
+                    acknowledgements.append((present, present.received_sequence))
+        batch.senders = [sender_row(pool.senders[name]) for name in senders]
+        batch.transmissions = [transmission_row(pool.transmissions[name]) for name in transmissions]
+        return batch, acknowledgements, changed
+
+    def due_time(self) -> float | None:
+        """Returns when a rule has something to decide or a command is late, if nothing happens before."""
+        times = [pending.due_time for stream in self._senders.values() for pending in stream.pending.values()]
+        if (wake_time := self.dispatcher.wake_time()) is not None:
+            times.append(wake_time)
+        if self.dispatcher.ledger.reported or self.dispatcher.pool.reported:
+            times.append(self._report_time)
+        return min(times, default=None)
+
+    def _send(self, event: CommandIssued, now: float) -> None:
+        stream = self._senders.get(event.sender)
+        if stream is None or stream.epoch != event.epoch:
+            return  # the sender's next registration brings everything in order
+        command = event.command
+        session = self.dispatcher.ledger.sessions.get(command.transmission.rpartition("/transmissions/")[0])
+        name = {StartTransmission: "start transmission", AdmitParticipants: "admit"}.get(type(command))
+        span: trace.Span = trace.INVALID_SPAN
+        if name is not None and session is not None:
+            span = _tracer.start_span(
+                name,
+                context=telemetry.context_from(session.traceparent),
+                attributes={
+                    semconv.SESSION: session.name,
+                    semconv.TRANSMISSION: command.transmission,
+                    semconv.SENDER: event.sender,
+                },
+            )
+            if isinstance(command, StartTransmission):
+                with trace.use_span(span, end_on_exit=False):
+                    command = replace(command, traceparent=telemetry.current_traceparent())
+        stream.post(command, now + self.dispatcher.timing.command, span)
+
+    def _begin_trace(self, name: str) -> None:
+        """Gives a session that came by itself a trace of its own."""
+        session = self.dispatcher.ledger.sessions[name]
+        with _tracer.start_as_current_span("session", attributes={semconv.SESSION: name, semconv.IMAGE: session.image}):
+            session.traceparent = telemetry.current_traceparent()
+        self.dispatcher.ledger.record(session)
+        _logger.info("%s opened for %s, the next of its series", name, session.image)
+
+    def _expire_commands(self, now: float) -> None:
+        for stream in list(self._senders.values()):
+            late = [pending for pending in stream.pending.values() if now >= pending.due_time]
+            if late:
+                message = f"{stream.sender} did not answer {type(late[0].command).__name__} in time"
+                _logger.warning("%s", message)
+                self._close_sender(stream, UnavailableError(message, reason="COMMAND_TIMEOUT"))
+                self._senders.pop(stream.sender)
+                self.dispatcher.disconnect_sender(stream.sender, stream.epoch, now)
+
+    def _close_sender(self, stream: SenderStream, error: AbortedError | UnavailableError | None) -> None:
+        for pending in stream.pending.values():
+            pending.span.end()
+        stream.pending.clear()
+        stream.close(error)

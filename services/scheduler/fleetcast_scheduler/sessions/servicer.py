@@ -1,0 +1,272 @@
+"""SessionService: what an operator does with sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1.session_service_pb2_grpc import (
+    SessionServiceServicer,
+    add_SessionServiceServicer_to_server,
+)
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc.server import Service
+
+from fleetcast_scheduler.fields import seconds_of
+from fleetcast_scheduler.positions import decode_position, encode_position
+from fleetcast_scheduler.sessions import convert, policy_convert
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit
+from fleetcast_scheduler.sessions.domain.participant import Participant
+from fleetcast_scheduler.sessions.domain.session import Session
+from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.sessions.sessions import Sessions
+
+if TYPE_CHECKING:  # the class is generic in its stubs only
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+_Operation = (
+    messages.StartSessionRequest
+    | messages.CancelSessionRequest
+    | messages.CloseSessionRequest
+    | messages.DrainSessionRequest
+    | messages.StopSessionRequest
+    | messages.ExtendSessionRequest
+)
+
+
+class SessionServicer(SessionServiceServicer):
+    """Converts, calls, converts back."""
+
+    def __init__(self, sessions: Sessions, pump: Pump) -> None:
+        self._sessions = sessions
+        self._operations = pump.dispatcher.operations
+        self._clock = pump.clock
+
+    async def CreateSession(  # noqa: N802
+        self, request: messages.CreateSessionRequest, context: _Context
+    ) -> messages.CreateSessionResponse:
+        """Opens a session."""
+        session = await self._sessions.create(
+            convert.image_name(request.image),
+            SessionEdit(
+                rules=policy_convert.start_rules_of(request.start_rules),
+                rate=policy_convert.rate_of(request.rate),
+                admission=policy_convert.admission_of(request.admission),
+                priority=policy_convert.priority_of(request.priority),
+                slow_policy=policy_convert.slow_policy_of(request.slow_policy),
+                site=request.site[: convert.MAX_SITE_LENGTH],
+                collection=convert.awaited_of(request.collection),
+                recurrence=request.recurrence,
+                time_zone=policy_convert.time_zone_of(request.recurrence_time_zone, "recurrence_time_zone"),
+            ),
+            request.request_id,
+        )
+        return messages.CreateSessionResponse(session=await self._message(session))
+
+    async def GetSession(  # noqa: N802
+        self, request: messages.GetSessionRequest, context: _Context
+    ) -> messages.GetSessionResponse:
+        """Returns one session."""
+        session = await self._sessions.get(convert.session_name(request.name))
+        return messages.GetSessionResponse(session=await self._message(session))
+
+    async def ListSessions(  # noqa: N802
+        self, request: messages.ListSessionsRequest, context: _Context
+    ) -> messages.ListSessionsResponse:
+        """Returns a page of sessions."""
+        size = page_size(request.page_size)
+        found = await self._sessions.list(decode_position(request.page_token), size + 1)
+        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
+        shown = [await self._message(session) for session in found[:size]]
+        return messages.ListSessionsResponse(sessions=shown, next_page_token=token)
+
+    async def ListParticipants(  # noqa: N802
+        self, request: messages.ListParticipantsRequest, context: _Context
+    ) -> messages.ListParticipantsResponse:
+        """Returns a page of participants."""
+        size = page_size(request.page_size, default=1000, maximum=10000)
+        position = decode_page_token(request.page_token, int)
+        session = await self._sessions.get(convert.session_name(request.parent, "parent"))
+        start = int(position[0]) if position else 0
+        participants = list(session.participants.values())
+        shown = participants[start : start + size]
+        token = encode_page_token([start + size]) if start + size < len(participants) else ""
+        return messages.ListParticipantsResponse(
+            participants=map(convert.participant_message, shown), next_page_token=token
+        )
+
+    async def WatchSession(  # noqa: N802
+        self, request: messages.WatchSessionRequest, context: _Context
+    ) -> AsyncIterator[messages.WatchSessionResponse]:
+        """Streams a session and its participants."""
+        if request.after_revision < 0:
+            raise InvalidArgumentError(
+                f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
+            )
+        async for view in self._sessions.watch(convert.session_name(request.name), request.after_revision):
+            yield messages.WatchSessionResponse(
+                session=convert.session_message(view.session, view.transmission),
+                participants=map(convert.participant_message, view.participants),
+                lost=view.lost,
+            )
+
+    async def StartSession(  # noqa: N802
+        self, request: messages.StartSessionRequest, context: _Context
+    ) -> messages.StartSessionResponse:
+        """Starts a session now."""
+        session = await self._operate(request, "start", self._operations.start)
+        return messages.StartSessionResponse(session=session)
+
+    async def CancelSession(  # noqa: N802
+        self, request: messages.CancelSessionRequest, context: _Context
+    ) -> messages.CancelSessionResponse:
+        """Ends a session."""
+        session = await self._operate(
+            request,
+            "cancel",
+            lambda session: self._operations.cancel(session, self._clock(), series=request.series),
+            **({"series": True} if request.series else {}),
+        )
+        return messages.CancelSessionResponse(session=session)
+
+    async def CloseSession(  # noqa: N802
+        self, request: messages.CloseSessionRequest, context: _Context
+    ) -> messages.CloseSessionResponse:
+        """Admits no more machines."""
+        session = await self._operate(request, "close", self._operations.close)
+        return messages.CloseSessionResponse(session=session)
+
+    async def DrainSession(  # noqa: N802
+        self, request: messages.DrainSessionRequest, context: _Context
+    ) -> messages.DrainSessionResponse:
+        """Lets a session run out."""
+        session = await self._operate(request, "drain", lambda session: self._operations.drain(session, self._clock()))
+        return messages.DrainSessionResponse(session=session)
+
+    async def StopSession(  # noqa: N802
+        self, request: messages.StopSessionRequest, context: _Context
+    ) -> messages.StopSessionResponse:
+        """Completes a session at once."""
+        session = await self._operate(request, "stop", lambda session: self._operations.stop(session, self._clock()))
+        return messages.StopSessionResponse(session=session)
+
+    async def ExtendSession(  # noqa: N802
+        self, request: messages.ExtendSessionRequest, context: _Context
+    ) -> messages.ExtendSessionResponse:
+        """Moves the end of a session to later."""
+        seconds = seconds_of(request.extension, "extension")
+        if not 0 < seconds <= policy_convert.MAX_DELAY_SECONDS:
+            raise InvalidArgumentError(
+                f"extension is {seconds:g} s: it must be positive, and 30 days at most", field="extension"
+            )
+        session = await self._operate(
+            request, "extend", lambda session: self._operations.extend(session, seconds), extension_seconds=seconds
+        )
+        return messages.ExtendSessionResponse(session=session)
+
+    async def UpdateSession(  # noqa: N802
+        self, request: messages.UpdateSessionRequest, context: _Context
+    ) -> messages.UpdateSessionResponse:
+        """Changes a session."""
+        paths = list(request.update_mask.paths)
+        if not paths:
+            raise InvalidArgumentError("update_mask is empty: name the fields to change", field="update_mask")
+
+        def edit(session: Session) -> None:
+            self._operations.edit(session, convert.edit_of(session, request.session, paths))
+
+        session = await self._sessions.operate(
+            convert.session_name(request.session.name, "session.name"),
+            "update",
+            request.request_id,
+            edit,
+            **convert.values_of(request.session, paths),
+        )
+        return messages.UpdateSessionResponse(session=await self._message(session))
+
+    async def KickParticipant(  # noqa: N802
+        self, request: messages.KickParticipantRequest, context: _Context
+    ) -> messages.KickParticipantResponse:
+        """Takes a machine out."""
+        name, machine = convert.participant_name(request.name)
+        reason = request.reason[:255]
+        apart = request.action == messages.KickParticipantRequest.ACTION_UNICAST
+
+        def kick(session: Session) -> None:
+            if apart:
+                self._operations.serve_apart(session, machine)
+            else:
+                self._operations.kick(session, machine, reason, self._clock())
+
+        session = await self._sessions.operate(
+            name,
+            "kick",
+            request.request_id,
+            kick,
+            machine=machine,
+            reason=reason,
+            becomes="unicast" if apart else "abort",
+        )
+        return messages.KickParticipantResponse(participant=convert.participant_message(session.participants[machine]))
+
+    async def RetryParticipants(  # noqa: N802
+        self, request: messages.RetryParticipantsRequest, context: _Context
+    ) -> messages.RetryParticipantsResponse:
+        """Gives machines another chance."""
+        parent = convert.session_name(request.parent, "parent")
+        machines = []
+        for name in request.names:
+            session_name, machine = convert.participant_name(name)
+            if session_name != parent:
+                raise InvalidArgumentError(f"{name} does not take part in {parent}", field="names")
+            machines.append(machine)
+        retried: list[Participant] = []
+
+        def retry(session: Session) -> None:
+            retried.extend(self._operations.retry(session, machines, self._clock()))
+
+        await self._sessions.operate(
+            parent, "retry", request.request_id, retry, machines=" ".join(machines)[:4000] or "all that failed"
+        )
+        return messages.RetryParticipantsResponse(participants=map(convert.participant_message, retried))
+
+    async def _operate(
+        self, request: _Operation, action: str, act: Callable[[Session], object], **detail: object
+    ) -> session_pb2.Session:
+        name = convert.session_name(request.name)
+        return await self._message(await self._sessions.operate(name, action, request.request_id, act, **detail))
+
+    async def _message(self, session: Session) -> session_pb2.Session:
+        return convert.session_message(session, await self._sessions.transmission(session))
+
+
+def session_service(sessions: Sessions, pump: Pump) -> Service:
+    """Returns the service, ready to be served."""
+    methods = (
+        "CreateSession",
+        "GetSession",
+        "ListSessions",
+        "ListParticipants",
+        "WatchSession",
+        "StartSession",
+        "CancelSession",
+        "UpdateSession",
+        "ExtendSession",
+        "CloseSession",
+        "DrainSession",
+        "StopSession",
+        "KickParticipant",
+        "RetryParticipants",
+    )
+    return Service(
+        add=add_SessionServiceServicer_to_server,
+        servicer=SessionServicer(sessions, pump),
+        full_name="fleetcast.scheduler.v1.SessionService",
+        roles=dict.fromkeys(methods, frozenset({Role.ADMINISTRATOR})),
+    )

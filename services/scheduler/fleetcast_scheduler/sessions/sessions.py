@@ -1,0 +1,282 @@
+"""What operators and machines do with sessions, around the rules: images are held, decisions awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fleetcast_kit.errors import NotFoundError
+from fleetcast_kit.process import semconv, telemetry
+
+from fleetcast_scheduler.audit.audit import Audit
+from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.loop.locks import Locks
+from fleetcast_scheduler.senders.domain.transmission import Transmission
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowPolicy
+from fleetcast_scheduler.sessions.domain.operations import SessionEdit, begin_series
+from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant
+from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
+from fleetcast_scheduler.sessions.domain.start_rules import StartRules
+from fleetcast_scheduler.sessions.holds import Holds
+from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.sessions.store import Store
+
+_logger = logging.getLogger(__name__)
+_tracer = telemetry.tracer(__name__)
+
+WATCH_SECONDS = 0.25
+"""Changes within this are shown together: far below the second that people wait, far above one message's cost."""
+SLOW_SECONDS = 5.0
+"""A watcher that takes longer for one message is told that it lost changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A session as it is now, and the participants that a reader has not seen."""
+
+    session: Session
+    transmission: Transmission | None
+    participants: list[Participant]
+    lost: bool = False
+
+
+class Sessions:
+    """Sessions, open and ended."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        store: Store,
+        catalog: Catalog,
+        holds: Holds,
+        audit: Audit,
+        *,
+        admit: Callable[[Joiner], Joiner],
+        members: Callable[[str], Awaitable[dict[str, str]]],
+    ) -> None:
+        self._pump = pump
+        self._store = store
+        self._catalog = catalog
+        self._holds = holds
+        self._audit = audit
+        self._admit = admit
+        self._members = members
+        self._locks = Locks()
+
+    # For operators
+
+    async def create(self, image: str, edit: SessionEdit, request_id: str) -> Session:
+        """Opens a session on an image, or returns the one that the same request opened before.
+
+        Raises:
+            NotFoundError: there is no such READY image, or no such collection.
+            InvalidArgumentError: the recurrence cannot be.
+        """
+        async with self._locks.held(f"request {request_id or secrets.token_hex(8)}"):
+            name = await self._store.find_request(request_id) if request_id else None
+            if name is not None:
+                return await self.get(name)
+            session = await self._open(image, SessionMode.SCHEDULED, edit, request_id)
+            self._audit.record("session.create", session.name, request_id, image=session.image)
+            await self._pump.durable()
+            return session
+
+    async def get(self, name: str) -> Session:
+        """Returns a session.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = self._pump.dispatcher.ledger.sessions.get(name) or await self._store.find_session(name)
+        if session is None:
+            raise NotFoundError(
+                f"there is no session {name.rpartition('/')[2]}: `fleetcast session list` shows what there is",
+                reason="SESSION_NOT_FOUND",
+            )
+        return session
+
+    async def list(self, after: tuple[float, str] | None, limit: int) -> list[Session]:
+        """Returns sessions, newest first; the ended ones without participants."""
+        stored = await self._store.list_sessions(after, limit)
+        present = self._pump.dispatcher.ledger.sessions
+        return [present.get(session.name, session) for session in stored]
+
+    async def operate(
+        self, name: str, action: str, request_id: str, act: Callable[[Session], object], **detail: object
+    ) -> Session:
+        """Carries out what an operator wants, once for each request id, and records it if it changed anything.
+
+        Raises:
+            NotFoundError: there is no session of that name.
+        """
+        async with self._locks.held(f"request {request_id or secrets.token_hex(8)}"):
+            session = await self._recall(name)
+            if await self._audit.recorded(request_id) is None:
+                edit_count = session.edit_count
+                act(session)
+                if session.edit_count != edit_count:
+                    self._audit.record(f"session.{action}", name, request_id, **detail)
+            await self._pump.durable()
+            return session
+
+    async def transmission(self, session: Session) -> Transmission | None:
+        """Returns the latest transmission of a session, or None."""
+        latest = f"{session.name}/transmissions/{session.transmission_count}"
+        present = self._pump.dispatcher.pool.transmissions.get(latest)
+        if present is not None or not session.transmission_count:
+            return present
+        return await self._store.last_transmission(session.name)
+
+    async def watch(self, name: str, after_revision: int) -> AsyncIterator[View]:
+        """Yields a session and what changed since `after_revision`, then each change; ends after the final state.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = await self.get(name)
+        seen, lost = after_revision, False
+        if after_revision > session.revision:
+            seen, lost = 0, True
+        first = True
+        with self._pump.pulse.watched(name) as changed:
+            while True:
+                changed.clear()
+                await self._pump.decided()
+                if session.revision > seen or first:
+                    participants = [one for one in session.participants.values() if one.revision > seen]
+                    seen, first = session.revision, False
+                    said_at = time.monotonic()
+                    yield View(session, await self.transmission(session), participants, lost)
+                    lost = time.monotonic() - said_at > SLOW_SECONDS
+                if session.state.final and session.revision == seen:
+                    return
+                await changed.wait()
+                await asyncio.sleep(WATCH_SECONDS)
+
+    # For machines
+
+    async def join_session(self, name: str, joiner: Joiner) -> Mailbox:
+        """A machine joins a session that it names.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
+        """
+        joiner = self._admit(joiner)
+        await self._recall(name)
+        return self._pump.join(name, joiner)
+
+    async def join_image(self, image: str, joiner: Joiner) -> Mailbox:
+        """A machine joins the open session for an image, or opens an automatic one.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+            FailedPreconditionError: the image does not fit, or the machine is held.
+        """
+        joiner = self._admit(joiner)
+        find_open = self._pump.dispatcher.find_open
+        session = find_open(joiner.machine, image)
+        if session is None:
+            pinned = await self._catalog.resolve(image)
+            async with self._locks.held(pinned.name):
+                session = find_open(joiner.machine, pinned.name)
+                if session is None:
+                    session = await self._open(pinned.name, SessionMode.AUTO, SessionEdit(), "")
+        return self._pump.join(session.name, joiner)
+
+    async def join_deployment(
+        self,
+        deployment: str,
+        image: str,
+        edit: SessionEdit,
+        expected: dict[str, str],
+        joiner: Joiner,
+        *,
+        traceparent: str,
+    ) -> Mailbox:
+        """A machine joins the open session of a deployment for a pinned image, or opens one as `edit` says.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+            FailedPreconditionError: the image does not fit, or the machine is held.
+        """
+        joiner = self._admit(joiner)
+        async with self._locks.held(f"{deployment} {image}"):
+            session = self._pump.dispatcher.find_deployed(joiner.machine, deployment, image)
+            if session is None:
+                session = await self._open(
+                    image, SessionMode.AUTO, edit, deployment=deployment, traceparent=traceparent
+                )
+            self._pump.dispatcher.expect(session.name, expected)
+        return self._pump.join(session.name, joiner)
+
+    async def _open(
+        self,
+        image: str,
+        mode: SessionMode,
+        edit: SessionEdit,
+        request_id: str = "",
+        *,
+        deployment: str = "",
+        traceparent: str = "",
+    ) -> Session:
+        """Returns a new session, its image held and its trace begun, known to the dispatcher but not yet stored."""
+        rules, admission = edit.rules or StartRules(), edit.admission or AdmissionRules()
+        series = await asyncio.to_thread(begin_series, edit.recurrence or "", edit.time_zone or "", rules, admission)
+        expected = await self._members(edit.collection or "")
+        now = self._pump.clock()
+        name = _new_name(now)
+        context = telemetry.context_from(traceparent) if traceparent else None
+        with _tracer.start_as_current_span("session", context, attributes={semconv.SESSION: name}) as span:
+            self._holds.opening.add(name)
+            try:
+                pinned = await self._catalog.hold(image, name)
+                span.set_attribute(semconv.IMAGE, pinned.name)
+                session = Session(
+                    name=name,
+                    image=pinned.name,
+                    image_size_bytes=pinned.size_bytes,
+                    mode=mode,
+                    create_time=now,
+                    rules=rules,
+                    rate=edit.rate or RatePolicy(),
+                    admission=admission,
+                    priority=edit.priority or 0,
+                    slow_policy=edit.slow_policy or SlowPolicy(),
+                    site=edit.site or "",
+                    deployment=deployment,
+                    collection=edit.collection or "",
+                    expected=expected,
+                    series=series,
+                    traceparent=telemetry.current_traceparent(),
+                    request_id=request_id,
+                )
+                self._pump.dispatcher.add(session)
+            finally:
+                self._holds.opening.discard(name)
+        self._pump.wake()
+        _logger.info("%s opened for %s", name, pinned.name)
+        return session
+
+    async def _recall(self, name: str) -> Session:
+        """Returns a session, known to the dispatcher even if it ended long ago.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        session = await self.get(name)
+        self._pump.dispatcher.recall(session)
+        return session
+
+
+def _new_name(now: float) -> str:
+    """Returns a name that tells the day: `sessions/20261201-k3f9q`."""
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
+    return f"sessions/{day}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()[:6]}"

@@ -1,0 +1,1 @@
+"""Where stored chunks come from."""

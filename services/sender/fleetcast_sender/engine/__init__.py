@@ -1,0 +1,1 @@
+"""What a transmission decides. Pure: no sockets, threads or clock."""

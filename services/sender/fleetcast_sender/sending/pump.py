@@ -1,0 +1,380 @@
+"""The pump: a thread that sends what the engine says, and one that reads and encodes ahead of it."""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.process import semconv, telemetry
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import Buffer, Symbols
+from fleetcast_wire.packet import Kind, datagram_bytes, pack_mark
+from fleetcast_wire.seal import Sealer
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from fleetcast_sender.engine.engine import Engine, Phase
+from fleetcast_sender.engine.messages import Join, Reception, Told
+from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
+from fleetcast_sender.engine.passes import Pass, SendMark, Train, Work, WorkItem
+from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
+from fleetcast_sender.engine.rate import RateController
+from fleetcast_sender.sending.link import Link
+from fleetcast_sender.sending.snapshot import Snapshot
+from fleetcast_sender.sending.sockets import train_limit
+from fleetcast_sender.sending.windows import WindowMemory
+
+_logger = logging.getLogger(__name__)
+
+_SLEEP_FROM_SECONDS = 0.00005
+"""Shorter waits than the system's timers resolve are added up instead."""
+_BURSTS_AT_ONCE, _TRAINS_AT_ONCE = 4, 32
+"""Sealed together at most: the fixed cost of a turn counts once, and reports wait some milliseconds for its end. Where
+bursts have to be short, half of the trains."""
+_LOSSLESS = 0.001
+"""Receivers that lose more may be behind switches that keep little: bursts are short then."""
+_UPDATE_SECONDS = 0.05
+_HELD_SECONDS = 0.005
+"""How long the pump waits for a report at once while receivers hold it back."""
+_DEAF_SECONDS = 2.0
+"""A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
+_DEAF_DATAGRAMS = 2000
+_FEEDBACK_LIMIT_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+
+Input = Callable[[float], None]
+"""One input of the engine: called in the pump's thread with the time."""
+
+
+class TrainSocket(Protocol):
+    """What the pump sends by."""
+
+    def send_train(self, train: memoryview) -> None:
+        """Send datagrams of equal size that lie end to end."""
+        ...
+
+    def send(self, datagram: bytes) -> None:
+        """Send one datagram of any size."""
+        ...
+
+    def close(self) -> None:
+        """Release the port."""
+        ...
+
+
+class Pump:
+    """Drives one engine until it is stopped.
+
+    Args:
+        engine: touched by the pump's thread alone from `start` on.
+        controller: likewise.
+        memory: windows of the engine's passes.
+        keys: of the transmission; never used by another pump.
+        socket: closed at the end.
+        link: shared with other transmissions.
+        slow_policy: what becomes of slow receivers.
+        wire_overhead_bytes: headers below UDP's payload, for the rate.
+        deliver: called in the pump's thread with messages for receivers.
+        failed: called in one of the pump's threads when it cannot go on.
+        slow: called in the pump's thread with a receiver that is to be moved to a separate lane.
+        span: of the transmission; each pass becomes a span below it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        controller: RateController,
+        memory: WindowMemory,
+        *,
+        keys: SealKeys,
+        socket: TrainSocket,
+        link: Link,
+        slow_policy: SlowPolicy,
+        wire_overhead_bytes: int,
+        deliver: Callable[[list[tuple[int, Told]]], None],
+        failed: Callable[[FleetcastError], None],
+        slow: Callable[[int], None],
+        span: Span,
+    ) -> None:
+        self.engine = engine
+        self.controller = controller
+        geometry = engine.geometry
+        payload = datagram_bytes(geometry.symbol_bytes)
+        self._payload_bytes = payload
+        self._train = train_limit(payload)
+        self._limit = self._train * _TRAINS_AT_ONCE
+        self._datagram_bits = (payload + wire_overhead_bytes) * 8
+        self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
+        self._memory = memory
+        self._socket = socket
+        self._link = link
+        self._deliver = deliver
+        self._failed = failed
+        self._slow_policy = slow_policy
+        self._slow = slow
+        self._context = trace.set_span_in_context(span)
+        self._traced: tuple[Pass, Span] | None = None
+        controller.slowness.policy = slow_policy
+        self._inputs: deque[Input] = deque()
+        self._woken = threading.Event()
+        self._stopping = False
+        self._work: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+        self._pacer = Pacer()
+        self._carried = 0.0  # bits per second at which the receivers' links carry a burst
+        self._update_at = 0.0
+        self._deaf: dict[int, tuple[float, int]] = {}
+        self.snapshot = Snapshot()
+        """Replaced a few times a second."""
+        self._rate = 0
+        self._measured = (0.0, 0)
+        self._sender = threading.Thread(target=self._run, name="fleetcast-pump", daemon=True)
+        self._preparer = threading.Thread(target=self._prepare, name="fleetcast-prepare", daemon=True)
+
+    @property
+    def sent_datagrams(self) -> int:
+        """Datagrams sent so far: the packet counter."""
+        return self._sealer.counter
+
+    @property
+    def group_bits_per_second(self) -> int:
+        """What the group was sent lately, if a pass runs, else 0. For any thread."""
+        return self._rate if self.engine.phase is Phase.SENDING else 0
+
+    def start(self) -> None:
+        """Begin."""
+        self._preparer.start()
+        self._sender.start()
+
+    def put(self, given: Input) -> None:
+        """Hand an input to the engine, from any thread."""
+        self._inputs.append(given)
+        self._woken.set()
+
+    def ready(self, seat: int, join: Join) -> None:
+        """Note that a receiver hears the group, or is ready to fetch, from any thread."""
+
+        def take(now: float) -> None:
+            if not join.unicast_only:  # what hears no group does not bound its rate
+                self.controller.join(
+                    seat,
+                    self._sealer.counter,
+                    now,
+                    window_memory_bytes=join.window_memory_bytes,
+                    receive_buffer_bytes=join.receive_buffer_bytes,
+                    link_bits_per_second=join.link_bits_per_second,
+                )
+            self.engine.ready(seat, now)
+
+        self.put(take)
+
+    def report(self, seat: int, reception: Reception) -> None:
+        """Hand in a receiver's totals, from any thread."""
+
+        def take(now: float) -> None:
+            self.engine.heard(seat, now)
+            self.controller.report(seat, reception, self._sealer.counter, now)
+            self._watch_deaf(seat, reception, now)
+
+        self.put(take)
+
+    def forget(self, seat: int) -> None:
+        """Leave a receiver out of the rate, from the pump's thread."""
+        self.controller.forget(seat)
+        self._deaf.pop(seat, None)
+
+    def stop(self) -> None:
+        """End both threads and release everything. Blocks shortly; not for the pump's own thread."""
+        self._stopping = True
+        self._woken.set()
+        if self._sender.is_alive():
+            self._sender.join()
+
+    # The sending thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except FleetcastError as error:
+            self._failed(error)
+        except Exception as error:  # the thread's outermost frame
+            _logger.exception("a transmission failed")
+            self._failed(FleetcastError(f"the sender failed: {error}", reason="INTERNAL"))
+        finally:
+            self._stopping = True
+            if self._traced:
+                self._traced[1].end()
+            self._link.leave(self)
+            self._work.put(None)
+            self._preparer.join()
+            self._socket.close()
+            self._memory.clear()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        while self._inputs:
+            self._inputs.popleft()(now)
+        if now >= self._update_at:
+            self._update(now)
+        if not self.controller.may_send(self._sealer.counter, now):
+            self._woken.wait(_HELD_SECONDS)
+            self._woken.clear()
+            return
+        controller = self.controller
+        burst = burst_datagrams(controller.rate, self._carried, self._datagram_bits, self._train, self._limit)
+        most = self._limit if self._carried else self._limit // 2
+        sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, most))
+        self._serve()
+        if isinstance(sent, Train):
+            self._send(sent, burst, now)
+        elif isinstance(sent, SendMark):
+            self._socket.send(self._sealer.seal_mark(sent.pass_number, pack_mark(sent.mark)))
+        else:
+            wait = self.engine.wake_at(now) - now
+            if wait > 0 and not self._inputs:
+                self._woken.wait(wait)
+                self._woken.clear()
+
+    def _send(self, symbols: Train, burst_count: int, now: float) -> None:
+        """Seal symbols, and send them in bursts that are paced."""
+        payloads = self._payloads(symbols)
+        sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
+        rate = self.controller.rate
+        burst_bytes, train_bytes = burst_count * self._payload_bytes, self._train * self._payload_bytes
+        for start in range(0, len(sealed), burst_bytes):
+            delay = self._pacer.delay(now)
+            if delay > _SLEEP_FROM_SECONDS:
+                time.sleep(min(delay, _UPDATE_SECONDS))
+            burst = sealed[start : start + burst_bytes]
+            for train_start in range(0, len(burst), train_bytes):
+                self._socket.send_train(burst[train_start : train_start + train_bytes])
+            now = time.monotonic()
+            self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
+
+    def _payloads(self, train: Train) -> Symbols | Sequence[Buffer]:
+        if train.kind is Kind.SOURCE:
+            return self._memory.get(train.pass_number, train.window).source
+        return self._memory.parity(train.pass_number, train.window, train.symbols)
+
+    def _serve(self) -> None:
+        """Hand out the messages and the work that the engine has."""
+        if told := self.engine.take_told():
+            self._deliver(told)
+        for item in self.engine.take_work():
+            self._work.put(item)
+        if (self._traced and self._traced[0]) is not self.engine.current:
+            self._trace_pass()
+
+    def _trace_pass(self) -> None:
+        """End the span of the pass that is over, and begin that of the running one."""
+        if self._traced:
+            ended, span = self._traced
+            span.set_attribute(semconv.SENT_DATAGRAMS, ended.source_symbol_count + ended.repair_symbol_count)
+            span.end()
+        self._traced = None
+        if current := self.engine.current:
+            attributes = {semconv.PASS: current.number, semconv.CHUNK_COUNT: len(current.layout.chunks)}
+            span = telemetry.tracer(__name__).start_span("pass", context=self._context, attributes=attributes)
+            self._traced = current, span
+
+    def _update(self, now: float) -> None:
+        """Let the rate follow the reports, and the engine the rate."""
+        engine, controller = self.engine, self.controller
+        interval = max(_UPDATE_SECONDS, engine.report_interval_seconds)
+        self._update_at = now + _UPDATE_SECONDS
+        controller.update(self._sealer.counter, now, interval)
+        active = engine.current is not None
+        share = self._link.share(self, controller.demand if active else 0)
+        if share:
+            controller.link_bits_per_second = share
+        if engine.current:
+            engine.current.feedback_seconds = min(controller.lag_seconds(now), _FEEDBACK_LIMIT_SECONDS)
+            losses = controller.loss_shares()
+            self._carried = controller.slowest_link if max(losses, default=0.0) < _LOSSLESS else 0.0
+            engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
+        for seat in controller.slowness.seats:
+            self._part_with(seat)
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Renew the snapshot."""
+        last, counter = self._measured
+        sending = self.engine.current is not None or self.engine.lacking
+        if now - last < _LOOK_SECONDS and sending == self.snapshot.sending:
+            return
+        if now - last >= _LOOK_SECONDS:
+            self._rate = int((self._sealer.counter - counter) * self._datagram_bits / (now - last))
+            self._measured = (now, self._sealer.counter)
+        totals, size = self.engine.totals, self.engine.geometry.symbol_bytes
+        self.snapshot = Snapshot(
+            sending,
+            self.engine.pass_number,
+            totals.source_symbol_count * size,
+            totals.repair_symbol_count * size,
+            totals.chunk_count,
+            self._rate,
+            self.engine.member_count,
+            self.engine.participant_count,
+        )
+
+    def _part_with(self, seat: int) -> None:
+        """Let a slow receiver bound the others no longer."""
+        action = self._slow_policy.action
+        if action is SlowAction.KEEP:
+            return
+        _logger.info("a receiver is below %.0f %% of the others: %s", self._slow_policy.threshold * 100, action)
+        self.controller.forget(seat)
+        if action is SlowAction.UNICAST:
+            self.engine.move_to_unicast(seat)
+        elif action is SlowAction.DISCONNECT:
+            self.engine.dismiss(
+                seat, "this machine is too slow for the group, and the session's policy is to disconnect"
+            )
+        else:
+            self._slow(seat)
+
+    def _watch_deaf(self, seat: int, reception: Reception, now: float) -> None:
+        """Serve a receiver by unicast that hears nothing: a switch, a firewall or its radio drops multicast."""
+        if reception.highest_packet_counter >= 0:
+            self._deaf.pop(seat, None)
+            return
+        since, counter = self._deaf.setdefault(seat, (now, self._sealer.counter))
+        if now - since > _DEAF_SECONDS and self._sealer.counter - counter > _DEAF_DATAGRAMS:
+            _logger.warning("a receiver hears nothing of the group and is served by unicast")
+            self._deaf.pop(seat)
+            self.engine.move_to_unicast(seat)
+
+    # The preparing thread
+
+    def _prepare(self) -> None:
+        while (item := self._work.get()) is not None and not self._stopping:
+            try:
+                self._do(item)
+            except Exception as error:  # the thread's outermost frame
+                known = error if isinstance(error, FleetcastError) else None
+                self._failed(known or FleetcastError(f"reading the image failed: {error}", reason="INTERNAL"))
+                self._stopping = True
+                self._woken.set()
+                return
+
+    def _note_loaded(self, pass_number: int, window: int, symbol_count: int) -> None:
+        self.put(lambda now: self.engine.loaded(pass_number, window, symbol_count))
+
+    def _do(self, item: WorkItem) -> None:
+        number, window = item.pass_number, item.window
+        if item.work is Work.RELEASE:
+            self._memory.release(number, window)
+            return
+        layout = self.engine.layouts.get(number)
+        if layout is None:
+            return
+        if item.work is Work.LOAD:
+            self._memory.load(number, layout, window, lambda count: self._note_loaded(number, window, count))
+        else:
+            self._memory.encode(number, window, lambda: self._stopping)
+            self.put(lambda now: self.engine.encoded(number, window))
