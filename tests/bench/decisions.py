@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 
+from fleetcast_scheduler.senders.domain.commands import CommandIssued
 from fleetcast_scheduler.senders.domain.sender import Registration
 from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.sessions.domain.events import CommandIssued
 from fleetcast_scheduler.sessions.domain.participant import Joiner
 from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules

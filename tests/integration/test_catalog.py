@@ -15,17 +15,11 @@ from fleetcast.catalog.v1 import image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import open_catalog
+from fleetcast_catalog.deletions import DeletionRow
 from fleetcast_catalog.images.domain import ImageName
 from fleetcast_catalog.images.store import ImageStore
-from fleetcast_catalog.images.tables import (
-    ChunkTableRow,
-    DeletionRow,
-    HoldRow,
-    ImageRow,
-    TaskSequenceContentRow,
-    TaskSequenceHoldRow,
-    TaskSequenceRow,
-)
+from fleetcast_catalog.images.tables import ChunkTableRow, HoldRow, ImageRow
+from fleetcast_catalog.task_sequences.tables import TaskSequenceContentRow, TaskSequenceHoldRow, TaskSequenceRow
 from fleetcast_kit.database import open_database
 from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_kit.identity.authority import CertificateAuthority

@@ -19,8 +19,14 @@ from sqlalchemy import Connection, MetaData, text
 from sqlmodel import SQLModel
 
 TABLES = {
-    "fleetcast_catalog.migrations": ("fleetcast_catalog.images.tables",),
-    "fleetcast_scheduler.migrations": ("fleetcast_scheduler.sessions.tables", "fleetcast_scheduler.enrolment.store"),
+    "fleetcast_catalog.migrations": (
+        "fleetcast_catalog.images.tables",
+        "fleetcast_catalog.task_sequences.tables",
+        "fleetcast_catalog.deletions",
+    ),
+    "fleetcast_scheduler.migrations": tuple(
+        f"fleetcast_scheduler.{noun}.tables" for noun in ("audit", "deployments", "enrolment", "machines", "sessions")
+    ),
 }
 
 

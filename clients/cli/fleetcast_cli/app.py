@@ -11,22 +11,34 @@ from fleetcast_kit.process.commandline import EXIT_CODES_HELP
 from typer.core import TyperGroup
 
 _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "image": ("Images: import them, look at them, prove them, delete them.", ("image", "image_import")),
-    "task-sequence": ("Task sequences: what becomes of a machine.", ("task_sequence", "task_sequence_file")),
+    "image": ("Images: import them, look at them, prove them, delete them.", ("images.commands", "images.importing")),
+    "task-sequence": (
+        "Task sequences: what becomes of a machine.",
+        ("task_sequences.commands", "task_sequences.files"),
+    ),
     "machine": (
         "Machines: who they are, what they are made of, whether they may take part.",
-        ("machine", "machine_import", "machine_history"),
+        ("machines.commands", "machines.importing", "deployments.machine_history"),
     ),
-    "collection": ("Collections: sets of machines, by name and by a rule over their hardware.", ("collection",)),
-    "deploy": ("Deploy an image or a task sequence to the machines of a collection.", ("deploy",)),
+    "collection": (
+        "Collections: sets of machines, by name and by a rule over their hardware.",
+        ("collections.commands",),
+    ),
+    "deploy": ("Deploy an image or a task sequence to the machines of a collection.", ("deployments.deploy",)),
     "deployment": (
         "Deployments: where each machine is, and what to do about it.",
-        ("deployment", "deployment_watch"),
+        ("deployments.commands", "deployments.watch"),
     ),
-    "session": ("Sessions: one image to the machines that join.", ("session", "session_operations", "session_watch")),
-    "sender": ("Senders: where they are, what they send, whether they get sessions.", ("sender", "sender_watch")),
+    "session": (
+        "Sessions: one image to the machines that join.",
+        ("sessions.commands", "sessions.operations", "sessions.watch"),
+    ),
+    "sender": (
+        "Senders: where they are, what they send, whether they get sessions.",
+        ("senders.commands", "senders.watch"),
+    ),
     "audit": ("The record of who did what, when, with which values.", ("audit",)),
-    "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_token",)),
+    "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_tokens",)),
 }
 """Help and modules of each group. The first module has the group, the others add commands to it."""
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlmodel import col, delete
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel, col, delete
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_catalog.images.tables import DeletionRow
+from fleetcast_catalog.instants import Instant
 
 _REMEMBER_DELETIONS = timedelta(days=1)
+
+
+class DeletionRow(SQLModel, table=True):
+    """A deletion that was carried out, to answer its retry."""
+
+    __tablename__ = "deletion"
+
+    request_id: str = Field(primary_key=True)
+    reclaimed_bytes: int = Field(sa_type=sa.BigInteger)
+    create_time: datetime = Field(sa_type=Instant)
 
 
 async def remember_deletion(session: AsyncSession, request_id: str, reclaimed_bytes: int, now: datetime) -> None:

@@ -16,6 +16,7 @@ from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.audit.servicer import audit_service
+from fleetcast_scheduler.audit.store import AuditStore
 from fleetcast_scheduler.calendar.local_time import time_zone
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.deployments.app import DeploymentOptions, DeploymentPart, open_deployments
@@ -138,7 +139,8 @@ async def open_scheduler(
         pump = Pump(
             dispatcher, store, session_opened=holds.session_opened, session_ended=holds.session_ended, clock=clock
         )
-        audit = Audit(pump, store)
+        audit_store = AuditStore(database)
+        audit = Audit(pump, audit_store)
         machines = Machines(machine_store, audit, census, clock)
         await machines.start()
         deployments = await open_deployments(
@@ -166,7 +168,7 @@ async def open_scheduler(
         participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump),
         sender_registry_service(pump, catalog_address),
         sender_service(pump, audit),
-        audit_service(store),
+        audit_service(audit_store),
         machine_service(machines, presence),
         collection_service(collections, presence),
         enrolment_service(enrolment),

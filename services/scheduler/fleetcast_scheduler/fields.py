@@ -40,3 +40,21 @@ def seconds_of(message: Timestamp | Duration, field: str) -> float:
         raise InvalidArgumentError(
             f"{field} is {message.seconds} s and {message.nanos} ns: {error}", field=field
         ) from None
+
+
+def duration(seconds: float | None) -> Duration | None:
+    """Returns a duration as the API shows it."""
+    if seconds is None:
+        return None
+    message = Duration()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message
+
+
+def timestamp(time: float | None) -> Timestamp | None:
+    """Returns an instant as the API shows it."""
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromMicroseconds(round(time * 1e6))
+    return message

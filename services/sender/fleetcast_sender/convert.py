@@ -1,20 +1,17 @@
 """Protobuf to what the sender works with, and back. Checks every field that a peer fills in."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.sender.v1 import transmission_service_pb2 as pb
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
-from fleetcast_kit.errors import DataLossError, InvalidArgumentError
-from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
-from fleetcast_wire.errors import ChunkSetError, ManifestError
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_wire.chunkset import unpack_chunk_set
+from fleetcast_wire.errors import ChunkSetError
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
-from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
 
+from fleetcast_sender.chunks.convert import chunk_set
 from fleetcast_sender.chunks.source import ChunkTable
 from fleetcast_sender.engine.messages import (
     ChunkMembers,
@@ -54,12 +51,6 @@ def members_of(message: chunk_set_pb2.ChunkSet, chunk_count: int, field: str) ->
         return unpack_chunk_set(message.bitmap, message.compressed, chunk_count)
     except ChunkSetError as error:
         raise InvalidArgumentError(str(error), field=field) from error
-
-
-def chunk_set(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
-    """Return the message of a set."""
-    bitmap, compressed = pack_chunk_set(members)
-    return chunk_set_pb2.ChunkSet(chunk_count=len(members), bitmap=bitmap, compressed=compressed)
 
 
 def join_of(message: pb.ReceiverJoin, machine: str, chunk_count: int) -> Join:
@@ -185,30 +176,6 @@ def slow_policy_of(message: session_pb2.SlowPolicy, default: SlowPolicy) -> Slow
     return replace(default, action=action, bits_per_second=message.threshold_bits_per_second)
 
 
-def chunk_table_of(
-    size_bytes: int, chunk_size_bytes: int, runs: Sequence[chunk_table_pb2.ChunkTable], image: str
-) -> ChunkTable:
-    """Return the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
-
-    Raises:
-        DataLossError: the table is not that of the image.
-    """
-    digests = np.frombuffer(b"".join(run.digests for run in runs), np.uint8)
-    sizes = np.concatenate([np.fromiter(run.stored_size_bytes, np.int64) for run in runs] or [np.zeros(0, np.int64)])
-    encodings = np.concatenate([np.fromiter(run.encodings, np.int32) for run in runs] or [np.zeros(0, np.int32)])
-    if len(digests) % DIGEST_BYTES or not len(digests) // DIGEST_BYTES == len(sizes) == len(encodings):
-        raise DataLossError(f"the chunk table of {image} has columns of different lengths")
-    try:
-        manifest = Manifest(size_bytes, chunk_size_bytes, digests.reshape(-1, DIGEST_BYTES))
-    except ManifestError as error:
-        raise DataLossError(f"the chunk table of {image} is damaged: {error}") from error
-    if manifest.digest != image.partition("@")[2]:
-        raise DataLossError(f"the chunk table of {image} has the digest {manifest.digest}")
-    if ((sizes != 0) == manifest.zero).any() or not 0 <= sizes.min() <= sizes.max() <= manifest.chunk_size_bytes:
-        raise DataLossError(f"the chunk table of {image} has impossible stored sizes")
-    return ChunkTable(manifest, sizes, encodings)
-
-
 def chunk_table_messages(table: ChunkTable) -> list[pb.GetChunkTableResponse]:
     """Return the table in runs; the first names the image's sizes."""
     manifest, messages = table.manifest, []
@@ -224,8 +191,3 @@ def chunk_table_messages(table: ChunkTable) -> list[pb.GetChunkTableResponse]:
     messages[0].size_bytes = manifest.size_bytes
     messages[0].chunk_size_bytes = manifest.chunk_size_bytes
     return messages
-
-
-def read_chunks_request(image: str, members: ChunkMembers) -> catalog_pb.ReadChunksRequest:
-    """Return the request for stored chunks of an image."""
-    return catalog_pb.ReadChunksRequest(name=image, chunks=chunk_set(members))

@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+from fleetcast_scheduler.senders.domain.commands import (
+    AdmitParticipants,
+    Command,
+    CommandIssued,
+    StartTransmission,
+    StopTransmission,
+)
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
 from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionState
 from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.sessions.domain.events import (
-    AdmitParticipants,
     Assignment,
-    Command,
-    CommandIssued,
     Dismissal,
     MachinesNotified,
     SessionEnded,
     SessionOpened,
-    StartTransmission,
-    StopTransmission,
     Waiting,
 )
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
-from fleetcast_scheduler.sessions.domain.events import AdmitParticipants, MoveToUnicast, StartTransmission
+from fleetcast_scheduler.senders.domain.commands import AdmitParticipants, MoveToUnicast, StartTransmission
 from fleetcast_scheduler.sessions.domain.participant import ParticipantState
 from fleetcast_scheduler.sessions.domain.session import SessionState
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules

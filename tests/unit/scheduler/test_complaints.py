@@ -8,8 +8,10 @@ import pytest
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
 from fleetcast_scheduler.deployments.domain.run import RunState
-from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowAction, SlowPolicy
-from fleetcast_scheduler.sessions.domain.events import Assignment, MoveToUnicast, SetTransmissionRate, StartTransmission
+from fleetcast_scheduler.senders.domain.commands import MoveToUnicast, SetTransmissionRate, StartTransmission
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowAction, SlowPolicy
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
+from fleetcast_scheduler.sessions.domain.events import Assignment
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState, ReceptionTotals
 from fleetcast_scheduler.sessions.domain.session import SessionMode, SessionState

@@ -20,6 +20,8 @@ from fleetcast_scheduler.deployments import convert as deployment_convert
 from fleetcast_scheduler.deployments.runs import convert as run_convert
 from fleetcast_scheduler.enrolment import convert as enrolment_convert
 from fleetcast_scheduler.machines import convert as machine_convert
+from fleetcast_scheduler.names import collection_name, deployment_name, image_name, machine_name, run_name, session_name
+from fleetcast_scheduler.senders.convert import rate_of, registration_of, report_of, slow_policy_of
 from fleetcast_scheduler.sessions import convert, policy_convert
 from fleetcast_scheduler.sessions import participation_convert as stream_convert
 from google.protobuf.message import Message
@@ -38,13 +40,13 @@ def sound(message: deployments.Deployment) -> deployments.Deployment:
 
 READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
     (session_pb2.StartRules, policy_convert.start_rules_of),
-    (session_pb2.RatePolicy, policy_convert.rate_of),
+    (session_pb2.RatePolicy, rate_of),
     (session_pb2.AdmissionRules, policy_convert.admission_of),
-    (session_pb2.SlowPolicy, policy_convert.slow_policy_of),
+    (session_pb2.SlowPolicy, slow_policy_of),
     (session_pb2.ReceptionTotals, stream_convert.totals_of),
     (participation.Join, lambda message: stream_convert.joiner_of("machines/a", message)),
-    (registry.SenderRegistration, stream_convert.registration_of),
-    (registry.TransmissionReport, stream_convert.report_of),
+    (registry.SenderRegistration, registration_of),
+    (registry.TransmissionReport, report_of),
     (deployments.Deployment, lambda message: deployment_convert.deployment_of(sound(message))),
     (deployments.StepRun, run_convert.step_of),
     (runs.RunProgress, run_convert.progress_of),
@@ -71,14 +73,14 @@ def test_every_message_is_understood_or_refused(
 @pytest.mark.parametrize(
     "read",
     [
-        convert.image_name,
-        convert.session_name,
+        image_name,
+        session_name,
         convert.awaited_of,
         convert.participant_name,
-        deployment_convert.deployment_name,
-        deployment_convert.run_name,
-        machine_convert.machine_name,
-        machine_convert.collection_name,
+        deployment_name,
+        run_name,
+        machine_name,
+        collection_name,
         machine_convert.time_zone_said,
         enrolment_convert.token_id_of,
         lambda text: machine_convert.local_time_of(text, "start"),

@@ -7,10 +7,10 @@ import pytest
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from fleetcast_scheduler.calendar.local_time import ScheduleTime, instant_of
 from fleetcast_scheduler.deployments.domain.deployment import DeploymentState, Purpose, Rerun
-from fleetcast_scheduler.deployments.domain.presence import MachinePresence
 from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunState, StepOutcome
 from fleetcast_scheduler.machines.domain.machine import MachineState
 from fleetcast_scheduler.machines.domain.maintenance import MaintenanceWindow
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
 
 from tests.unit.scheduler.deployment_world import DEPLOYMENT, DeploymentWorld, at, machine_name
 

@@ -4,14 +4,10 @@ from dataclasses import replace
 
 import pytest
 from fleetcast_kit.errors import AbortedError, FailedPreconditionError, NotFoundError
-from fleetcast_scheduler.sessions.domain.admission import (
-    AdmissionRules,
-    DailyCeiling,
-    EndPolicy,
-    LatePolicy,
-    RatePolicy,
-)
-from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, SetTransmissionRate, Waiting
+from fleetcast_scheduler.senders.domain.commands import SetTransmissionRate
+from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, EndPolicy, LatePolicy
+from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, Waiting
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState
 from fleetcast_scheduler.sessions.domain.session import SessionState

@@ -4,7 +4,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from fleetcast_scheduler.sessions.domain.admission import DailyCeiling, RatePolicy
+from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from fleetcast_scheduler.senders.domain.commands import StopTransmission
 from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
-from fleetcast_scheduler.sessions.domain.events import Assignment, StopTransmission
+from fleetcast_scheduler.sessions.domain.events import Assignment
 from fleetcast_scheduler.sessions.domain.participant import ReceptionTotals
 from fleetcast_scheduler.sessions.domain.session import SessionState
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_scheduler.sessions.domain.admission import RatePolicy, SlowPolicy
-from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, StartTransmission, Waiting
+from fleetcast_scheduler.senders.domain.commands import StartTransmission
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, Waiting
 from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantState, ReceptionTotals
 from fleetcast_scheduler.sessions.domain.session import MAX_FAILURES, SessionMode, SessionState
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules

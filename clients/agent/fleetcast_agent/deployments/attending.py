@@ -21,7 +21,7 @@ from fleetcast_agent.deployments import convert
 from fleetcast_agent.deployments.convert import Word
 from fleetcast_agent.deployments.orders import Arrival, Progress
 from fleetcast_agent.deployments.registering import MachineDescription
-from fleetcast_agent.receiving.participation import backoff_seconds
+from fleetcast_agent.retrying import backoff_seconds
 
 _log = logging.getLogger(__name__)
 

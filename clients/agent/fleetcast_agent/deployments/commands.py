@@ -20,7 +20,7 @@ from fleetcast_agent.deployments.executing import Site
 from fleetcast_agent.deployments.hardware import on_files, open_hardware
 from fleetcast_agent.deployments.orders import RunEnd
 from fleetcast_agent.deployments.restarting import Computer, Rehearsal
-from fleetcast_agent.receiving.participation import backoff_seconds
+from fleetcast_agent.retrying import backoff_seconds
 from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.settings import AgentSettings, save_server_address
 

@@ -29,8 +29,8 @@ from fleetcast_agent.deployments.kept_runs import KeptRun
 from fleetcast_agent.deployments.orders import Environment, Progress, RunEnd
 from fleetcast_agent.deployments.reporting import ProgressView, StepHistory
 from fleetcast_agent.deployments.restarting import Starter
-from fleetcast_agent.receiving.participation import TRANSIENT_CODES, backoff_seconds
 from fleetcast_agent.receiving.receive import ReceiveRequest
+from fleetcast_agent.retrying import TRANSIENT_CODES, backoff_seconds
 from fleetcast_agent.sequence.content.server_content import ServerContent
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.engine.journal import Journal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -17,30 +16,16 @@ from fleetcast_kit.errors import FleetcastError, UnavailableError, from_rpc_erro
 
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
+from fleetcast_agent.retrying import TRANSIENT_CODES, backoff_seconds
 
 _log = logging.getLogger(__name__)
 
-TRANSIENT_CODES = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-    }
-)
-"""After these the same call may succeed later."""
 
 _OUTCOME_SECONDS = 300.0
 """How long to try to say how it ended: longer than a restart of the server."""
 _QUEUED_MESSAGES = 64
 _Outbox = asyncio.Queue[Callable[[int], Any] | None]
 """What is said on one stream; None ends it."""
-
-
-def backoff_seconds(attempt: int) -> float:
-    """Return how long to wait before the attempt after `attempt` failures: jittered, 0.25 s to 8 s."""
-    return min(8.0, 0.25 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class Participation:

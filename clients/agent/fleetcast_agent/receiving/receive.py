@@ -32,11 +32,12 @@ from fleetcast_agent.receiving.errors import (
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan, peak_memory_bytes
 from fleetcast_agent.receiving.multicast.network import Network
-from fleetcast_agent.receiving.participation import Participation, backoff_seconds
+from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
 from fleetcast_agent.receiving.writing.download import Download, open_target
 from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
+from fleetcast_agent.retrying import backoff_seconds
 
 _log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)

@@ -13,8 +13,8 @@ from fleetcast_kit.errors import from_rpc_error
 
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.messages import ChunkMembers
-from fleetcast_agent.receiving.participation import backoff_seconds
 from fleetcast_agent.receiving.writing.download import Download
+from fleetcast_agent.retrying import backoff_seconds
 
 _log = logging.getLogger(__name__)
 _UNDER_WAY_CHUNKS = 16

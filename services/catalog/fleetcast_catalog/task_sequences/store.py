@@ -17,13 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from fleetcast_catalog.deletions import reclaimed_by, remember_deletion
 from fleetcast_catalog.images.domain import Hold, Image, ImageName
 from fleetcast_catalog.images.store import deployable_image
-from fleetcast_catalog.images.tables import (
-    HoldRow,
-    TaskSequenceContentRow,
-    TaskSequenceHoldRow,
-    TaskSequenceRow,
-    version_of,
-)
+from fleetcast_catalog.images.tables import HoldRow
 from fleetcast_catalog.task_sequences.domain import (
     ResolvedSequence,
     StoredSequence,
@@ -31,6 +25,12 @@ from fleetcast_catalog.task_sequences.domain import (
     TaskSequenceVersion,
 )
 from fleetcast_catalog.task_sequences.resolution import resolve
+from fleetcast_catalog.task_sequences.tables import (
+    TaskSequenceContentRow,
+    TaskSequenceHoldRow,
+    TaskSequenceRow,
+    version_of,
+)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fleetcast_kit.identity.peer import current_peer
 from fleetcast_kit.process import telemetry
 
-from fleetcast_scheduler.machines.store import MachineTables
-from fleetcast_scheduler.sessions.pump import Pump
-from fleetcast_scheduler.sessions.store import Store
+from fleetcast_scheduler.audit.store import AuditStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +30,42 @@ class AuditEntry:
     """IP address that the request came from."""
 
 
+class AuditQueue(Protocol):
+    """A loop that stores entries with its next turn."""
+
+    clock: Callable[[], float]
+
+    def audit(self, row: dict[str, Any]) -> None:
+        """Stores an entry with the next turn."""
+
+
+class AuditTables(Protocol):
+    """A transaction that takes entries."""
+
+    async def put_audit(self, row: dict[str, Any]) -> None:
+        """Adds an entry to the record."""
+
+
 class Audit:
     """Records what the caller at hand does."""
 
-    def __init__(self, pump: Pump, store: Store) -> None:
-        self._pump = pump
+    def __init__(self, queue: AuditQueue, store: AuditStore) -> None:
+        self._queue = queue
         self._store = store
 
     def record(self, action: str, resource: str, request_id: str = "", **detail: object) -> None:
         """Has an entry stored with the next cycle, together with what was decided before it."""
-        self._pump.audit(self.row(action, resource, request_id, **detail))
+        self._queue.audit(self.row(action, resource, request_id, **detail))
 
     async def record_in(
-        self, tables: MachineTables, action: str, resource: str, request_id: str = "", **detail: object
+        self, tables: AuditTables, action: str, resource: str, request_id: str = "", **detail: object
     ) -> None:
         """Stores an entry in the transaction of `tables`."""
         await tables.put_audit(self.row(action, resource, request_id, **detail))
 
     def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
         """Returns the row of a new entry about the caller at hand."""
-        now, caller = self._pump.clock(), current_peer()
+        now, caller = self._queue.clock(), current_peer()
         entry = AuditEntry(
             name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",
             time=now,

@@ -11,9 +11,9 @@ from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc.paging import page_size
 from fleetcast_kit.rpc.server import Service
 
+from fleetcast_scheduler.audit.store import AuditStore
+from fleetcast_scheduler.fields import timestamp
 from fleetcast_scheduler.positions import decode_position, encode_position
-from fleetcast_scheduler.sessions import policy_convert
-from fleetcast_scheduler.sessions.store import Store
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class AuditServicer(AuditServiceServicer):
     """Reads the record."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AuditStore) -> None:
         self._store = store
 
     async def ListAuditEntries(  # noqa: N802
@@ -36,7 +36,7 @@ class AuditServicer(AuditServiceServicer):
         entries = [
             messages.AuditEntry(
                 name=row.name,
-                time=policy_convert.timestamp(row.time),
+                time=timestamp(row.time),
                 caller=row.caller,
                 action=row.action,
                 resource=row.resource,
@@ -51,7 +51,7 @@ class AuditServicer(AuditServiceServicer):
         return messages.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
 
 
-def audit_service(store: Store) -> Service:
+def audit_service(store: AuditStore) -> Service:
     """Returns the service, ready to be served."""
     return Service(
         add=add_AuditServiceServicer_to_server,

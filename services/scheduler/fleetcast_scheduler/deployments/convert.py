@@ -19,37 +19,15 @@ from fleetcast_scheduler.deployments.domain.deployment import (
 from fleetcast_scheduler.deployments.domain.planning import PlannedRun
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.secret_variables import public_variables
-from fleetcast_scheduler.fields import enum_name
-from fleetcast_scheduler.machines.convert import MAX_TEXT_LENGTH, collection_name
+from fleetcast_scheduler.fields import duration, enum_name, timestamp
+from fleetcast_scheduler.machines.convert import MAX_TEXT_LENGTH
 from fleetcast_scheduler.machines.domain.machine import check_variables
+from fleetcast_scheduler.names import collection_name, image_name
+from fleetcast_scheduler.senders.convert import rate_message, rate_of, slow_policy_message, slow_policy_of
 from fleetcast_scheduler.sessions import convert, policy_convert
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 
-_DEPLOYMENT = re.compile(r"deployments/[A-Za-z0-9-]{1,63}")
-_RUN = re.compile(r"deployments/[A-Za-z0-9-]{1,63}/runs/[A-Za-z0-9-]{1,90}")
 _TASK_SEQUENCE = re.compile(r"taskSequences/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
-
-
-def deployment_name(name: str, field: str = "name") -> str:
-    """Returns `name` if it can be that of a deployment.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _DEPLOYMENT.fullmatch(name):
-        raise InvalidArgumentError(f"{name!r} is not the name of a deployment: write deployments/ID", field=field)
-    return name
-
-
-def run_name(name: str, field: str = "name") -> str:
-    """Returns `name` if it can be that of a run.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _RUN.fullmatch(name):
-        raise InvalidArgumentError(f"{name!r} is not the name of a run: write deployments/ID/runs/ID", field=field)
-    return name
 
 
 def deployment_of(message: deployments.Deployment) -> Deployment:
@@ -60,7 +38,7 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
     """
     match message.WhichOneof("content"):
         case "image":
-            content = convert.image_name(message.image, "deployment.image")
+            content = image_name(message.image, "deployment.image")
         case "task_sequence":
             content = _task_sequence_name(message.task_sequence)
         case _:
@@ -87,10 +65,10 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
         variables=check_variables(dict(message.variables)),
         session=SessionTemplate(
             rules=policy_convert.start_rules_of(message.session.start_rules),
-            rate=policy_convert.rate_of(message.session.rate),
+            rate=rate_of(message.session.rate),
             admission=policy_convert.admission_of(message.session.admission),
             priority=policy_convert.priority_of(message.session.priority),
-            slow_policy=policy_convert.slow_policy_of(message.session.slow_policy),
+            slow_policy=slow_policy_of(message.session.slow_policy),
             site=message.session.site[: convert.MAX_SITE_LENGTH],
         ),
     )
@@ -111,7 +89,7 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
         deadline_time=schedule.time_message(deployment.deadline_time),
         expiry_time=schedule.time_message(deployment.expiry_time),
         rerun=deployments.Deployment.Rerun.Value(f"RERUN_{deployment.rerun}"),
-        max_run_time=policy_convert.duration(deployment.max_run_seconds),
+        max_run_time=duration(deployment.max_run_seconds),
         ignore_maintenance_windows=deployment.ignore_maintenance_windows,
         wake=deployment.wake,
         phases=[schedule.phase_message(phase) for phase in deployment.phases],
@@ -119,10 +97,10 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
         variables=public_variables(deployment),
         session=deployments.SessionTemplate(
             start_rules=policy_convert.start_rules_message(template.rules),
-            rate=policy_convert.rate_message(template.rate),
+            rate=rate_message(template.rate),
             admission=_admission_message(template.admission),
             priority=template.priority,
-            slow_policy=policy_convert.slow_policy_message(template.slow_policy),
+            slow_policy=slow_policy_message(template.slow_policy),
             site=template.site,
         ),
         state=deployments.Deployment.State.Value(f"STATE_{deployment.state}"),
@@ -134,8 +112,8 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
             failed_count=counts["failed"],
             unknown_count=counts["unknown"],
         ),
-        create_time=policy_convert.timestamp(deployment.create_time),
-        end_time=policy_convert.timestamp(deployment.end_time),
+        create_time=timestamp(deployment.create_time),
+        end_time=timestamp(deployment.end_time),
         revision=deployment.revision,
         etag=str(deployment.edit_count),
         waiting_reason=deployment.waiting_reason,
@@ -160,9 +138,9 @@ def run_message(run: Run, content: str) -> deployments.Run:
         step_fraction=progress.step_fraction,
         error=run.error,
         output_tail=run.output_tail,
-        start_time=policy_convert.timestamp(run.start_time),
-        end_time=policy_convert.timestamp(run.end_time),
-        contact_time=policy_convert.timestamp(run.contact_time),
+        start_time=timestamp(run.start_time),
+        end_time=timestamp(run.end_time),
+        contact_time=timestamp(run.contact_time),
         has_log=run.has_log,
         session=progress.session if run.state.begun else "",
         revision=run.revision,
@@ -178,8 +156,8 @@ def step_message(step: StepRun) -> deployments.StepRun:
         attempt=step.attempt,
         outcome=deployments.StepRun.Outcome.Value(f"OUTCOME_{step.outcome}"),
         message=step.message,
-        start_time=policy_convert.timestamp(step.start_time),
-        end_time=policy_convert.timestamp(step.end_time),
+        start_time=timestamp(step.start_time),
+        end_time=timestamp(step.end_time),
     )
 
 
@@ -197,7 +175,7 @@ def planned_run_message(planned: PlannedRun) -> messages.PlannedRun:
 
 def _admission_message(rules: AdmissionRules) -> session_pb2.AdmissionRules:
     return session_pb2.AdmissionRules(
-        until_time=policy_convert.timestamp(rules.until_time),
+        until_time=timestamp(rules.until_time),
         late_policy=session_pb2.AdmissionRules.LatePolicy.Value(f"LATE_POLICY_{rules.late_policy}"),
         end_policy=session_pb2.AdmissionRules.EndPolicy.Value(f"END_POLICY_{rules.end_policy}"),
         max_participants=rules.max_participants,

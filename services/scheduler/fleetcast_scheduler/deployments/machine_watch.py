@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from fleetcast_scheduler.deployments.deployments import SLOW_SECONDS, WATCH_SECONDS, Deployments
-from fleetcast_scheduler.deployments.domain.presence import MachinePresence
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.machines.domain.machine import Machine
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
 from fleetcast_scheduler.machines.machines import Machines
 
 HISTORY_COUNT = 100

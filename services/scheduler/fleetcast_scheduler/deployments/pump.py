@@ -22,8 +22,8 @@ from fleetcast_scheduler.deployments.domain.operations import DeploymentOperatio
 from fleetcast_scheduler.deployments.domain.presence import Presence
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run
+from fleetcast_scheduler.deployments.mailbox import Order, RunMailbox
 from fleetcast_scheduler.deployments.rows import content_row, deployment_row, run_row, step_row
-from fleetcast_scheduler.deployments.runs.mailbox import Order, RunMailbox
 from fleetcast_scheduler.deployments.store import DeploymentStore, RunBatch
 from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
 from fleetcast_scheduler.loop.pulse import Pulse

@@ -18,8 +18,8 @@ from fleetcast_scheduler.deployments.domain.deployment import (
     SessionTemplate,
 )
 from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunProgress, RunState, StepOutcome, StepRun
+from fleetcast_scheduler.deployments.tables import DeploymentContentRow, DeploymentRow, RunRow, RunStepRow
 from fleetcast_scheduler.sessions.rows import Row, admission_of, rate_of, rules_of, slow_policy_of
-from fleetcast_scheduler.sessions.tables import DeploymentContentRow, DeploymentRow, RunRow, RunStepRow
 
 _DEPLOYMENT_COLUMNS = tuple(DeploymentRow.model_fields)
 _RUN_COLUMNS = tuple(RunRow.model_fields)

@@ -7,9 +7,8 @@ from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
 from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_MAX_RUN_SECONDS, DEFAULT_SUCCESS_PERCENT, Phase
-from fleetcast_scheduler.fields import seconds_of
+from fleetcast_scheduler.fields import duration, seconds_of, timestamp
 from fleetcast_scheduler.machines.convert import local_time_of
-from fleetcast_scheduler.sessions import policy_convert
 
 MAX_RUN_SECONDS = 7 * 86400.0
 MAX_PHASE_COUNT = 20
@@ -40,7 +39,7 @@ def time_message(time: ScheduleTime | None) -> deployments.ScheduleTime | None:
         return None
     if time.local is not None:
         return deployments.ScheduleTime(local=time.local.isoformat())
-    return deployments.ScheduleTime(utc=policy_convert.timestamp(time.utc))
+    return deployments.ScheduleTime(utc=timestamp(time.utc))
 
 
 def max_run_seconds_of(message: deployments.Deployment) -> float:
@@ -101,7 +100,7 @@ def phase_message(phase: Phase) -> deployments.Phase:
     message = deployments.Phase(
         success_percent=phase.success_percent,
         manual=phase.manual,
-        delay=policy_convert.duration(phase.delay_seconds),
+        delay=duration(phase.delay_seconds),
     )
     if phase.percent:
         message.percent = phase.percent

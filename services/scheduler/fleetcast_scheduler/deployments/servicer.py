@@ -23,7 +23,8 @@ from fleetcast_scheduler.deployments.domain.run import Run
 from fleetcast_scheduler.deployments.machine_watch import MachineWatch
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
-from fleetcast_scheduler.machines.convert import machine_message, machine_name
+from fleetcast_scheduler.machines.convert import machine_message
+from fleetcast_scheduler.names import deployment_name, machine_name, run_name
 from fleetcast_scheduler.positions import decode_position, encode_position
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
@@ -57,7 +58,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         self, request: messages.GetDeploymentRequest, context: _Context
     ) -> messages.GetDeploymentResponse:
         """Returns one deployment."""
-        deployment = await self._deployments.get(convert.deployment_name(request.name))
+        deployment = await self._deployments.get(deployment_name(request.name))
         return messages.GetDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def ListDeployments(  # noqa: N802
@@ -79,7 +80,7 @@ class DeploymentServicer(DeploymentServiceServicer):
             raise InvalidArgumentError(
                 f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
             )
-        async for view in self._deployments.watch(convert.deployment_name(request.name), request.after_revision):
+        async for view in self._deployments.watch(deployment_name(request.name), request.after_revision):
             yield messages.WatchDeploymentResponse(
                 deployment=convert.deployment_message(view.deployment),
                 runs=[convert.run_message(run, view.deployment.content) for run in view.runs],
@@ -91,7 +92,7 @@ class DeploymentServicer(DeploymentServiceServicer):
     ) -> messages.PauseDeploymentResponse:
         """Holds what runs."""
         deployment, _ = await self._deployments.operate(
-            convert.deployment_name(request.name),
+            deployment_name(request.name),
             "pause",
             request.request_id,
             lambda deployment: self._operations.pause(deployment, self._clock()),
@@ -103,7 +104,7 @@ class DeploymentServicer(DeploymentServiceServicer):
     ) -> messages.ResumeDeploymentResponse:
         """Goes on after a pause."""
         deployment, _ = await self._deployments.operate(
-            convert.deployment_name(request.name),
+            deployment_name(request.name),
             "resume",
             request.request_id,
             lambda deployment: self._operations.resume(deployment, self._clock()),
@@ -115,7 +116,7 @@ class DeploymentServicer(DeploymentServiceServicer):
     ) -> messages.CancelDeploymentResponse:
         """Ends a deployment."""
         deployment, _ = await self._deployments.operate(
-            convert.deployment_name(request.name),
+            deployment_name(request.name),
             "cancel",
             request.request_id,
             lambda deployment: self._operations.cancel(deployment, self._clock()),
@@ -127,7 +128,7 @@ class DeploymentServicer(DeploymentServiceServicer):
     ) -> messages.AdvanceDeploymentResponse:
         """Begins the next phase."""
         deployment, _ = await self._deployments.operate(
-            convert.deployment_name(request.name), "advance", request.request_id, self._operations.advance
+            deployment_name(request.name), "advance", request.request_id, self._operations.advance
         )
         return messages.AdvanceDeploymentResponse(deployment=convert.deployment_message(deployment))
 
@@ -137,7 +138,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         """Has machines run it again."""
         machines = [machine_name(name, "machines") for name in request.machines]
         deployment, runs = await self._deployments.operate(
-            convert.deployment_name(request.name),
+            deployment_name(request.name),
             "retry",
             request.request_id,
             lambda deployment: self._operations.retry(deployment, machines, self._clock()),
@@ -155,7 +156,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         if not machines:
             raise InvalidArgumentError("machines is empty: name those to except", field="machines")
         deployment, runs = await self._deployments.operate(
-            convert.deployment_name(request.name),
+            deployment_name(request.name),
             "skip",
             request.request_id,
             lambda deployment: self._operations.skip(deployment, machines, self._clock()),
@@ -171,7 +172,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         if request.parent.startswith("machines/"):
             parent = machine_name(request.parent, "parent")
         else:
-            parent = convert.deployment_name(request.parent, "parent")
+            parent = deployment_name(request.parent, "parent")
         found = await self._deployments.list_runs(parent, decode_position(request.page_token), size + 1)
         token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
         return messages.ListRunsResponse(
@@ -180,14 +181,14 @@ class DeploymentServicer(DeploymentServiceServicer):
 
     async def GetRun(self, request: messages.GetRunRequest, context: _Context) -> messages.GetRunResponse:  # noqa: N802
         """Returns one run with its steps."""
-        run, steps = await self._deployments.get_run(convert.run_name(request.name))
+        run, steps = await self._deployments.get_run(run_name(request.name))
         return messages.GetRunResponse(run=await self._run_message(run), steps=map(convert.step_message, steps))
 
     async def ReadRunLog(  # noqa: N802
         self, request: messages.ReadRunLogRequest, context: _Context
     ) -> AsyncIterator[messages.ReadRunLogResponse]:
         """Streams the log of a run."""
-        async for piece in self._logs.read(convert.run_name(request.name)):
+        async for piece in self._logs.read(run_name(request.name)):
             yield messages.ReadRunLogResponse(data=piece)
 
     async def WatchMachine(  # noqa: N802

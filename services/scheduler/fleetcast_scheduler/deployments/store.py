@@ -10,20 +10,20 @@ from sqlalchemy import tuple_, update
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fleetcast_scheduler.audit.tables import AuditRow
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.rows import content_of, deployment_of, run_of, step_of
-from fleetcast_scheduler.sessions.rows import Row
-from fleetcast_scheduler.sessions.store import upsert
-from fleetcast_scheduler.sessions.tables import (
+from fleetcast_scheduler.deployments.tables import (
     AttendanceRow,
-    AuditRow,
     DeploymentContentRow,
     DeploymentRow,
     RunLogRow,
     RunRow,
     RunStepRow,
 )
+from fleetcast_scheduler.sessions.rows import Row
+from fleetcast_scheduler.sessions.store import upsert
 
 
 @dataclass(slots=True)

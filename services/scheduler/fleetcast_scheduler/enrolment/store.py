@@ -9,10 +9,12 @@ from typing import Any
 
 from fleetcast_kit.database import Database
 from fleetcast_kit.identity.peer import Identity, Role
-from sqlalchemy import BigInteger, CursorResult, Double, Index, Text, UniqueConstraint, func, tuple_
+from sqlalchemy import CursorResult, func, tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Field, SQLModel, and_, case, col, select, update
+from sqlmodel import and_, case, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fleetcast_scheduler.enrolment.tables import EnrolmentRow, EnrolmentTokenRow
 
 
 @dataclass(frozen=True)
@@ -36,37 +38,6 @@ class TokenRecord:
     def name(self) -> str:
         """Its resource name."""
         return f"enrolmentTokens/{self.id}"
-
-
-class EnrolmentTokenRow(SQLModel, table=True):
-    """A token. Instants are seconds since the epoch."""
-
-    __tablename__ = "enrolment_token"
-    __table_args__ = (Index("enrolment_token_by_create_time", "create_time", "id"),)
-
-    id: str = Field(primary_key=True, sa_type=Text)
-    role: str = Field(sa_type=Text)
-    uses: int = Field(sa_type=BigInteger)
-    used_count: int = Field(sa_type=BigInteger)
-    create_time: float = Field(sa_type=Double)
-    expire_time: float = Field(sa_type=Double)
-    revoke_time: float | None = Field(default=None, sa_type=Double)
-    creator: str = Field(sa_type=Text)
-    root_pem: str = Field(sa_type=Text)
-
-
-class EnrolmentRow(SQLModel, table=True):
-    """An identity that was given for a token; one for each key and role."""
-
-    __tablename__ = "enrolment"
-    __table_args__ = (UniqueConstraint("name", name="enrolment_name"),)
-
-    public_key_digest: str = Field(primary_key=True, sa_type=Text)
-    role: str = Field(primary_key=True, sa_type=Text)
-    name: str = Field(sa_type=Text)
-    display_name: str = Field(sa_type=Text)
-    token_id: str = Field(sa_type=Text)
-    enrol_time: float = Field(sa_type=Double)
 
 
 class EnrolmentStore:

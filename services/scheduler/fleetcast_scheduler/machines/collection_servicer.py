@@ -15,9 +15,10 @@ from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.deployments.domain.presence import MachinePresence
 from fleetcast_scheduler.machines import convert
 from fleetcast_scheduler.machines.collections import Collections
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
+from fleetcast_scheduler.names import collection_name, machine_name
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -43,7 +44,7 @@ class CollectionServicer(CollectionServiceServicer):
         self, request: messages.GetCollectionRequest, context: _Context
     ) -> messages.GetCollectionResponse:
         """Returns one collection."""
-        found = await self._collections.get(convert.collection_name(request.name))
+        found = await self._collections.get(collection_name(request.name))
         return messages.GetCollectionResponse(collection=convert.collection_message(*found))
 
     async def ListCollections(  # noqa: N802
@@ -63,7 +64,7 @@ class CollectionServicer(CollectionServiceServicer):
     ) -> messages.UpdateCollectionResponse:
         """Changes a collection."""
         edited = await self._collections.update(
-            convert.collection_name(request.collection.name, "collection.name"),
+            collection_name(request.collection.name, "collection.name"),
             convert.collection_edit(request.collection, request.update_mask.paths),
             request.collection.etag,
             request.request_id,
@@ -74,15 +75,15 @@ class CollectionServicer(CollectionServiceServicer):
         self, request: messages.DeleteCollectionRequest, context: _Context
     ) -> messages.DeleteCollectionResponse:
         """Deletes a collection."""
-        await self._collections.delete(convert.collection_name(request.name), request.request_id)
+        await self._collections.delete(collection_name(request.name), request.request_id)
         return messages.DeleteCollectionResponse()
 
     async def AddMembers(  # noqa: N802
         self, request: messages.AddMembersRequest, context: _Context
     ) -> messages.AddMembersResponse:
         """Makes machines members."""
-        names = [convert.machine_name(name, "machines") for name in request.machines]
-        name = convert.collection_name(request.name)
+        names = [machine_name(name, "machines") for name in request.machines]
+        name = collection_name(request.name)
         changed = await self._collections.change_members(name, names, request.request_id, add=True)
         return messages.AddMembersResponse(collection=convert.collection_message(*changed))
 
@@ -90,8 +91,8 @@ class CollectionServicer(CollectionServiceServicer):
         self, request: messages.RemoveMembersRequest, context: _Context
     ) -> messages.RemoveMembersResponse:
         """Ends memberships."""
-        names = [convert.machine_name(name, "machines") for name in request.machines]
-        name = convert.collection_name(request.name)
+        names = [machine_name(name, "machines") for name in request.machines]
+        name = collection_name(request.name)
         changed = await self._collections.change_members(name, names, request.request_id, add=False)
         return messages.RemoveMembersResponse(collection=convert.collection_message(*changed))
 
@@ -102,7 +103,7 @@ class CollectionServicer(CollectionServiceServicer):
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         after = str(position[0]) if position else ""
-        found = await self._collections.list_members(convert.collection_name(request.name), after, size + 1)
+        found = await self._collections.list_members(collection_name(request.name), after, size + 1)
         return messages.ListMembersResponse(
             machines=[convert.machine_message(one, self._presence(one.name)) for one in found[:size]],
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",

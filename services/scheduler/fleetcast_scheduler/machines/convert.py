@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,8 +11,7 @@ from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.deployments.domain.presence import MachinePresence
-from fleetcast_scheduler.fields import enum_name, seconds_of
+from fleetcast_scheduler.fields import duration, enum_name, seconds_of, timestamp
 from fleetcast_scheduler.machines.domain.collection import Collection, Rule
 from fleetcast_scheduler.machines.domain.machine import (
     Disk,
@@ -25,37 +23,11 @@ from fleetcast_scheduler.machines.domain.machine import (
     mac_address,
 )
 from fleetcast_scheduler.machines.domain.maintenance import MAX_WINDOW_COUNT, MaintenanceWindow
-from fleetcast_scheduler.sessions import policy_convert
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
+from fleetcast_scheduler.names import collection_name
 
 MAX_TEXT_LENGTH = 255
-_MACHINE = re.compile(r"machines/[A-Za-z0-9-]{1,63}")
-_COLLECTION = re.compile(r"collections/[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _PLAIN = ("smbios_uuid", "serial_number", "manufacturer", "model", "architecture", "firmware", "processor")
-
-
-def machine_name(name: str, field: str = "name") -> str:
-    """Returns `name` if it can be that of a machine.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _MACHINE.fullmatch(name):
-        raise InvalidArgumentError(f"{name!r} is not the name of a machine: write machines/ID", field=field)
-    return name
-
-
-def collection_name(name: str, field: str = "name") -> str:
-    """Returns `name` if it can be that of a collection.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _COLLECTION.fullmatch(name):
-        raise InvalidArgumentError(
-            f"{name!r} is not the name of a collection: write collections/ID, the ID of letters, digits and -",
-            field=field,
-        )
-    return name
 
 
 def inventory_of(message: machines.Inventory) -> Inventory:
@@ -108,11 +80,11 @@ def machine_message(machine: Machine, presence: MachinePresence | None = None) -
         variables=machine.variables,
         protected=machine.protected,
         time_zone=machine.time_zone,
-        create_time=policy_convert.timestamp(machine.create_time),
-        register_time=policy_convert.timestamp(machine.register_time),
+        create_time=timestamp(machine.create_time),
+        register_time=timestamp(machine.register_time),
         etag=str(machine.edit_count),
         connected=presence.connected,
-        contact_time=policy_convert.timestamp(presence.contact_time),
+        contact_time=timestamp(presence.contact_time),
         current_run=presence.current_run,
     )
 
@@ -197,13 +169,13 @@ def collection_message(collection: Collection, named_member_count: int) -> colle
         maintenance_windows=[
             collections.MaintenanceWindow(
                 start=window.start.isoformat(timespec="minutes"),
-                duration=policy_convert.duration(window.duration_seconds),
+                duration=duration(window.duration_seconds),
                 recurrence=window.recurrence,
                 time_zone=window.time_zone,
             )
             for window in collection.maintenance_windows
         ],
-        create_time=policy_convert.timestamp(collection.create_time),
+        create_time=timestamp(collection.create_time),
         etag=str(collection.edit_count),
     )
 

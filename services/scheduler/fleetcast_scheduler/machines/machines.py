@@ -24,7 +24,6 @@ from fleetcast_scheduler.machines.domain.machine import (
 )
 from fleetcast_scheduler.machines.edits import changes, edited
 from fleetcast_scheduler.machines.store import MachineStore
-from fleetcast_scheduler.sessions.domain.participant import Joiner
 
 _NAMED_CONFLICTS = 8
 """Rows named in an error at most: it goes with the headers, which have 8 KiB."""
@@ -58,15 +57,15 @@ class Machines:
                 f"{name} is held until an operator approves it", reason="MACHINE_HELD", metadata={"machine": name}
             )
 
-    def admit(self, joiner: Joiner) -> Joiner:
-        """Returns a machine that joins under the name that operators know it by; its own if they gave it none.
+    def admit(self, name: str) -> str:
+        """Returns the name that operators know a machine by that joins; empty if they gave it none.
 
         Raises:
             FailedPreconditionError: an operator must approve it first.
         """
-        self.check_admission(joiner.machine)
-        known = self._census.census.machine(joiner.machine)
-        return replace(joiner, display_name=known.display_name) if known and known.display_name else joiner
+        self.check_admission(name)
+        known = self._census.census.machine(name)
+        return known.display_name if known else ""
 
     # Machines
 

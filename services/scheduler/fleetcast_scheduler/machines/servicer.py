@@ -15,10 +15,11 @@ from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.deployments.domain.presence import MachinePresence
 from fleetcast_scheduler.machines import convert
 from fleetcast_scheduler.machines.domain.machine import Machine, read_csv
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
 from fleetcast_scheduler.machines.machines import Machines
+from fleetcast_scheduler.names import machine_name
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,7 +48,7 @@ class MachineServicer(MachineServiceServicer):
         self, request: messages.GetMachineRequest, context: _Context
     ) -> messages.GetMachineResponse:
         """Returns one machine."""
-        machine = await self._machines.get(convert.machine_name(request.name))
+        machine = await self._machines.get(machine_name(request.name))
         return messages.GetMachineResponse(machine=self._message(machine))
 
     async def ListMachines(  # noqa: N802
@@ -67,7 +68,7 @@ class MachineServicer(MachineServiceServicer):
     ) -> messages.UpdateMachineResponse:
         """Changes a machine."""
         machine = await self._machines.update(
-            convert.machine_name(request.machine.name, "machine.name"),
+            machine_name(request.machine.name, "machine.name"),
             convert.machine_edit(request.machine, request.update_mask.paths),
             request.machine.etag,
             request.request_id,
@@ -85,15 +86,15 @@ class MachineServicer(MachineServiceServicer):
         self, request: messages.ApproveMachineRequest, context: _Context
     ) -> messages.ApproveMachineResponse:
         """Approves a machine."""
-        as_machine = convert.machine_name(request.as_machine, "as_machine") if request.as_machine else ""
-        machine = await self._machines.approve(convert.machine_name(request.name), as_machine, request.request_id)
+        as_machine = machine_name(request.as_machine, "as_machine") if request.as_machine else ""
+        machine = await self._machines.approve(machine_name(request.name), as_machine, request.request_id)
         return messages.ApproveMachineResponse(machine=self._message(machine))
 
     async def RemoveMachine(  # noqa: N802
         self, request: messages.RemoveMachineRequest, context: _Context
     ) -> messages.RemoveMachineResponse:
         """Forgets a machine."""
-        await self._machines.remove(convert.machine_name(request.name), request.request_id)
+        await self._machines.remove(machine_name(request.name), request.request_id)
         return messages.RemoveMachineResponse()
 
     async def GetRegistrationPolicy(  # noqa: N802

@@ -13,6 +13,7 @@ from fleetcast_kit.errors import NotFoundError
 from sqlmodel import col, delete, func, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fleetcast_scheduler.audit.tables import AuditRow
 from fleetcast_scheduler.machines.domain.collection import Collection
 from fleetcast_scheduler.machines.domain.machine import (
     Disk,
@@ -23,8 +24,7 @@ from fleetcast_scheduler.machines.domain.machine import (
     RegistrationPolicy,
 )
 from fleetcast_scheduler.machines.domain.maintenance import MaintenanceWindow
-from fleetcast_scheduler.sessions.tables import (
-    AuditRow,
+from fleetcast_scheduler.machines.tables import (
     CollectionRow,
     MachineIdentifierRow,
     MachineRow,

@@ -16,9 +16,9 @@ from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.sessions import participation_convert as stream_convert
-from fleetcast_scheduler.sessions.mailbox import SenderStream
-from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.senders import convert
+from fleetcast_scheduler.senders.desk import SenderDesk
+from fleetcast_scheduler.senders.streams import SenderStream
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class SenderRegistryServicer(SenderRegistryServiceServicer):
     """Reads what a sender says into the rules, and writes the commands for it."""
 
-    def __init__(self, pump: Pump, catalog_address: str) -> None:
+    def __init__(self, pump: SenderDesk, catalog_address: str) -> None:
         self._pump = pump
         self._catalog_address = catalog_address
 
@@ -39,7 +39,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         if first is None or first.WhichOneof("message") != "registration":
             raise InvalidArgumentError("the first message of the stream must be a registration", field="registration")
         name = current_identity().name
-        registration = stream_convert.registration_of(first.registration)
+        registration = convert.registration_of(first.registration)
         stream = self._pump.connect_sender(name, registration, first.registration.transmissions)
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:
@@ -47,7 +47,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
             registered = messages.SenderRegistered(name=name, catalog_address=self._catalog_address)
             yield messages.ServeSenderResponse(registered=registered)
             while (numbered := await stream.next()) is not None:
-                yield stream_convert.command_message(*numbered)
+                yield convert.command_message(*numbered)
         finally:
             self._pump.disconnect_sender(stream)
             reader.cancel()
@@ -61,7 +61,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
                     case "result":
                         self._pump.answer_command(stream, request.result.command_id, request.result.error)
                     case "report":
-                        self._pump.report_transmission(stream, stream_convert.report_of(request.report))
+                        self._pump.report_transmission(stream, convert.report_of(request.report))
                     case other:
                         raise InvalidArgumentError(
                             f"a message of the stream is {other or 'empty'}: only results and reports may follow the "
@@ -73,7 +73,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
             stream.close(error)
 
 
-def sender_registry_service(pump: Pump, catalog_address: str) -> Service:
+def sender_registry_service(pump: SenderDesk, catalog_address: str) -> Service:
     """Returns the service, ready to be served; senders are told where the catalog is, empty meaning here."""
     return Service(
         add=add_SenderRegistryServiceServicer_to_server,

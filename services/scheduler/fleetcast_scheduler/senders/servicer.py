@@ -15,9 +15,9 @@ from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.audit.audit import Audit
+from fleetcast_scheduler.fields import timestamp
+from fleetcast_scheduler.senders.desk import SenderDesk
 from fleetcast_scheduler.senders.domain.sender import Sender
-from fleetcast_scheduler.sessions import policy_convert
-from fleetcast_scheduler.sessions.pump import Pump
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,7 +30,7 @@ WATCH_SECONDS = 0.5
 class SenderServicer(SenderServiceServicer):
     """Shows senders, drains and resumes them."""
 
-    def __init__(self, pump: Pump, audit: Audit) -> None:
+    def __init__(self, pump: SenderDesk, audit: Audit) -> None:
         self._pump = pump
         self._audit = audit
 
@@ -47,7 +47,7 @@ class SenderServicer(SenderServiceServicer):
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         after = str(position[0]) if position else ""
-        names = sorted(name for name in self._pump.dispatcher.pool.senders if name > after)
+        names = sorted(name for name in self._pump.pool.senders if name > after)
         token = encode_page_token([names[size - 1]]) if len(names) > size else ""
         shown = [self._message(self._sender(name)) for name in names[:size]]
         return messages.ListSendersResponse(senders=shown, next_page_token=token)
@@ -60,7 +60,7 @@ class SenderServicer(SenderServiceServicer):
         first = True
         while True:
             await self._pump.durable()
-            present = {name: self._message(sender) for name, sender in self._pump.dispatcher.pool.senders.items()}
+            present = {name: self._message(sender) for name, sender in self._pump.pool.senders.items()}
             changed = [name for name in sorted(present) if _changed(shown.get(name), present[name])]
             if changed or first:
                 yield messages.WatchSendersResponse(senders=[present[name] for name in changed])
@@ -85,14 +85,14 @@ class SenderServicer(SenderServiceServicer):
     async def _drain(self, name: str, request_id: str, *, draining: bool) -> messages.Sender:
         sender = self._sender(name)
         if sender.draining is not draining:
-            self._pump.dispatcher.drain_sender(name, draining)
+            self._pump.drain_sender(name, draining)
             self._audit.record("sender.drain" if draining else "sender.resume", name, request_id)
         await self._pump.durable()
         return self._message(sender)
 
     def _sender(self, name: str) -> Sender:
         try:
-            return self._pump.dispatcher.pool.senders[name]
+            return self._pump.pool.senders[name]
         except KeyError:
             raise NotFoundError(
                 f"there is no sender {name.rpartition('/')[2]}: `fleetcast sender list` shows what there is",
@@ -102,9 +102,7 @@ class SenderServicer(SenderServiceServicer):
     def _message(self, sender: Sender) -> messages.Sender:
         offer = sender.registration
         running = [
-            one
-            for one in self._pump.dispatcher.pool.transmissions.values()
-            if one.sender == sender.name and one.state.live
+            one for one in self._pump.pool.transmissions.values() if one.sender == sender.name and one.state.live
         ]
         return messages.Sender(
             name=sender.name,
@@ -123,8 +121,8 @@ class SenderServicer(SenderServiceServicer):
             rate_bits_per_second=sum(one.totals.rate_bits_per_second for one in running),
             receiver_count=sum(one.totals.receiver_count for one in running),
             subnets=offer.subnets,
-            register_time=policy_convert.timestamp(sender.register_time),
-            contact_time=policy_convert.timestamp(self._pump.clock() if sender.connected else sender.contact_time),
+            register_time=timestamp(sender.register_time),
+            contact_time=timestamp(self._pump.clock() if sender.connected else sender.contact_time),
         )
 
 
@@ -138,7 +136,7 @@ def _changed(shown: messages.Sender | None, present: messages.Sender) -> bool:
     return told != present
 
 
-def sender_service(pump: Pump, audit: Audit) -> Service:
+def sender_service(pump: SenderDesk, audit: Audit) -> Service:
     """Returns the service, ready to be served."""
     methods = ("GetSender", "ListSenders", "WatchSenders", "DrainSender", "ResumeSender")
     return Service(

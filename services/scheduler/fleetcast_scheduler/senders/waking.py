@@ -8,7 +8,7 @@ import logging
 from fleetcast_kit.errors import UnavailableError
 from fleetcast_kit.network import wake_on_lan
 
-from fleetcast_scheduler.sessions.pump import Pump
+from fleetcast_scheduler.senders.desk import SenderDesk
 
 _logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 class Waking:
     """Sends wake-ups; what waits for its turn is sent by `run`."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: SenderDesk) -> None:
         self._pump = pump
         self._queue: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
 

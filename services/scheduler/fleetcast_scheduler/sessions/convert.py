@@ -11,7 +11,9 @@ from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from fleetcast_scheduler.machines.convert import collection_name
+from fleetcast_scheduler.fields import timestamp
+from fleetcast_scheduler.names import collection_name
+from fleetcast_scheduler.senders.convert import rate_message, rate_of, slow_policy_message, slow_policy_of
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions import policy_convert
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
@@ -21,36 +23,10 @@ from fleetcast_scheduler.sessions.domain.session import Session
 MAX_SITE_LENGTH = 255
 MAX_MISSING = 100
 TOTALS = tuple(ReceptionTotals.__dataclass_fields__)
-_IMAGE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
-_SESSION = re.compile(r"sessions/[A-Za-z0-9-]{1,63}")
 _PARTICIPANT = re.compile(r"(sessions/[A-Za-z0-9-]{1,63})/participants/([A-Za-z0-9-]{1,63})")
 
 
 # Names
-
-
-def image_name(name: str, field: str = "image") -> str:
-    """Returns `name` if it can be that of an image or an image version.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _IMAGE.fullmatch(name):
-        raise InvalidArgumentError(
-            f"{name!r} is not the name of an image: write images/NAME or images/NAME@sha256:HEX", field=field
-        )
-    return name
-
-
-def session_name(name: str, field: str = "name") -> str:
-    """Returns `name` if it can be that of a session.
-
-    Raises:
-        InvalidArgumentError: it cannot.
-    """
-    if not _SESSION.fullmatch(name):
-        raise InvalidArgumentError(f"{name!r} is not the name of a session: write sessions/ID", field=field)
-    return name
 
 
 def awaited_of(collection: str) -> str:
@@ -85,10 +61,10 @@ def edit_of(session: Session, message: session_pb2.Session, paths: Iterable[str]
         _copy_field(target, source, sub or top)
     return SessionEdit(
         rules=policy_convert.start_rules_of(present.start_rules) if "start_rules" in chosen else None,
-        rate=policy_convert.rate_of(present.rate) if "rate" in chosen else None,
+        rate=rate_of(present.rate) if "rate" in chosen else None,
         admission=policy_convert.admission_of(present.admission) if "admission" in chosen else None,
         priority=policy_convert.priority_of(present.priority) if "priority" in chosen else None,
-        slow_policy=policy_convert.slow_policy_of(present.slow_policy) if "slow_policy" in chosen else None,
+        slow_policy=slow_policy_of(present.slow_policy) if "slow_policy" in chosen else None,
         site=present.site[:MAX_SITE_LENGTH] if "site" in chosen else None,
         collection=awaited_of(present.collection) if "collection" in chosen else None,
         recurrence=present.recurrence if "recurrence" in chosen else None,
@@ -135,12 +111,12 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         state=session_pb2.Session.State.Value(f"STATE_{session.state}"),
         mode=session_pb2.Session.Mode.Value(f"MODE_{session.mode}"),
         start_rules=policy_convert.start_rules_message(session.rules),
-        rate=policy_convert.rate_message(session.rate),
+        rate=rate_message(session.rate),
         waiting_reason=session.waiting_reason,
         error=session.error,
-        create_time=policy_convert.timestamp(session.create_time),
-        start_time=policy_convert.timestamp(session.start_time),
-        end_time=policy_convert.timestamp(session.end_time),
+        create_time=timestamp(session.create_time),
+        start_time=timestamp(session.start_time),
+        end_time=timestamp(session.end_time),
         sender=transmission.sender if transmission is not None and session.transmission else "",
         transmission=None if transmission is None else _transmission_message(transmission),
         participant_count=session.participant_count,
@@ -150,13 +126,13 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         etag=str(session.edit_count),
         image_size_bytes=session.image_size_bytes,
         admission=session_pb2.AdmissionRules(
-            until_time=policy_convert.timestamp(session.admission.until_time),
+            until_time=timestamp(session.admission.until_time),
             late_policy=session_pb2.AdmissionRules.LatePolicy.Value(f"LATE_POLICY_{session.admission.late_policy}"),
             end_policy=session_pb2.AdmissionRules.EndPolicy.Value(f"END_POLICY_{session.admission.end_policy}"),
             max_participants=session.admission.max_participants,
         ),
         priority=session.priority,
-        slow_policy=policy_convert.slow_policy_message(session.slow_policy),
+        slow_policy=slow_policy_message(session.slow_policy),
         closed=session.closed,
         site=session.site,
         deployment=session.deployment,
@@ -166,7 +142,7 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         recurrence="" if series is None else series.recurrence.rule,
         recurrence_time_zone="" if series is None else series.recurrence.time_zone,
         occurrence=0 if series is None else series.occurrence,
-        next_time=None if series is None else policy_convert.timestamp(series.next_time),
+        next_time=None if series is None else timestamp(series.next_time),
     )
 
 
@@ -181,9 +157,9 @@ def participant_message(participant: Participant) -> session_pb2.Participant:
         rate_bytes_per_second=round(participant.rate_bytes_per_second),
         remaining_seconds=participant.remaining_seconds,
         error=participant.error,
-        join_time=policy_convert.timestamp(participant.join_time),
-        contact_time=policy_convert.timestamp(participant.contact_time),
-        end_time=policy_convert.timestamp(participant.end_time),
+        join_time=timestamp(participant.join_time),
+        contact_time=timestamp(participant.contact_time),
+        end_time=timestamp(participant.end_time),
         revision=participant.revision,
         unicast=participant.unicast_only or participant.apart,
         no_multicast_reason=participant.no_multicast_reason,

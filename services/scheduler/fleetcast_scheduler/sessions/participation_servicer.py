@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from fleetcast.scheduler.v1 import participation_service_pb2 as messages
@@ -16,11 +16,10 @@ from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity.peer import Role, current_peer
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.deployments.convert import run_name
-from fleetcast_scheduler.deployments.image_sessions import DeploymentSessions
-from fleetcast_scheduler.sessions import convert
+from fleetcast_scheduler.names import image_name, run_name, session_name
 from fleetcast_scheduler.sessions import participation_convert as stream_convert
 from fleetcast_scheduler.sessions.domain.events import Dismissal
+from fleetcast_scheduler.sessions.domain.participant import Joiner
 from fleetcast_scheduler.sessions.mailbox import Mailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
@@ -29,10 +28,17 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class RunSessions(Protocol):
+    """The sessions that carry what runs need."""
+
+    async def join(self, run: str, image: str, joiner: Joiner) -> Mailbox:
+        """A machine joins the open session for an image of its run, or opens it."""
+
+
 class ParticipationServicer(ParticipationServiceServicer):
     """Reads what a machine says into the rules, and writes what its mailbox holds."""
 
-    def __init__(self, sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> None:
+    def __init__(self, sessions: Sessions, deployments: RunSessions, pump: Pump) -> None:
         self._sessions = sessions
         self._deployments = deployments
         self._pump = pump
@@ -62,13 +68,13 @@ class ParticipationServicer(ParticipationServiceServicer):
         joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
         if join.run and join.WhichOneof("target") == "image":
             return await self._deployments.join(
-                run_name(join.run, "join.run"), convert.image_name(join.image, "join.image"), joiner
+                run_name(join.run, "join.run"), image_name(join.image, "join.image"), joiner
             )
         match join.WhichOneof("target"):
             case "session":
-                return await self._sessions.join_session(convert.session_name(join.session, "join.session"), joiner)
+                return await self._sessions.join_session(session_name(join.session, "join.session"), joiner)
             case "image":
-                return await self._sessions.join_image(convert.image_name(join.image, "join.image"), joiner)
+                return await self._sessions.join_image(image_name(join.image, "join.image"), joiner)
             case _:
                 raise InvalidArgumentError("a join must name a session or an image", field="join.target")
 
@@ -119,7 +125,7 @@ class ParticipationServicer(ParticipationServiceServicer):
             mailbox.close()
 
 
-def participation_service(sessions: Sessions, deployments: DeploymentSessions, pump: Pump) -> Service:
+def participation_service(sessions: Sessions, deployments: RunSessions, pump: Pump) -> Service:
     """Returns the service, ready to be served."""
     return Service(
         add=add_ParticipationServiceServicer_to_server,

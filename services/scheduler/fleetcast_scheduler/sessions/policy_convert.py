@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.fields import enum_name, seconds_of
-from fleetcast_scheduler.sessions.domain.admission import (
-    AdmissionRules,
-    DailyCeiling,
-    EndPolicy,
-    LatePolicy,
-    RatePolicy,
-    SlowAction,
-    SlowPolicy,
-)
+from fleetcast_scheduler.fields import duration, enum_name, seconds_of, timestamp
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, EndPolicy, LatePolicy
 from fleetcast_scheduler.sessions.domain.start_rules import Match, StartRules
 
 MAX_CLIENTS = 100_000
@@ -44,23 +34,6 @@ def start_rules_of(message: session_pb2.StartRules) -> StartRules:
         start_time=start_time,
         manual=message.manual,
         match=Match.ALL if message.match == session_pb2.StartRules.MATCH_ALL else Match.ANY,
-    )
-
-
-def rate_of(message: session_pb2.RatePolicy) -> RatePolicy:
-    """Returns the rate policy in a request.
-
-    Raises:
-        InvalidArgumentError: a rate is negative.
-    """
-    for field in ("fixed_bits_per_second", "ceiling_bits_per_second"):
-        value = getattr(message, field)
-        if value < 0:
-            raise InvalidArgumentError(f"{field} is {value}: it cannot be negative", field=f"rate.{field}")
-    return RatePolicy(
-        message.fixed_bits_per_second,
-        message.ceiling_bits_per_second,
-        tuple(_daily_ceiling_of(daily) for daily in message.daily_ceilings),
     )
 
 
@@ -111,31 +84,6 @@ def priority_of(priority: int) -> int:
     return priority
 
 
-def slow_policy_of(message: session_pb2.SlowPolicy) -> SlowPolicy:
-    """Returns the slow policy in a request.
-
-    Raises:
-        InvalidArgumentError: the threshold is negative.
-    """
-    if message.threshold_bits_per_second < 0:
-        raise InvalidArgumentError(
-            f"threshold_bits_per_second is {message.threshold_bits_per_second}: it cannot be negative",
-            field="slow_policy.threshold_bits_per_second",
-        )
-    action = enum_name(session_pb2.SlowPolicy.Action, message.action, "ACTION_", "slow_policy.action")
-    return SlowPolicy(
-        SlowAction.UNICAST if action == "UNSPECIFIED" else SlowAction(action), message.threshold_bits_per_second
-    )
-
-
-def slow_policy_message(policy: SlowPolicy) -> session_pb2.SlowPolicy:
-    """Returns a slow policy as the API shows it."""
-    return session_pb2.SlowPolicy(
-        action=session_pb2.SlowPolicy.Action.Value(f"ACTION_{policy.action}"),
-        threshold_bits_per_second=policy.threshold_bits_per_second,
-    )
-
-
 def start_rules_message(rules: StartRules) -> session_pb2.StartRules:
     """Returns start rules as the API shows them."""
     return session_pb2.StartRules(
@@ -145,23 +93,6 @@ def start_rules_message(rules: StartRules) -> session_pb2.StartRules:
         quiet_time=duration(rules.quiet_seconds),
         start_time=timestamp(rules.start_time),
         manual=rules.manual,
-    )
-
-
-def rate_message(rate: RatePolicy) -> session_pb2.RatePolicy:
-    """Returns a rate policy as the API shows it."""
-    return session_pb2.RatePolicy(
-        fixed_bits_per_second=rate.fixed_bits_per_second,
-        ceiling_bits_per_second=rate.ceiling_bits_per_second,
-        daily_ceilings=[
-            session_pb2.DailyCeiling(
-                start_minute=daily.start_minute,
-                end_minute=daily.end_minute,
-                time_zone=daily.time_zone,
-                ceiling_bits_per_second=daily.ceiling_bits_per_second,
-            )
-            for daily in rate.daily_ceilings
-        ],
     )
 
 
@@ -175,43 +106,3 @@ def _delay(message: session_pb2.StartRules, field: str) -> float | None:
             field=f"start_rules.{field}",
         )
     return seconds
-
-
-def duration(seconds: float | None) -> Duration | None:
-    """Returns a duration as the API shows it."""
-    if seconds is None:
-        return None
-    message = Duration()
-    message.FromMicroseconds(round(seconds * 1e6))
-    return message
-
-
-def timestamp(time: float | None) -> Timestamp | None:
-    """Returns an instant as the API shows it."""
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromMicroseconds(round(time * 1e6))
-    return message
-
-
-def _daily_ceiling_of(message: session_pb2.DailyCeiling) -> DailyCeiling:
-    field = "rate.daily_ceilings"
-    if not 0 <= message.start_minute < 1440 or not 0 <= message.end_minute <= 1440:
-        raise InvalidArgumentError(
-            f"a daily ceiling is from minute {message.start_minute} to minute {message.end_minute}: "
-            "a day has the minutes 0 to 1440",
-            field=field,
-        )
-    if message.start_minute == message.end_minute:
-        raise InvalidArgumentError(
-            f"a daily ceiling begins and ends at minute {message.start_minute}: for the whole day write 0 to 1440",
-            field=field,
-        )
-    if message.ceiling_bits_per_second <= 0:
-        raise InvalidArgumentError(
-            f"a daily ceiling is {message.ceiling_bits_per_second} bit/s: it must be positive", field=field
-        )
-    zone = message.time_zone or "UTC"
-    time_zone(zone, field)
-    return DailyCeiling(message.start_minute, message.end_minute, zone, message.ceiling_bits_per_second)

@@ -13,20 +13,20 @@ from opentelemetry import trace
 
 from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
 from fleetcast_scheduler.loop.pulse import Pulse
-from fleetcast_scheduler.senders.domain.sender import Registration
-from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport
-from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.sessions.domain.events import (
+from fleetcast_scheduler.senders.domain.commands import (
     AdmitParticipants,
     CommandIssued,
-    MachinesNotified,
-    SessionEnded,
-    SessionOpened,
     StartTransmission,
     WakeMachines,
 )
+from fleetcast_scheduler.senders.domain.pool import SenderPool
+from fleetcast_scheduler.senders.domain.sender import Registration
+from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport
+from fleetcast_scheduler.senders.streams import SenderStream
+from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
+from fleetcast_scheduler.sessions.domain.events import MachinesNotified, SessionEnded, SessionOpened
 from fleetcast_scheduler.sessions.domain.participant import Joiner
-from fleetcast_scheduler.sessions.mailbox import Mailbox, SenderStream
+from fleetcast_scheduler.sessions.mailbox import Mailbox
 from fleetcast_scheduler.sessions.rows import Row, participant_row, sender_row, session_row, transmission_row
 from fleetcast_scheduler.sessions.store import Batch, Store
 
@@ -93,6 +93,15 @@ class Pump(Cycle):
         return self._mailboxes.get((mailbox.session, mailbox.machine)) is mailbox
 
     # Senders
+
+    @property
+    def pool(self) -> SenderPool:
+        """The senders, as they are now."""
+        return self.dispatcher.pool
+
+    def drain_sender(self, name: str, draining: bool) -> None:
+        """An operator gives a sender no more sessions, or again some."""
+        self.dispatcher.drain_sender(name, draining)
 
     def connect_sender(self, name: str, registration: Registration, running: Collection[str]) -> SenderStream:
         """A sender opens a stream; an older one of the same sender ends."""

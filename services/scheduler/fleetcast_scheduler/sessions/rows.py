@@ -8,17 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from fleetcast_scheduler.calendar.recurrence import Recurrence
+from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy, SlowAction, SlowPolicy
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
 from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionState, TransmissionTotals
-from fleetcast_scheduler.sessions.domain.admission import (
-    AdmissionRules,
-    DailyCeiling,
-    EndPolicy,
-    LatePolicy,
-    RatePolicy,
-    SlowAction,
-    SlowPolicy,
-)
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, EndPolicy, LatePolicy
 from fleetcast_scheduler.sessions.domain.participant import Participant, ParticipantState, ReceptionTotals
 from fleetcast_scheduler.sessions.domain.series import Series
 from fleetcast_scheduler.sessions.domain.session import Session, SessionMode, SessionState

@@ -18,7 +18,9 @@ from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.fields import seconds_of
+from fleetcast_scheduler.names import image_name, session_name
 from fleetcast_scheduler.positions import decode_position, encode_position
+from fleetcast_scheduler.senders.convert import rate_of, slow_policy_of
 from fleetcast_scheduler.sessions import convert, policy_convert
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Participant
@@ -53,13 +55,13 @@ class SessionServicer(SessionServiceServicer):
     ) -> messages.CreateSessionResponse:
         """Opens a session."""
         session = await self._sessions.create(
-            convert.image_name(request.image),
+            image_name(request.image),
             SessionEdit(
                 rules=policy_convert.start_rules_of(request.start_rules),
-                rate=policy_convert.rate_of(request.rate),
+                rate=rate_of(request.rate),
                 admission=policy_convert.admission_of(request.admission),
                 priority=policy_convert.priority_of(request.priority),
-                slow_policy=policy_convert.slow_policy_of(request.slow_policy),
+                slow_policy=slow_policy_of(request.slow_policy),
                 site=request.site[: convert.MAX_SITE_LENGTH],
                 collection=convert.awaited_of(request.collection),
                 recurrence=request.recurrence,
@@ -73,7 +75,7 @@ class SessionServicer(SessionServiceServicer):
         self, request: messages.GetSessionRequest, context: _Context
     ) -> messages.GetSessionResponse:
         """Returns one session."""
-        session = await self._sessions.get(convert.session_name(request.name))
+        session = await self._sessions.get(session_name(request.name))
         return messages.GetSessionResponse(session=await self._message(session))
 
     async def ListSessions(  # noqa: N802
@@ -92,7 +94,7 @@ class SessionServicer(SessionServiceServicer):
         """Returns a page of participants."""
         size = page_size(request.page_size, default=1000, maximum=10000)
         position = decode_page_token(request.page_token, int)
-        session = await self._sessions.get(convert.session_name(request.parent, "parent"))
+        session = await self._sessions.get(session_name(request.parent, "parent"))
         start = int(position[0]) if position else 0
         participants = list(session.participants.values())
         shown = participants[start : start + size]
@@ -109,7 +111,7 @@ class SessionServicer(SessionServiceServicer):
             raise InvalidArgumentError(
                 f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
             )
-        async for view in self._sessions.watch(convert.session_name(request.name), request.after_revision):
+        async for view in self._sessions.watch(session_name(request.name), request.after_revision):
             yield messages.WatchSessionResponse(
                 session=convert.session_message(view.session, view.transmission),
                 participants=map(convert.participant_message, view.participants),
@@ -182,7 +184,7 @@ class SessionServicer(SessionServiceServicer):
             self._operations.edit(session, convert.edit_of(session, request.session, paths))
 
         session = await self._sessions.operate(
-            convert.session_name(request.session.name, "session.name"),
+            session_name(request.session.name, "session.name"),
             "update",
             request.request_id,
             edit,
@@ -219,11 +221,11 @@ class SessionServicer(SessionServiceServicer):
         self, request: messages.RetryParticipantsRequest, context: _Context
     ) -> messages.RetryParticipantsResponse:
         """Gives machines another chance."""
-        parent = convert.session_name(request.parent, "parent")
+        parent = session_name(request.parent, "parent")
         machines = []
         for name in request.names:
-            session_name, machine = convert.participant_name(name)
-            if session_name != parent:
+            session, machine = convert.participant_name(name)
+            if session != parent:
                 raise InvalidArgumentError(f"{name} does not take part in {parent}", field="names")
             machines.append(machine)
         retried: list[Participant] = []
@@ -239,7 +241,7 @@ class SessionServicer(SessionServiceServicer):
     async def _operate(
         self, request: _Operation, action: str, act: Callable[[Session], object], **detail: object
     ) -> session_pb2.Session:
-        name = convert.session_name(request.name)
+        name = session_name(request.name)
         return await self._message(await self._sessions.operate(name, action, request.request_id, act, **detail))
 
     async def _message(self, session: Session) -> session_pb2.Session:

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fleetcast_kit.errors import NotFoundError
@@ -17,8 +17,9 @@ from fleetcast_kit.process import semconv, telemetry
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.loop.locks import Locks
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
 from fleetcast_scheduler.senders.domain.transmission import Transmission
-from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowPolicy
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit, begin_series
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant
 from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
@@ -58,7 +59,7 @@ class Sessions:
         holds: Holds,
         audit: Audit,
         *,
-        admit: Callable[[Joiner], Joiner],
+        admit: Callable[[str], str],
         members: Callable[[str], Awaitable[dict[str, str]]],
     ) -> None:
         self._pump = pump
@@ -169,7 +170,7 @@ class Sessions:
             NotFoundError: there is none of that name.
             FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
         """
-        joiner = self._admit(joiner)
+        joiner = self._admitted(joiner)
         await self._recall(name)
         return self._pump.join(name, joiner)
 
@@ -180,7 +181,7 @@ class Sessions:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
-        joiner = self._admit(joiner)
+        joiner = self._admitted(joiner)
         find_open = self._pump.dispatcher.find_open
         session = find_open(joiner.machine, image)
         if session is None:
@@ -207,7 +208,7 @@ class Sessions:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
-        joiner = self._admit(joiner)
+        joiner = self._admitted(joiner)
         async with self._locks.held(f"{deployment} {image}"):
             session = self._pump.dispatcher.find_deployed(joiner.machine, deployment, image)
             if session is None:
@@ -264,6 +265,15 @@ class Sessions:
         self._pump.wake()
         _logger.info("%s opened for %s", name, pinned.name)
         return session
+
+    def _admitted(self, joiner: Joiner) -> Joiner:
+        """Returns a machine that joins under the name that operators know it by; its own if they gave it none.
+
+        Raises:
+            FailedPreconditionError: an operator must approve it first.
+        """
+        display_name = self._admit(joiner.machine)
+        return replace(joiner, display_name=display_name) if display_name else joiner
 
     async def _recall(self, name: str) -> Session:
         """Returns a session, known to the dispatcher even if it ended long ago.

@@ -11,11 +11,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fleetcast_scheduler.audit.tables import AuditRow
 from fleetcast_scheduler.senders.domain.sender import Sender
 from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionState
 from fleetcast_scheduler.sessions.domain.session import Session, SessionState
 from fleetcast_scheduler.sessions.rows import Row, participant_of, sender_of, session_of, transmission_of
-from fleetcast_scheduler.sessions.tables import AuditRow, ParticipantRow, SenderRow, SessionRow, TransmissionRow
+from fleetcast_scheduler.sessions.tables import ParticipantRow, SenderRow, SessionRow, TransmissionRow
 
 MIGRATIONS = "fleetcast_scheduler.migrations"
 
@@ -122,27 +123,6 @@ class Store:
             statement = statement.where(tuple_(*key) < after)
         async with self._database.session(reads_only=True) as session:
             return [session_of(row) for row in await session.exec(statement)]
-
-    async def find_audited(self, request_id: str) -> str | None:
-        """Returns the resource of the entry with a request id, or None."""
-        statement = select(AuditRow.resource).where(col(AuditRow.request_id) == request_id).limit(1)
-        async with self._database.session(reads_only=True) as session:
-            return (await session.exec(statement)).first()
-
-    async def list_audit(
-        self, after: tuple[float, str] | None, limit: int, *, resource: str, caller: str
-    ) -> list[AuditRow]:
-        """Returns entries, newest first, after a time and name in that order; empty filters let all through."""
-        key = (col(AuditRow.time), col(AuditRow.name))
-        statement = select(AuditRow).order_by(*(column.desc() for column in key)).limit(limit)
-        if after is not None:
-            statement = statement.where(tuple_(*key) < after)
-        if resource:
-            statement = statement.where(col(AuditRow.resource) == resource)
-        if caller:
-            statement = statement.where(col(AuditRow.caller) == caller)
-        async with self._database.session(reads_only=True) as session:
-            return list(await session.exec(statement))
 
 
 async def upsert(session: AsyncSession, model: type[SQLModel], rows: Sequence[Row]) -> None:

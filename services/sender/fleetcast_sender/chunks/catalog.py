@@ -16,7 +16,7 @@ from fleetcast_kit.chunks.codec import ChunkEncoding, decode
 from fleetcast_kit.errors import DataLossError, UnavailableError, from_rpc_error
 from fleetcast_wire.memory import Buffer
 
-from fleetcast_sender import convert
+from fleetcast_sender.chunks import convert
 from fleetcast_sender.chunks.source import ChunkTable
 
 _TABLE_SECONDS = 60.0

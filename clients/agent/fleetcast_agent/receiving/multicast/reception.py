@@ -18,7 +18,8 @@ from fleetcast_wire.packet import VERSION, Kind, unpack_header, unpack_mark
 from fleetcast_wire.seal import Opener
 from numpy.typing import NDArray
 
-from fleetcast_agent.receiving.multicast.events import Event, ReceptionCounts
+from fleetcast_agent.receiving.counts import ReceptionCounts
+from fleetcast_agent.receiving.multicast.events import Event
 from fleetcast_agent.receiving.multicast.ring import WindowRing
 from fleetcast_agent.receiving.multicast.windows import Window, WindowMemories
 

@@ -10,13 +10,13 @@ from fleetcast_wire.geometry import PassLayout
 from fleetcast_wire.packet import Mark, MarkedWindow
 from numpy.typing import NDArray
 
+from fleetcast_agent.receiving.counts import ReceptionCounts
 from fleetcast_agent.receiving.multicast.events import (
     ChunkArrived,
     CodewordCompleted,
     DeficitsCounted,
     Event,
     PassSettled,
-    ReceptionCounts,
 )
 from fleetcast_agent.receiving.multicast.straddling import StraddlingChunks
 from fleetcast_agent.receiving.multicast.windows import Piece, Window, WindowMemories, WindowMemory, cut_pieces

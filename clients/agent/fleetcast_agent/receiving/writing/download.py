@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fleetcast_agent.receiving.counts import ReceptionCounts
 from fleetcast_agent.receiving.errors import TargetFailedError
 from fleetcast_agent.receiving.messages import ChunkMembers, Totals
-from fleetcast_agent.receiving.multicast.events import ReceptionCounts
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.chunk_writer import ChunkWriter
 from fleetcast_agent.receiving.writing.holding import Holding

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
 from fleetcast_scheduler.deployments.domain.run import RUN_COUNTS, Run, RunState
-from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
 DEFAULT_MAX_RUN_SECONDS = 7200.0

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.events import ControlAction, RunClosed, RunControlled, RunOrdered
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, Stray
 from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome, StepRun
 from fleetcast_scheduler.deployments.domain.targets import new_run
-
-
-@dataclass(frozen=True, slots=True)
-class MachinePresence:
-    """Whether a machine is there, and what it runs."""
-
-    connected: bool = False
-    contact_time: float | None = None
-    current_run: str = ""
+from fleetcast_scheduler.machines.domain.presence import MachinePresence
 
 
 class Presence:

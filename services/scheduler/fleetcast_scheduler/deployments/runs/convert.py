@@ -8,7 +8,7 @@ from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, StandbyTold
 from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunProgress, StepOutcome, StepRun
-from fleetcast_scheduler.deployments.runs.mailbox import Order, RunLetter
+from fleetcast_scheduler.deployments.mailbox import Order, RunLetter
 from fleetcast_scheduler.fields import enum_name, seconds_of
 
 MAX_NAME_LENGTH = 255

@@ -13,7 +13,7 @@ from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
 from fleetcast_scheduler.deployments.domain.run import Run
-from fleetcast_scheduler.deployments.runs.mailbox import Order
+from fleetcast_scheduler.deployments.mailbox import Order
 from fleetcast_scheduler.machines.domain.machine import Inventory
 
 _logger = logging.getLogger(__name__)

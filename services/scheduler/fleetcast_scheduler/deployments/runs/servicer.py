@@ -13,11 +13,11 @@ from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundE
 from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.deployments.convert import deployment_name, run_name
+from fleetcast_scheduler.deployments.mailbox import RunMailbox
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.runs import convert
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
-from fleetcast_scheduler.deployments.runs.mailbox import RunMailbox
+from fleetcast_scheduler.names import deployment_name, run_name
 
 if TYPE_CHECKING:  # the class is generic in its stubs only
     _Context = grpc.aio.ServicerContext[Any, Any]

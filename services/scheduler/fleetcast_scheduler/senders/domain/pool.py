@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
-from fleetcast_scheduler.senders.domain.outcomes import (
-    CapacityChanged,
-    MachinesAdmitted,
-    Outcome,
-    TransmissionLost,
-    TransmissionResumed,
-)
-from fleetcast_scheduler.senders.domain.sender import Lease, Neighbourhood, Registration, Sender, choose_lease
-from fleetcast_scheduler.senders.domain.transmission import (
-    ReportState,
-    Transmission,
-    TransmissionReport,
-    TransmissionState,
-)
-from fleetcast_scheduler.sessions.domain.admission import RatePolicy
-from fleetcast_scheduler.sessions.domain.events import (
+from fleetcast_scheduler.senders.domain.commands import (
     AdmitParticipants,
     Command,
     CommandIssued,
@@ -29,18 +15,57 @@ from fleetcast_scheduler.sessions.domain.events import (
     StartTransmission,
     StopTransmission,
 )
-from fleetcast_scheduler.sessions.domain.session import Session, Timing
+from fleetcast_scheduler.senders.domain.outcomes import (
+    CapacityChanged,
+    MachinesAdmitted,
+    Outcome,
+    TransmissionLost,
+    TransmissionResumed,
+)
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.sender import Lease, Neighbourhood, Registration, Sender, choose_lease
+from fleetcast_scheduler.senders.domain.timing import SenderTiming
+from fleetcast_scheduler.senders.domain.transmission import (
+    ReportState,
+    Transmission,
+    TransmissionReport,
+    TransmissionState,
+)
 
 UNREACHABLE_SECONDS = 60.0
 """How long it counts that a machine could not reach its sender."""
 
 
-class Transmissions:
+class Place(Protocol):
+    """What is known of one machine of a session."""
+
+    address: str
+    apart: bool
+
+
+class Demand(Protocol):
+    """A session, as far as senders need to know it."""
+
+    name: str
+    image: str
+    site: str
+    avoided_sender: str
+    rate: RatePolicy
+    slow_policy: SlowPolicy
+    traceparent: str
+    transmission_count: int
+
+    @property
+    def participants(self) -> Mapping[str, Place]:
+        """By machine."""
+
+
+class SenderPool:
     """Every sender, and every transmission that holds a lease."""
 
     def __init__(
         self,
-        timing: Timing,
+        timing: SenderTiming,
         *,
         senders: Iterable[Sender] = (),
         transmissions: Iterable[Transmission] = (),
@@ -148,7 +173,7 @@ class Transmissions:
 
     # Transmissions
 
-    def open(self, session: Session, machines: Iterable[str], now: float) -> Transmission | None:
+    def open(self, session: Demand, machines: Iterable[str], now: float) -> Transmission | None:
         """Returns a new transmission for a session, with a lease, on its way to a sender; None if none can take it."""
         machines = tuple(machines)
         addresses = [session.participants[machine].address for machine in machines]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleetcast_scheduler.senders.domain.policies import RatePolicy
 from fleetcast_scheduler.senders.domain.sender import Lease
-from fleetcast_scheduler.sessions.domain.admission import RatePolicy
 
 
 class TransmissionState(StrEnum):

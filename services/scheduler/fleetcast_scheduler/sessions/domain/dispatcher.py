@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable
 
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 
-from fleetcast_scheduler.senders.domain.pool import Transmissions
+from fleetcast_scheduler.senders.domain.commands import Command
+from fleetcast_scheduler.senders.domain.pool import SenderPool
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
 from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionReport
-from fleetcast_scheduler.sessions.domain.events import Command, Event, MachinesNotified
+from fleetcast_scheduler.sessions.domain.events import Event, MachinesNotified
 from fleetcast_scheduler.sessions.domain.ledger import Ledger
 from fleetcast_scheduler.sessions.domain.operations import Operations, ended, refusal
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals
@@ -38,7 +39,7 @@ class Dispatcher:
     ) -> None:
         self.timing = timing or Timing()
         self.ledger = Ledger(sessions)
-        self.pool = Transmissions(self.timing, senders=senders, transmissions=transmissions)
+        self.pool = SenderPool(self.timing, senders=senders, transmissions=transmissions)
         self._progression = Progression(self.ledger, self.pool, self.timing)
         self.operations = Operations(self.ledger, self.pool, self._progression)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from fleetcast_kit.errors import AbortedError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 
-from fleetcast_scheduler.senders.domain.pool import Transmissions
-from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.pool import SenderPool
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 from fleetcast_scheduler.sessions.domain.events import MachinesNotified
 from fleetcast_scheduler.sessions.domain.ledger import Ledger
 from fleetcast_scheduler.sessions.domain.participant import Participant, ParticipantState
@@ -40,7 +41,7 @@ class SessionEdit:
 class Operations:
     """The verbs of an operator. Those that end something change nothing when repeated."""
 
-    def __init__(self, ledger: Ledger, pool: Transmissions, progression: Progression) -> None:
+    def __init__(self, ledger: Ledger, pool: SenderPool, progression: Progression) -> None:
         self._ledger = ledger
         self._pool = pool
         self._progression = progression

@@ -11,7 +11,7 @@ from fleetcast_scheduler.senders.domain.outcomes import (
     TransmissionLost,
     TransmissionResumed,
 )
-from fleetcast_scheduler.senders.domain.pool import Transmissions
+from fleetcast_scheduler.senders.domain.pool import SenderPool
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions.domain.admission import EndPolicy, LatePolicy
 from fleetcast_scheduler.sessions.domain.events import (
@@ -39,7 +39,7 @@ from fleetcast_scheduler.sessions.domain.start_rules import evaluate
 class Progression:
     """Draws conclusions about sessions and writes them in the ledger."""
 
-    def __init__(self, ledger: Ledger, pool: Transmissions, timing: Timing) -> None:
+    def __init__(self, ledger: Ledger, pool: SenderPool, timing: Timing) -> None:
         self._ledger = ledger
         self._pool = pool
         self._timing = timing

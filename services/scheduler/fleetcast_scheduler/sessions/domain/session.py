@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, LatePolicy, RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
+from fleetcast_scheduler.senders.domain.timing import SenderTiming
+from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, LatePolicy
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState
 from fleetcast_scheduler.sessions.domain.series import Series
 from fleetcast_scheduler.sessions.domain.start_rules import Attendance, StartRules
@@ -39,21 +41,13 @@ class SessionMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(SenderTiming):
     """How long the scheduler waits for what, in seconds."""
 
     idle: float = 600.0
     """A session that nobody needs completes after this."""
     lost: float = 60.0
     """A lost machine keeps its session running for this long."""
-    sender_grace: float = 5.0
-    """A sender whose stream broke may come back within this; then its sessions move."""
-    command: float = 30.0
-    """A sender that does not answer a command within this is taken for dead."""
-    quarantine: float = 30.0
-    """A group and port rest for this long after their transmission ended."""
-    abandoned: float = 3600.0
-    """A group and port of a sender that never came back rest for this long."""
     notice: float = 1.0
     """Waiting machines hear of changes no more often than this."""
     retry: float = 1.0

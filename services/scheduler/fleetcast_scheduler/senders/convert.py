@@ -1,0 +1,210 @@
+"""What senders say and hear as domain objects, and back; fields are checked here."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
+from fleetcast.scheduler.v1 import session_pb2
+from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.values.addresses import split_address
+
+from fleetcast_scheduler.calendar.local_time import time_zone
+from fleetcast_scheduler.fields import enum_name
+from fleetcast_scheduler.senders.domain import commands
+from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy, SlowAction, SlowPolicy
+from fleetcast_scheduler.senders.domain.sender import Registration
+from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+
+MAX_SUBNETS = 64
+
+
+def registration_of(message: registry.SenderRegistration) -> Registration:
+    """Returns what a sender offers.
+
+    Raises:
+        InvalidArgumentError: its address or ranges are impossible.
+    """
+    split_address(message.address, field="registration.address")
+    try:
+        first, last = ip_address(message.first_group), ip_address(message.last_group)
+    except ValueError as error:
+        raise InvalidArgumentError(f"a group is no address: {error}", field="registration.first_group") from error
+    local_control = first.version == 4 and int(first) < int(ip_address("224.0.1.0"))  # RFC 5771, section 4
+    if not (first.is_multicast and last.is_multicast) or local_control:
+        raise InvalidArgumentError(
+            f"{first} to {last} is not a range of multicast groups outside 224.0.0.0/24: use one in 239.192.0.0/14",
+            field="registration.first_group",
+        )
+    if first.version != last.version or int(first) > int(last):
+        raise InvalidArgumentError(
+            f"the groups from {first} to {last} are no range: the first comes after the last",
+            field="registration.last_group",
+        )
+    if not 1 <= message.first_port <= message.last_port <= 65535:
+        raise InvalidArgumentError(
+            f"the ports from {message.first_port} to {message.last_port} are no range between 1 and 65535",
+            field="registration.first_port",
+        )
+    if message.max_concurrent < 0:
+        raise InvalidArgumentError(
+            f"max_concurrent is {message.max_concurrent}: it cannot be negative", field="registration.max_concurrent"
+        )
+    return Registration(
+        address=message.address,
+        first_group=str(first),
+        last_group=str(last),
+        first_port=message.first_port,
+        last_port=message.last_port,
+        interface=message.interface,
+        link_bits_per_second=message.link_bits_per_second,
+        max_concurrent=message.max_concurrent,
+        site=message.site,
+        subnets=_subnets_of(message),
+    )
+
+
+def _subnets_of(message: registry.SenderRegistration) -> tuple[str, ...]:
+    if len(message.subnets) > MAX_SUBNETS:
+        raise InvalidArgumentError(
+            f"a sender is in {len(message.subnets)} subnets: it may name {MAX_SUBNETS}", field="registration.subnets"
+        )
+    try:
+        return tuple(str(ip_network(subnet, strict=False)) for subnet in message.subnets)
+    except ValueError as error:
+        raise InvalidArgumentError(f"a subnet is none: {error}", field="registration.subnets") from error
+
+
+def report_of(message: registry.TransmissionReport) -> TransmissionReport:
+    """Returns what a sender says about a transmission.
+
+    Raises:
+        InvalidArgumentError: it says no state.
+    """
+    if message.state == registry.TransmissionReport.STATE_UNSPECIFIED:
+        raise InvalidArgumentError("a transmission report must have a state", field="report.state")
+    name = enum_name(registry.TransmissionReport.State, message.state, "STATE_", "report.state")
+    sent = message.transmission
+    totals = TransmissionTotals(
+        pass_=getattr(sent, "pass"),
+        sent_source_bytes=sent.sent_source_bytes,
+        sent_repair_bytes=sent.sent_repair_bytes,
+        sent_unicast_bytes=sent.sent_unicast_bytes,
+        rate_bits_per_second=sent.rate_bits_per_second,
+        sent_chunk_count=sent.sent_chunk_count,
+        receiver_count=sent.receiver_count,
+    )
+    return TransmissionReport(sent.name, ReportState(name), totals, message.error)
+
+
+def command_message(command_id: int, command: commands.Command) -> registry.ServeSenderResponse:
+    """Returns what a sender is to do."""
+    response = registry.ServeSenderResponse(command_id=command_id)
+    match command:
+        case commands.StartTransmission():
+            response.start.transmission = command.transmission
+            response.start.image = command.image
+            response.start.group = command.group
+            response.start.port = command.port
+            response.start.rate.CopyFrom(rate_message(command.rate))
+            response.start.machines.extend(command.machines)
+            response.start.traceparent = command.traceparent
+            response.start.slow_policy.CopyFrom(slow_policy_message(command.slow_policy))
+        case commands.AdmitParticipants(transmission, machines):
+            response.admit.transmission = transmission
+            response.admit.machines.extend(machines)
+        case commands.DismissParticipants(transmission, machines):
+            response.dismiss.transmission = transmission
+            response.dismiss.machines.extend(machines)
+        case commands.MoveToUnicast(transmission, machines):
+            response.move_to_unicast.transmission = transmission
+            response.move_to_unicast.machines.extend(machines)
+        case commands.SetTransmissionRate(transmission, rate):
+            response.set_rate.transmission = transmission
+            response.set_rate.rate.CopyFrom(rate_message(rate))
+        case commands.StopTransmission(transmission):
+            response.stop.transmission = transmission
+        case commands.WakeMachines(mac_addresses):
+            response.wake.mac_addresses.extend(mac_addresses)
+    return response
+
+
+def rate_of(message: session_pb2.RatePolicy) -> RatePolicy:
+    """Returns the rate policy in a request.
+
+    Raises:
+        InvalidArgumentError: a rate is negative.
+    """
+    for field in ("fixed_bits_per_second", "ceiling_bits_per_second"):
+        value = getattr(message, field)
+        if value < 0:
+            raise InvalidArgumentError(f"{field} is {value}: it cannot be negative", field=f"rate.{field}")
+    return RatePolicy(
+        message.fixed_bits_per_second,
+        message.ceiling_bits_per_second,
+        tuple(_daily_ceiling_of(daily) for daily in message.daily_ceilings),
+    )
+
+
+def slow_policy_of(message: session_pb2.SlowPolicy) -> SlowPolicy:
+    """Returns the slow policy in a request.
+
+    Raises:
+        InvalidArgumentError: the threshold is negative.
+    """
+    if message.threshold_bits_per_second < 0:
+        raise InvalidArgumentError(
+            f"threshold_bits_per_second is {message.threshold_bits_per_second}: it cannot be negative",
+            field="slow_policy.threshold_bits_per_second",
+        )
+    action = enum_name(session_pb2.SlowPolicy.Action, message.action, "ACTION_", "slow_policy.action")
+    return SlowPolicy(
+        SlowAction.UNICAST if action == "UNSPECIFIED" else SlowAction(action), message.threshold_bits_per_second
+    )
+
+
+def slow_policy_message(policy: SlowPolicy) -> session_pb2.SlowPolicy:
+    """Returns a slow policy as the API shows it."""
+    return session_pb2.SlowPolicy(
+        action=session_pb2.SlowPolicy.Action.Value(f"ACTION_{policy.action}"),
+        threshold_bits_per_second=policy.threshold_bits_per_second,
+    )
+
+
+def rate_message(rate: RatePolicy) -> session_pb2.RatePolicy:
+    """Returns a rate policy as the API shows it."""
+    return session_pb2.RatePolicy(
+        fixed_bits_per_second=rate.fixed_bits_per_second,
+        ceiling_bits_per_second=rate.ceiling_bits_per_second,
+        daily_ceilings=[
+            session_pb2.DailyCeiling(
+                start_minute=daily.start_minute,
+                end_minute=daily.end_minute,
+                time_zone=daily.time_zone,
+                ceiling_bits_per_second=daily.ceiling_bits_per_second,
+            )
+            for daily in rate.daily_ceilings
+        ],
+    )
+
+
+def _daily_ceiling_of(message: session_pb2.DailyCeiling) -> DailyCeiling:
+    field = "rate.daily_ceilings"
+    if not 0 <= message.start_minute < 1440 or not 0 <= message.end_minute <= 1440:
+        raise InvalidArgumentError(
+            f"a daily ceiling is from minute {message.start_minute} to minute {message.end_minute}: "
+            "a day has the minutes 0 to 1440",
+            field=field,
+        )
+    if message.start_minute == message.end_minute:
+        raise InvalidArgumentError(
+            f"a daily ceiling begins and ends at minute {message.start_minute}: for the whole day write 0 to 1440",
+            field=field,
+        )
+    if message.ceiling_bits_per_second <= 0:
+        raise InvalidArgumentError(
+            f"a daily ceiling is {message.ceiling_bits_per_second} bit/s: it must be positive", field=field
+        )
+    zone = message.time_zone or "UTC"
+    time_zone(zone, field)
+    return DailyCeiling(message.start_minute, message.end_minute, zone, message.ceiling_bits_per_second)
