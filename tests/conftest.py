@@ -24,19 +24,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def open_lab() -> Iterator[Callable[..., NetworkLab]]:
-    """Return `NetworkLab`, opened; every lab a test opens is closed at its end. Mark the test `lab`."""
+    """Returns `NetworkLab`, opened; every lab a test opens is closed at its end. Mark the test `lab`."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(NetworkLab(**options))
 
 
 @pytest.fixture
 def lab(open_lab: Callable[..., NetworkLab]) -> NetworkLab:
-    """Return a lab with one sender and three receivers. Mark the test `lab`."""
+    """Returns a lab with one sender and three receivers. Mark the test `lab`."""
     return open_lab()
 
 
 @pytest.fixture
 def collector() -> Iterator[TraceCollector]:
-    """Return a running receiver of traces on the loopback; `collector.environment()` makes a process export to it."""
+    """Returns a running receiver of traces on the loopback; `collector.environment()` makes a process export to it."""
     with TraceCollector() as running:
         yield running

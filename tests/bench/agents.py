@@ -127,7 +127,7 @@ class Watcher:
 
 
 async def measure(installation: Installation, server_pid: int, folder: Path, agent_count: int) -> Figures:
-    """Return the figures of one session with so many agents."""
+    """Returns the figures of one session with so many agents."""
     token = installation.fleetcast("enrolment-token", "create", "--uses", str(agent_count))["token"]
     create = ("session", "create", "--image", "bench", "--min-clients", str(agent_count))
     session = str((await asyncio.to_thread(installation.fleetcast, *create))["name"])
@@ -172,7 +172,7 @@ async def measure(installation: Installation, server_pid: int, folder: Path, age
 
 
 async def _register_all(address: str, token: str, folder: Path, count: int, stack: AsyncExitStack) -> list[Agent]:
-    """Return agents that are enrolled, connected for as long as the stack stands, and registered."""
+    """Returns agents that are enrolled, connected for as long as the stack stands, and registered."""
     places = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
 
     async def one(number: int) -> Agent:
@@ -195,7 +195,7 @@ def _join(agents: list[Agent], session: str, group: asyncio.TaskGroup) -> None:
 
 
 async def _start_watching(installation: Installation, session: str, start: float) -> asyncio.subprocess.Process:
-    """Return a process of its own that watches, as an operator's is; it prints the delays when its input ends."""
+    """Returns a process of its own that watches, as an operator's is; it prints the delays when its input ends."""
     where = [installation.address, str(installation.data_directory / "administrator"), session, repr(start)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.agents", "--watch", *where),
@@ -236,7 +236,7 @@ def _tenths(agents: list[Agent]) -> list[list[Agent]]:
 
 
 async def _all(marks: Iterable[Mark]) -> float:
-    """Return when the last mark was set, in seconds of the monotonic clock, once all are."""
+    """Returns when the last mark was set, in seconds of the monotonic clock, once all are."""
     marks = list(marks)
     async with asyncio.timeout(_JOIN_SECONDS):
         for mark in marks:

@@ -90,7 +90,7 @@ class Target:
 
 
 def targets(results: Results) -> list[Target]:
-    """Return every target for which there are measurements."""
+    """Returns every target for which there are measurements."""
     ratios = [
         ("receivers-8", UDPCAST, 2.5, 4.0),
         ("receivers-8", UFTP, 2.5, 4.0),
@@ -137,7 +137,7 @@ def _costs(results: Results) -> list[Target]:
 
 
 def _delays(results: Results) -> list[Target]:
-    """Return what a disturbed receiver costs the others."""
+    """Returns what a disturbed receiver costs the others."""
     calm = results.get(("link-4", OURS))
     dead, slow, late, hostile = (results.get((case, OURS)) for case in ("dead-4", "slow-4", "late-4", "hostile-4"))
     found = []

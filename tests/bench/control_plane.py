@@ -9,12 +9,12 @@ from tests.bench.cases import Target
 
 
 def measure(agent_count: int) -> dict[str, Any]:
-    """Return the figures of both, each measured by a process of its own."""
+    """Returns the figures of both, each measured by a process of its own."""
     return _figures("agents", "--agents", str(agent_count)) | _figures("decisions")
 
 
 def targets(figures: dict[str, Any]) -> list[Target]:
-    """Return what must be reached; the aim is to reach it with more agents."""
+    """Returns what must be reached; the aim is to reach it with more agents."""
     agents, burst = f"{figures['agent_count']} agents", f"{figures['burst_join_count']} joins within one second"
 
     def at_most(title: str, unit: str, must: float, value: float) -> Target:

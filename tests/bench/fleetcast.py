@@ -139,7 +139,7 @@ class Fleetcast:
         return self._lab.popen(self._lab.hostile, [sys.executable, "-m", "tests.support.hostile"], log=log)
 
     def _seconds_of(self, session: str) -> float:
-        """Return the seconds from the instant at which all had joined to the instant at which all had finished."""
+        """Returns the seconds from the instant at which all had joined to the instant at which all had finished."""
         deadline = time.monotonic() + 10
         while not (shown := self._installation.fleetcast("session", "show", session)).get("end_time"):
             if time.monotonic() > deadline:
@@ -147,7 +147,7 @@ class Fleetcast:
         return (datetime.fromisoformat(shown["end_time"]) - datetime.fromisoformat(shown["start_time"])).total_seconds()
 
     def _seconds_since_start(self, session: str, ended_at: float) -> float:
-        """Return the seconds from the instant at which all had joined to an instant of the monotonic clock."""
+        """Returns the seconds from the instant at which all had joined to an instant of the monotonic clock."""
         shown = self._installation.fleetcast("session", "show", session)
         ended = time.time() - (time.monotonic() - ended_at)
         return ended - datetime.fromisoformat(shown["start_time"]).timestamp()
@@ -160,7 +160,7 @@ def _await(meter: Meter, reception: Reception, size_bytes: int) -> dict[str, Any
 
 
 def _needless_chunks(summary: dict[str, Any], size_bytes: int) -> float:
-    """Return how many whole chunks a receiver was sent that it held; a part of the one in which it joined is none."""
+    """Returns how many whole chunks a receiver was sent that it held; a part of the one in which it joined is none."""
     return max(0.0, float((summary["datagram_count"] * _SYMBOL_BYTES - size_bytes) // _CHUNK_BYTES))
 
 

@@ -59,6 +59,6 @@ class Spread:
 
 
 def spread(measurements: Sequence[Measurement], figure: Callable[[Measurement], float]) -> Spread:
-    """Return the spread of a figure; there must be at least one measurement."""
+    """Returns the spread of a figure; there must be at least one measurement."""
     values = [figure(measurement) for measurement in measurements]
     return Spread(statistics.median(values), min(values), max(values), len(values))

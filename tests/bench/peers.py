@@ -16,7 +16,7 @@ _UFTP_GROUP = "010404E6"  # 230.4.4.1, as /proc/net/igmp writes it
 
 
 def timeout_seconds(size_bytes: int) -> float:
-    """Return how long a transfer may take: that of 20 Mbit/s, and a minute."""
+    """Returns how long a transfer may take: that of 20 Mbit/s, and a minute."""
     return 60 + size_bytes * 8 / 20e6
 
 
@@ -140,6 +140,6 @@ def check_copies(tool: str, source: Path, outputs: list[Path]) -> None:
 
 
 def installed_peers() -> list[str]:
-    """Return the names of the peers that are installed."""
+    """Returns the names of the peers that are installed."""
     tools = {"udpcast": ("udp-sender", "udp-receiver"), "uftp": ("uftp", "uftpd")}
     return [name for name, programs in tools.items() if all(shutil.which(program) for program in programs)]

@@ -46,7 +46,7 @@ class Meter:
         self._sampler.start()
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Return whether the process has ended, as soon as it has, or after the timeout."""
+        """Returns whether the process has ended, as soon as it has, or after the timeout."""
         return self._ended.wait(timeout_seconds)
 
     def _watch(self) -> None:
@@ -109,7 +109,7 @@ class Watched:
         return "\n".join(line.text for line in self.lines)
 
     def wait_for_line(self, part: str, timeout_seconds: float) -> Line:
-        """Return the first line that contains `part`.
+        """Returns the first line that contains `part`.
 
         Raises:
             BenchError: it did not come in time, or the program ended without it.
@@ -166,13 +166,13 @@ class Watched:
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """Return the user and system time that a running process has used."""
+    """Returns the user and system time that a running process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
 def peak_memory_bytes_of(pid: int) -> int:
-    """Return the largest resident set that a running process has had since its exec."""
+    """Returns the largest resident set that a running process has had since its exec."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) * 1024
 

@@ -14,7 +14,7 @@ from tests.bench.measurement import Measurement, Spread, spread
 
 
 def machine() -> dict[str, str]:
-    """Return what the figures depend on, by name."""
+    """Returns what the figures depend on, by name."""
     cpu_lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in cpu_lines if line.startswith("model name")), "unknown")
     return {
@@ -28,7 +28,7 @@ def machine() -> dict[str, str]:
 
 
 def as_text(results: Results, failures: Sequence[str], size_bytes: int) -> str:
-    """Return the tables of all figures, of ratios and of targets."""
+    """Returns the tables of all figures, of ratios and of targets."""
     facts = machine() | {
         "file": f"{size_bytes / 2**20:.0f} MiB, incompressible",
         "figures": "median (least - greatest)",
@@ -60,7 +60,7 @@ def as_text(results: Results, failures: Sequence[str], size_bytes: int) -> str:
 
 
 def targets_table(reached: Sequence[Target]) -> str:
-    """Return targets with what was reached."""
+    """Returns targets with what was reached."""
     rows = [
         [
             target.title,
@@ -75,7 +75,7 @@ def targets_table(reached: Sequence[Target]) -> str:
 
 
 def as_plain(results: Results, failures: Sequence[str], size_bytes: int) -> dict[str, Any]:
-    """Return everything measured, for JSON."""
+    """Returns everything measured, for JSON."""
     return {
         "machine": machine(),
         "size_bytes": size_bytes,
@@ -149,7 +149,7 @@ def _spread_text(figures: Spread, digits: int) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns are aligned."""
+    """Returns a Markdown table whose columns are aligned."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     ruler = ["-" * width for width in widths]

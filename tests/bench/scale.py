@@ -111,7 +111,7 @@ class Population:
         self.deficits[window] = np.minimum(lost, columns)
 
     def _stalled_share(self, phase: float, start: float, end: float) -> float:
-        """Return the share of a span that lies in [n + phase, n + phase + 0.1] for any n."""
+        """Returns the share of a span that lies in [n + phase, n + phase + 0.1] for any n."""
         lost = 0.0
         for n in range(int(start) - 1, int(end) + 1):
             lost += max(0.0, min(end, n + phase + 0.1) - max(start, n + phase))

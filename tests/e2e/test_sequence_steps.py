@@ -278,7 +278,7 @@ steps:
     type: apply-driver-package
     with: {{volume: data, packages: [{{package: none, when: "machine.name == 'other'"}}, {{package: drivers}}]}}
 """
-    outcome = await machine.run(source, secret_word="Gehe!m")  # noqa: S106 - of this test
+    outcome = await machine.run(source, secret_word="Gehe!m")
     assert outcome.outcome is Outcome.SUCCEEDED, outcome
     answers = (await read(machine, "data", "windows/panther/UNATTEND.XML") or b"").decode()
     for text in (

@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - methods have the names that the protos give them
 """A scripted scheduler and sender on one port, and a group on the loopback, for tests of the agent."""
 
 import asyncio
@@ -11,10 +10,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
-from fleetcast.scheduler.v1 import participation_service_pb2_grpc as scheduler_grpc
-from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
-from fleetcast.sender.v1 import transmission_service_pb2_grpc as sender_grpc
+from fleetcast.scheduler.v1 import participation_service_pb2, participation_service_pb2_grpc
+from fleetcast.sender.v1 import transmission_service_pb2, transmission_service_pb2_grpc
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.receiving.convert import chunk_set_message
 from fleetcast_agent.receiving.receive import ReceiveRequest
@@ -57,10 +54,10 @@ class Script:
     """What the machine reported last to have written."""
     dismiss_when_unreachable: bool = False
     geometry: Geometry = field(default_factory=lambda: Geometry(1024, 60, 4, 32, "leopard-rs16"))
-    joins: list[scheduler_pb.Join] = field(default_factory=list)
-    receiver_joins: list[sender_pb.ReceiverJoin] = field(default_factory=list)
+    joins: list[participation_service_pb2.Join] = field(default_factory=list)
+    receiver_joins: list[transmission_service_pb2.ReceiverJoin] = field(default_factory=list)
     progress: list[Any] = field(default_factory=list)
-    outcomes: list[scheduler_pb.Outcome] = field(default_factory=list)
+    outcomes: list[participation_service_pb2.Outcome] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     fetched: list[int] = field(default_factory=list)
     passes: list[list[int]] = field(default_factory=list)
@@ -72,7 +69,7 @@ class Script:
         return f"images/{self.image_name}@{self.image.manifest.digest}"
 
 
-class Scheduler(scheduler_grpc.ParticipationServiceServicer):
+class Scheduler(participation_service_pb2_grpc.ParticipationServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.address = ""
@@ -84,8 +81,8 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
         wanted = first.join.image.removeprefix("images/").partition("@")[0]
         if wanted not in ("", script.image_name):
             raise NotFoundError(f"there is no image {wanted!r}")
-        waiting = scheduler_pb.Waiting(session=SESSION, image=script.pinned, reason="waits for 1 machine")
-        yield scheduler_pb.ParticipateResponse(acknowledged_sequence=1, waiting=waiting)
+        waiting = participation_service_pb2.Waiting(session=SESSION, image=script.pinned, reason="waits for 1 machine")
+        yield participation_service_pb2.ParticipateResponse(acknowledged_sequence=1, waiting=waiting)
         if script.assign:
             yield self._assignment()
         heard = asyncio.ensure_future(anext(requests, None))
@@ -93,8 +90,10 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
         while True:
             await asyncio.wait({heard, dismissed}, return_when=asyncio.FIRST_COMPLETED)
             if dismissed.done():
-                reason = scheduler_pb.Dismissal.REASON_CANCELLED
-                yield scheduler_pb.ParticipateResponse(dismissal=scheduler_pb.Dismissal(reason=reason, detail="enough"))
+                reason = participation_service_pb2.Dismissal.REASON_CANCELLED
+                yield participation_service_pb2.ParticipateResponse(
+                    dismissal=participation_service_pb2.Dismissal(reason=reason, detail="enough")
+                )
                 return
             request = heard.result()
             if request is None:
@@ -104,8 +103,12 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
                     script.progress.append(request.progress)
                 case "outcome":
                     script.outcomes.append(request.outcome)
-                    dismissal = scheduler_pb.Dismissal(reason=scheduler_pb.Dismissal.REASON_DONE)
-                    yield scheduler_pb.ParticipateResponse(acknowledged_sequence=request.sequence, dismissal=dismissal)
+                    dismissal = participation_service_pb2.Dismissal(
+                        reason=participation_service_pb2.Dismissal.REASON_DONE
+                    )
+                    yield participation_service_pb2.ParticipateResponse(
+                        acknowledged_sequence=request.sequence, dismissal=dismissal
+                    )
                     return
                 case "sender_unreachable":
                     script.unreachable.append(request.sender_unreachable.detail)
@@ -117,7 +120,7 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
 
     def _assignment(self) -> Any:
         self.transmission_count += 1
-        assignment = scheduler_pb.Assignment(
+        assignment = participation_service_pb2.Assignment(
             session=SESSION,
             image=self.script.pinned,
             size_bytes=self.script.image.manifest.size_bytes,
@@ -125,10 +128,10 @@ class Scheduler(scheduler_grpc.ParticipationServiceServicer):
             sender_address=self.address,
             traceparent=self.script.traceparent,
         )
-        return scheduler_pb.ParticipateResponse(acknowledged_sequence=1, assignment=assignment)
+        return participation_service_pb2.ParticipateResponse(acknowledged_sequence=1, assignment=assignment)
 
 
-class Sender(sender_grpc.TransmissionServiceServicer):
+class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
     def __init__(self, script: Script, port: int) -> None:
         self.script = script
         self.port = port
@@ -157,7 +160,7 @@ class Sender(sender_grpc.TransmissionServiceServicer):
                 script.corrupt_fetches -= 1
                 stored = bytes(len(stored))
             script.fetched.append(chunk)
-            yield sender_pb.FetchChunksResponse(chunk=chunk, stored=stored)
+            yield transmission_service_pb2.FetchChunksResponse(chunk=chunk, stored=stored)
             await asyncio.sleep(script.fetch_pause_seconds)
 
     async def Receive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -166,13 +169,13 @@ class Sender(sender_grpc.TransmissionServiceServicer):
         held = members(first.join.held, script.image)
         unicast = script.unicast or first.join.unicast_only
         keys, geometry = SealKeys.fresh(), script.geometry
-        numbers = sender_pb.Geometry(**vars(geometry))
-        welcome = sender_pb.ReceiverWelcome(geometry=numbers, report_interval_milliseconds=50)
+        numbers = transmission_service_pb2.Geometry(**vars(geometry))
+        welcome = transmission_service_pb2.ReceiverWelcome(geometry=numbers, report_interval_milliseconds=50)
         if not unicast:
             welcome.group, welcome.port, welcome.source_address = GROUP, self.port, "127.0.0.1"
             welcome.key, welcome.initialization_vector = keys.key, keys.initialization_vector
             welcome.transmission_tag = keys.tag
-        yield sender_pb.ReceiveResponse(welcome=welcome)
+        yield transmission_service_pb2.ReceiveResponse(welcome=welcome)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         reader = asyncio.create_task(self._drain(requests, inbox))
         try:
@@ -182,16 +185,18 @@ class Sender(sender_grpc.TransmissionServiceServicer):
             while not (held | script.image.manifest.zero).all():
                 lacking = ~held & ~script.image.manifest.zero
                 if unicast:
-                    yield sender_pb.ReceiveResponse(unicast=sender_pb.UnicastOffer(chunks=chunk_set_message(lacking)))
+                    yield transmission_service_pb2.ReceiveResponse(
+                        unicast=transmission_service_pb2.UnicastOffer(chunks=chunk_set_message(lacking))
+                    )
                 else:
                     script.passes.append(lacking.nonzero()[0].tolist())
                     sender.start_pass(script.passes[-1])
                     number = {"pass": sender.pass_number}
-                    plan = sender_pb.PassPlan(chunks=chunk_set_message(lacking), **number)
-                    yield sender_pb.ReceiveResponse(plan=plan)
+                    plan = transmission_service_pb2.PassPlan(chunks=chunk_set_message(lacking), **number)
+                    yield transmission_service_pb2.ReceiveResponse(plan=plan)
                     if not await self._send_pass(sender, inbox):
                         return
-                    yield sender_pb.ReceiveResponse(pass_end=sender_pb.PassEnd(**number))
+                    yield transmission_service_pb2.ReceiveResponse(pass_end=transmission_service_pb2.PassEnd(**number))
                 while (answer := await inbox.get()).WhichOneof("message") not in ("holding", "done"):
                     pass
                 if answer.WhichOneof("message") == "done":
@@ -247,9 +252,9 @@ def members(message: Any, image: StoredImage) -> NDArray[np.bool_]:
     return unpack_chunk_set(message.bitmap, message.compressed, image.manifest.chunk_count)
 
 
-def chunk_table_of(image: StoredImage) -> sender_pb.GetChunkTableResponse:
+def chunk_table_of(image: StoredImage) -> transmission_service_pb2.GetChunkTableResponse:
     raw, zstd = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
-    return sender_pb.GetChunkTableResponse(
+    return transmission_service_pb2.GetChunkTableResponse(
         size_bytes=image.manifest.size_bytes,
         chunk_size_bytes=image.manifest.chunk_size_bytes,
         table=chunk_table_pb2.ChunkTable(
@@ -296,13 +301,13 @@ async def running_site(script: Script, directory: Path) -> AsyncIterator[Site]:
     scheduler, sender = Scheduler(script), Sender(script, port)
     services = [
         Service(
-            scheduler_grpc.add_ParticipationServiceServicer_to_server,
+            participation_service_pb2_grpc.add_ParticipationServiceServicer_to_server,
             scheduler,
             "fleetcast.scheduler.v1.ParticipationService",
             {"Participate": machine},
         ),
         Service(
-            sender_grpc.add_TransmissionServiceServicer_to_server,
+            transmission_service_pb2_grpc.add_TransmissionServiceServicer_to_server,
             sender,
             "fleetcast.sender.v1.TransmissionService",
             dict.fromkeys(("Receive", "GetChunkTable", "FetchChunks"), machine),

@@ -6,10 +6,13 @@ import asyncio
 from typing import Any
 
 import grpc
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
-from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast.scheduler.v1 import (
+    collection_service_pb2,
+    deployment_pb2,
+    deployment_service_pb2,
+    machine_service_pb2,
+    run_service_pb2,
+)
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
@@ -35,11 +38,13 @@ class Operator:
 
     async def collect(self, *names: str, name: str = "lab", **fields: Any) -> str:
         """Makes a collection of machines and returns its name."""
-        message = collections.Collection(name=f"collections/{name}", **fields)
-        await self.collections.CreateCollection(collections.CreateCollectionRequest(collection=message))
+        message = collection_service_pb2.Collection(name=f"collections/{name}", **fields)
+        await self.collections.CreateCollection(collection_service_pb2.CreateCollectionRequest(collection=message))
         if names:
             members = [f"machines/{one}" for one in names]
-            await self.collections.AddMembers(collections.AddMembersRequest(name=message.name, machines=members))
+            await self.collections.AddMembers(
+                collection_service_pb2.AddMembersRequest(name=message.name, machines=members)
+            )
         return message.name
 
     async def deploy(self, *, confirmed: int = 0, request_id: str = "", dry: bool = False, **fields: Any) -> Any:
@@ -49,17 +54,17 @@ class Operator:
             values["image"] = IMAGE.partition("@")[0]
         deployment = deployment_pb2.Deployment(**values | fields)
         return await self.deployments.CreateDeployment(
-            messages.CreateDeploymentRequest(
+            deployment_service_pb2.CreateDeploymentRequest(
                 deployment=deployment, confirmed_machine_count=confirmed, request_id=request_id, validate_only=dry
             )
         )
 
     async def get(self, name: str) -> deployment_pb2.Deployment:
-        answer = await self.deployments.GetDeployment(messages.GetDeploymentRequest(name=name))
+        answer = await self.deployments.GetDeployment(deployment_service_pb2.GetDeploymentRequest(name=name))
         return answer.deployment  # type: ignore[no-any-return]
 
     async def runs(self, parent: str) -> list[deployment_pb2.Run]:
-        answer = await self.deployments.ListRuns(messages.ListRunsRequest(parent=parent))
+        answer = await self.deployments.ListRuns(deployment_service_pb2.ListRunsRequest(parent=parent))
         return list(answer.runs)
 
     async def run_when(self, parent: str, state: int) -> deployment_pb2.Run:
@@ -82,10 +87,14 @@ class RunningMachine:
         self._sequence = 0
         self.acknowledged = 0
 
-    async def register(self, **fields: Any) -> machines.Machine:
+    async def register(self, **fields: Any) -> machine_service_pb2.Machine:
         stub: Any = MachineServiceStub(self._channel)
-        inventory = machines.Inventory(serial_number=f"S{self.name}", mac_addresses=[f"aa:bb:cc:00:{self._octets()}"])
-        request = machines.RegisterMachineRequest(display_name=f"pc-{self.name}", inventory=inventory, **fields)
+        inventory = machine_service_pb2.Inventory(
+            serial_number=f"S{self.name}", mac_addresses=[f"aa:bb:cc:00:{self._octets()}"]
+        )
+        request = machine_service_pb2.RegisterMachineRequest(
+            display_name=f"pc-{self.name}", inventory=inventory, **fields
+        )
         answer = await stub.RegisterMachine(request, wait_for_ready=True)
         return answer.machine  # type: ignore[no-any-return]
 

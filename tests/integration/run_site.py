@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - methods have the names that the protos give them
 """A scripted scheduler that machines register with and attend, for tests of `fleetcast-agent run`."""
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines_pb
+from fleetcast.scheduler.v1 import deployment_pb2, machine_service_pb2, run_service_pb2
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
     MachineServiceServicer,
     add_MachineServiceServicer_to_server,
@@ -66,7 +64,7 @@ class Script:
     """After so many outcomes the stream breaks without an acknowledgement."""
     close: bool = True
     """Say that the run is closed once its outcome is there."""
-    registrations: list[machines_pb.RegisterMachineRequest] = field(default_factory=list)
+    registrations: list[machine_service_pb2.RegisterMachineRequest] = field(default_factory=list)
     arrivals: list[run_service_pb2.Arrival] = field(default_factory=list)
     progress: list[run_service_pb2.RunProgress] = field(default_factory=list)
     steps: dict[tuple[str, int], deployment_pb2.StepRun] = field(default_factory=dict)
@@ -96,15 +94,15 @@ class Machines(MachineServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    async def RegisterMachine(self, request: Any, context: Any) -> machines_pb.RegisterMachineResponse:
+    async def RegisterMachine(self, request: Any, context: Any) -> machine_service_pb2.RegisterMachineResponse:
         script = self.script
         script.registrations.append(request)
         if script.refuse:
             raise FailedPreconditionError("unknown machines are refused: ask for an import", reason="MACHINE_REFUSED")
-        machine = machines_pb.Machine(name="machines/m1", state=machines_pb.Machine.STATE_APPROVED)
+        machine = machine_service_pb2.Machine(name="machines/m1", state=machine_service_pb2.Machine.STATE_APPROVED)
         if len(script.registrations) <= script.held:
-            machine.state, machine.held_reason = machines_pb.Machine.STATE_HELD, "nobody knows it"
-        return machines_pb.RegisterMachineResponse(machine=machine)
+            machine.state, machine.held_reason = machine_service_pb2.Machine.STATE_HELD, "nobody knows it"
+        return machine_service_pb2.RegisterMachineResponse(machine=machine)
 
     async def GetMachine(self, request: Any, context: Any) -> Any:
         """Not for machines, as are those below; each service needs all of its methods."""
@@ -188,7 +186,7 @@ class Runs(RunServiceServicer):
 def services(script: Script) -> list[Service]:
     """Returns the services of the scripted scheduler."""
     machine = frozenset({Role.MACHINE})
-    methods = machines_pb.DESCRIPTOR.services_by_name["MachineService"].methods
+    methods = machine_service_pb2.DESCRIPTOR.services_by_name["MachineService"].methods
     return [
         Service(
             add_MachineServiceServicer_to_server,

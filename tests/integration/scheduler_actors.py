@@ -19,9 +19,7 @@ from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
     TaskSequenceServiceServicer,
     add_TaskSequenceServiceServicer_to_server,
 )
-from fleetcast.scheduler.v1 import participation_service_pb2 as participation
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import participation_service_pb2, sender_registry_service_pb2, session_pb2
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import ParticipationServiceStub
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
@@ -54,10 +52,10 @@ class FakeCatalog(CatalogServiceServicer):
             raise NotFoundError(f"there is no image {name!r}", reason="IMAGE_NOT_FOUND")
         return image_pb2.Image(name=self.image, size_bytes=SIZE_BYTES, state=image_pb2.Image.STATE_READY)
 
-    async def GetImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def GetImage(self, request: Any, context: Any) -> Any:
         return catalog_service_pb2.GetImageResponse(image=self._image(request.name))
 
-    async def HoldImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def HoldImage(self, request: Any, context: Any) -> Any:
         self._check()
         image = self._image(request.name)
         self.held[request.holder] = image.name
@@ -67,12 +65,12 @@ class FakeCatalog(CatalogServiceServicer):
         if self.fails:
             raise UnavailableError("the catalog is not there")
 
-    async def ReleaseImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ReleaseImage(self, request: Any, context: Any) -> Any:
         self._check()
         self.held.pop(request.holder, None)
         return catalog_service_pb2.ReleaseImageResponse()
 
-    async def ListHolds(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ListHolds(self, request: Any, context: Any) -> Any:
         holds = [
             catalog_service_pb2.Hold(name=image, holder=holder)
             for holder, image in self.held.items()
@@ -80,26 +78,26 @@ class FakeCatalog(CatalogServiceServicer):
         ]
         return catalog_service_pb2.ListHoldsResponse(holds=holds)
 
-    async def ImportImage(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def ImportImage(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         raise FailedPreconditionError("the scheduler imports nothing")
         yield
 
-    async def VerifyImage(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def VerifyImage(self, request: Any, context: Any) -> AsyncIterator[Any]:
         raise FailedPreconditionError("the scheduler verifies nothing")
         yield
 
-    async def GetChunkTable(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def GetChunkTable(self, request: Any, context: Any) -> AsyncIterator[Any]:
         raise FailedPreconditionError("the scheduler reads no chunk table")
         yield
 
-    async def ReadChunks(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def ReadChunks(self, request: Any, context: Any) -> AsyncIterator[Any]:
         raise FailedPreconditionError("the scheduler reads no chunks")
         yield
 
-    async def ListImages(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ListImages(self, request: Any, context: Any) -> Any:
         raise FailedPreconditionError("the scheduler lists no images")
 
-    async def DeleteImage(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def DeleteImage(self, request: Any, context: Any) -> Any:
         raise FailedPreconditionError("the scheduler deletes nothing")
 
     def service(self) -> Service:
@@ -134,20 +132,20 @@ class FakeSequences(TaskSequenceServiceServicer):
             uploads=self.uploads,
         )
 
-    async def ResolveTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ResolveTaskSequence(self, request: Any, context: Any) -> Any:
         return task_sequence_service_pb2.ResolveTaskSequenceResponse(resolved=self._resolved(request.name))
 
-    async def HoldTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def HoldTaskSequence(self, request: Any, context: Any) -> Any:
         resolved = self._resolved(request.name)
         self.held[request.holder] = resolved.task_sequence.name
         return task_sequence_service_pb2.HoldTaskSequenceResponse(resolved=resolved)
 
-    async def ReleaseTaskSequence(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ReleaseTaskSequence(self, request: Any, context: Any) -> Any:
         self.held.pop(request.holder, None)
         self._catalog.held.pop(request.holder, None)
         return task_sequence_service_pb2.ReleaseTaskSequenceResponse()
 
-    async def ListTaskSequenceHolds(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ListTaskSequenceHolds(self, request: Any, context: Any) -> Any:
         holds = [
             task_sequence_service_pb2.TaskSequenceHold(name=name, holder=holder)
             for holder, name in self.held.items()
@@ -275,8 +273,8 @@ class FakeSender:
     def __init__(self, at: Dialled, name: str = "a", **registration: Any) -> None:
         self.name = name
         self.registration = registration
-        self.commands: list[registry.ServeSenderResponse] = []
-        self.running: dict[str, registry.StartTransmission] = {}
+        self.commands: list[sender_registry_service_pb2.ServeSenderResponse] = []
+        self.running: dict[str, sender_registry_service_pb2.StartTransmission] = {}
         self.admitted: dict[str, set[str]] = {}
         self.answers = True
         self._channel = at.channel(Role.SENDER, name)
@@ -292,8 +290,10 @@ class FakeSender:
             "first_port": 7500,
             "last_port": 7599,
         }
-        message = registry.SenderRegistration(**values | self.registration, transmissions=list(self.running))
-        await self._call.write(registry.ServeSenderRequest(registration=message))
+        message = sender_registry_service_pb2.SenderRegistration(
+            **values | self.registration, transmissions=list(self.running)
+        )
+        await self._call.write(sender_registry_service_pb2.ServeSenderRequest(registration=message))
         first = await asyncio.wait_for(self._call.read(), WAIT_SECONDS)
         assert first.registered.name == f"senders/{self.name}"
         self._task = asyncio.create_task(self._serve(self._call))
@@ -310,8 +310,10 @@ class FakeSender:
 
     async def report(self, transmission: str, sent_source_bytes: int, **totals: Any) -> None:
         message = session_pb2.Transmission(name=transmission, sent_source_bytes=sent_source_bytes, **totals)
-        report = registry.TransmissionReport(transmission=message, state=registry.TransmissionReport.STATE_SENDING)
-        await self._call.write(registry.ServeSenderRequest(report=report))
+        report = sender_registry_service_pb2.TransmissionReport(
+            transmission=message, state=sender_registry_service_pb2.TransmissionReport.STATE_SENDING
+        )
+        await self._call.write(sender_registry_service_pb2.ServeSenderRequest(report=report))
 
     async def _serve(self, call: Any) -> None:
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):  # the scheduler went away, or the test ended it
@@ -329,8 +331,8 @@ class FakeSender:
                 case "stop":
                     self.running.pop(command.stop.transmission, None)
             if self.answers:
-                result = registry.CommandResult(command_id=command.command_id)
-                await call.write(registry.ServeSenderRequest(result=result))
+                result = sender_registry_service_pb2.CommandResult(command_id=command.command_id)
+                await call.write(sender_registry_service_pb2.ServeSenderRequest(result=result))
 
 
 class FakeMachine:
@@ -348,7 +350,7 @@ class FakeMachine:
         self.acknowledged = 0
         self._call = ParticipationServiceStub(self._channel).Participate(wait_for_ready=True)
         values: dict[str, Any] = {"display_name": self.name, "target_size_bytes": -1}
-        await self._say(join=participation.Join(**values | join))
+        await self._say(join=participation_service_pb2.Join(**values | join))
 
     async def progress(self, written_bytes: int) -> None:
         totals = session_pb2.ReceptionTotals(size_bytes=SIZE_BYTES, written_bytes=written_bytes)
@@ -356,10 +358,10 @@ class FakeMachine:
 
     async def finish(self, error: str = "") -> None:
         totals = session_pb2.ReceptionTotals(size_bytes=SIZE_BYTES, written_bytes=SIZE_BYTES)
-        await self._say(outcome=participation.Outcome(totals=totals, succeeded=not error, error=error))
+        await self._say(outcome=participation_service_pb2.Outcome(totals=totals, succeeded=not error, error=error))
 
     async def sender_unreachable(self, transmission: str) -> None:
-        await self._say(sender_unreachable=participation.SenderUnreachable(transmission=transmission))
+        await self._say(sender_unreachable=participation_service_pb2.SenderUnreachable(transmission=transmission))
 
     async def hear(self, kind: str) -> Any:
         """Returns the next message of a kind, whatever comes before."""
@@ -383,4 +385,4 @@ class FakeMachine:
 
     async def _say(self, **message: Any) -> None:
         self._sequence += 1
-        await self._call.write(participation.ParticipateRequest(sequence=self._sequence, **message))
+        await self._call.write(participation_service_pb2.ParticipateRequest(sequence=self._sequence, **message))

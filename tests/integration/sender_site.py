@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
-from fleetcast.catalog.v1 import catalog_service_pb2_grpc as catalog_grpc
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
-from fleetcast.scheduler.v1 import sender_registry_service_pb2_grpc as registry_grpc
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from fleetcast.scheduler.v1 import sender_registry_service_pb2, sender_registry_service_pb2_grpc, session_pb2
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.receiving.messages import Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
@@ -34,16 +31,16 @@ RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_Z
 GROUP, PORT = "239.192.77.1", 64077
 
 
-class SmallCatalog(catalog_grpc.CatalogServiceServicer):
+class SmallCatalog(catalog_service_pb2_grpc.CatalogServiceServicer):
     """Has one image."""
 
     def __init__(self, image: StoredImage) -> None:
         self.image = image
         self.read_chunk_count = 0
 
-    async def GetChunkTable(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+    async def GetChunkTable(self, request, context):  # type: ignore[no-untyped-def]
         manifest = self.image.manifest
-        response = catalog_pb.GetChunkTableResponse(
+        response = catalog_service_pb2.GetChunkTableResponse(
             table=chunk_table_pb2.ChunkTable(
                 digests=manifest.digests.tobytes(),
                 stored_size_bytes=[len(stored) for stored in self.image.stored],
@@ -53,12 +50,12 @@ class SmallCatalog(catalog_grpc.CatalogServiceServicer):
         response.image.size_bytes, response.image.chunk_size_bytes = manifest.size_bytes, manifest.chunk_size_bytes
         yield response
 
-    async def ReadChunks(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+    async def ReadChunks(self, request, context):  # type: ignore[no-untyped-def]
         chunks = request.chunks
         members = unpack_chunk_set(chunks.bitmap, chunks.compressed, self.image.manifest.chunk_count)
         for chunk in members.nonzero()[0].tolist():
             self.read_chunk_count += 1
-            yield catalog_pb.ReadChunksResponse(chunk=chunk, stored=self.image.stored[chunk])
+            yield catalog_service_pb2.ReadChunksResponse(chunk=chunk, stored=self.image.stored[chunk])
 
     async def _other(self, request, context):  # type: ignore[no-untyped-def]
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not in this catalog")
@@ -72,40 +69,42 @@ class SmallCatalog(catalog_grpc.CatalogServiceServicer):
 
     def service(self) -> Service:
         everybody = frozenset(Role)
-        methods = catalog_pb.DESCRIPTOR.services_by_name["CatalogService"].methods
+        methods = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].methods
         return Service(
-            catalog_grpc.add_CatalogServiceServicer_to_server,
+            catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server,
             self,
             "fleetcast.catalog.v1.CatalogService",
             {method.name: everybody for method in methods},
         )
 
 
-class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
+class ScriptedScheduler(sender_registry_service_pb2_grpc.SenderRegistryServiceServicer):
     """Says what a test tells it to, and remembers what it hears."""
 
     def __init__(self) -> None:
-        self.registrations: list[registry_pb.SenderRegistration] = []
-        self.reports: list[registry_pb.TransmissionReport] = []
+        self.registrations: list[sender_registry_service_pb2.SenderRegistration] = []
+        self.reports: list[sender_registry_service_pb2.TransmissionReport] = []
         self.results: dict[int, str] = {}
         self._heard = asyncio.Event()
-        self._commands: asyncio.Queue[registry_pb.ServeSenderResponse | None] = asyncio.Queue()
+        self._commands: asyncio.Queue[sender_registry_service_pb2.ServeSenderResponse | None] = asyncio.Queue()
         self._number = 0
 
-    async def ServeSender(self, request_iterator, context):  # type: ignore[no-untyped-def]  # noqa: N802
+    async def ServeSender(self, request_iterator, context):  # type: ignore[no-untyped-def]
         first = await anext(request_iterator)
         self.registrations.append(first.registration)
         self._commands = asyncio.Queue()
         self._wake()
         reader = asyncio.create_task(self._read(request_iterator))
         try:
-            yield registry_pb.ServeSenderResponse(registered=registry_pb.SenderRegistered(name="senders/test"))
+            yield sender_registry_service_pb2.ServeSenderResponse(
+                registered=sender_registry_service_pb2.SenderRegistered(name="senders/test")
+            )
             while (command := await self._commands.get()) is not None:
                 yield command
         finally:
             reader.cancel()
 
-    async def _read(self, requests: AsyncIterator[registry_pb.ServeSenderRequest]) -> None:
+    async def _read(self, requests: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest]) -> None:
         async for request in requests:
             if request.HasField("result"):
                 self.results[request.result.command_id] = request.result.error
@@ -127,7 +126,7 @@ class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
             while not condition():
                 await self._heard.wait()
 
-    async def command(self, command: registry_pb.ServeSenderResponse) -> str:
+    async def command(self, command: sender_registry_service_pb2.ServeSenderResponse) -> str:
         """Give a command and return its error, empty if it succeeded."""
         self._number += 1
         number = command.command_id = self._number
@@ -136,16 +135,16 @@ class ScriptedScheduler(registry_grpc.SenderRegistryServiceServicer):
         return self.results[number]
 
     @property
-    def last_report(self) -> registry_pb.TransmissionReport:
+    def last_report(self) -> sender_registry_service_pb2.TransmissionReport:
         """What was reported last; an empty report before the first."""
-        return self.reports[-1] if self.reports else registry_pb.TransmissionReport()
+        return self.reports[-1] if self.reports else sender_registry_service_pb2.TransmissionReport()
 
     def last_state(self) -> int:
         return self.last_report.state
 
     def service(self) -> Service:
         return Service(
-            registry_grpc.add_SenderRegistryServiceServicer_to_server,
+            sender_registry_service_pb2_grpc.add_SenderRegistryServiceServicer_to_server,
             self,
             "fleetcast.scheduler.v1.SenderRegistryService",
             {"ServeSender": frozenset({Role.SENDER})},
@@ -185,8 +184,8 @@ class Site:
     ) -> str:
         """Have a transmission started; return the error."""
         return await self.scheduler.command(
-            registry_pb.ServeSenderResponse(
-                start=registry_pb.StartTransmission(
+            sender_registry_service_pb2.ServeSenderResponse(
+                start=sender_registry_service_pb2.StartTransmission(
                     transmission=transmission or self.transmission,
                     image=self.image_name,
                     group=group,
@@ -199,13 +198,13 @@ class Site:
         )
 
     async def stop(self, transmission: str = "") -> str:
-        stop = registry_pb.StopTransmission(transmission=transmission or self.transmission)
-        return await self.scheduler.command(registry_pb.ServeSenderResponse(stop=stop))
+        stop = sender_registry_service_pb2.StopTransmission(transmission=transmission or self.transmission)
+        return await self.scheduler.command(sender_registry_service_pb2.ServeSenderResponse(stop=stop))
 
     async def admit(self, *machines: str) -> str:
         names = [f"machines/{machine}" for machine in machines]
-        admit = registry_pb.AdmitParticipants(transmission=self.transmission, machines=names)
-        return await self.scheduler.command(registry_pb.ServeSenderResponse(admit=admit))
+        admit = sender_registry_service_pb2.AdmitParticipants(transmission=self.transmission, machines=names)
+        return await self.scheduler.command(sender_registry_service_pb2.ServeSenderResponse(admit=admit))
 
     def dial(self, machine: str) -> grpc.aio.Channel:
         channel = self.server.dial(Role.MACHINE, machine)
@@ -214,8 +213,8 @@ class Site:
 
     async def move_to_unicast(self, *machines: str) -> str:
         names = [f"machines/{machine}" for machine in machines]
-        move = registry_pb.MoveToUnicast(transmission=self.transmission, machines=names)
-        return await self.scheduler.command(registry_pb.ServeSenderResponse(move_to_unicast=move))
+        move = sender_registry_service_pb2.MoveToUnicast(transmission=self.transmission, machines=names)
+        return await self.scheduler.command(sender_registry_service_pb2.ServeSenderResponse(move_to_unicast=move))
 
     async def until_received(self, machine: str, *, unicast: bool = False) -> None:
         """Wait until a machine has got something of the image in its running reception."""

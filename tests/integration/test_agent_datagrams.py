@@ -77,7 +77,7 @@ class Pair:
         self.sender.close()
 
     def receive(self, count: int) -> tuple[list[bytes], list[bytes]]:
-        """Return `count` datagrams: those of the size of a slot, and the others."""
+        """Returns `count` datagrams: those of the size of a slot, and the others."""
         full, others = list[bytes](), list[bytes]()
         deadline = time.monotonic() + 5
         while len(full) + len(others) < count and time.monotonic() < deadline:
@@ -255,7 +255,7 @@ def test_only_the_source_that_was_named_is_heard() -> None:
 
 
 def interface_for_ipv6_groups() -> str:
-    """Return an interface with a route for groups; the loopback has none."""
+    """Returns an interface with a route for groups; the loopback has none."""
     for line in Path("/proc/net/ipv6_route").read_text().splitlines():
         destination, length, *_, name = line.split()
         if destination.startswith("ff00") and length == "08" and name != "lo":

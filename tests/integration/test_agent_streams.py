@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from fleetcast.scheduler.v1 import participation_service_pb2 as messages
+from fleetcast.scheduler.v1 import participation_service_pb2
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     ParticipationServiceServicer,
     add_ParticipationServiceServicer_to_server,
@@ -23,12 +23,12 @@ class Scheduler(ParticipationServiceServicer):
     def __init__(self) -> None:
         self.streams: list[list[str]] = []
 
-    async def Participate(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def Participate(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         said: list[str] = []
         self.streams.append(said)
         async for request in requests:
             said.append(request.WhichOneof("message"))
-            yield messages.ParticipateResponse(acknowledged_sequence=request.sequence)
+            yield participation_service_pb2.ParticipateResponse(acknowledged_sequence=request.sequence)
 
     async def heard(self, stream: int, *said: str) -> None:
         async with asyncio.timeout(WAIT_SECONDS):

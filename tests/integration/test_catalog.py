@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import open_catalog
@@ -74,8 +73,8 @@ async def test_progress_ends_with_the_version(catalog: CatalogSite, tmp_path: Pa
     file = tmp_path / "disk"
     file.write_bytes(DISK)
     answers = await catalog.import_messages([import_request("win11", source_path=str(file))])
-    assert answers[0].phase == messages.ImportImageResponse.PHASE_PREPARING
-    assert answers[-1].phase == messages.ImportImageResponse.PHASE_DONE
+    assert answers[0].phase == catalog_service_pb2.ImportImageResponse.PHASE_PREPARING
+    assert answers[-1].phase == catalog_service_pb2.ImportImageResponse.PHASE_DONE
     assert answers[-1].done_bytes == answers[-1].total_bytes == len(DISK)
     assert answers[-1].image.state == READY
 
@@ -113,10 +112,10 @@ async def test_versions_are_listed_newest_first_in_pages(catalog: CatalogSite) -
     names.reverse()
     assert [image.name for image in await catalog.page()] == names
     assert [image.name for image in await catalog.page(image="image1")] == names[1::2]
-    page = await catalog.administrator.ListImages(messages.ListImagesRequest(page_size=3))
+    page = await catalog.administrator.ListImages(catalog_service_pb2.ListImagesRequest(page_size=3))
     assert [image.name for image in page.images] == names[:3]
     await catalog.upload("image0", b"newer than the token")
-    request = messages.ListImagesRequest(page_size=3, page_token=page.next_page_token)
+    request = catalog_service_pb2.ListImagesRequest(page_size=3, page_token=page.next_page_token)
     page = await catalog.administrator.ListImages(request)
     assert [image.name for image in page.images] == names[3:]
     assert not page.next_page_token
@@ -173,18 +172,18 @@ async def test_a_held_version_cannot_be_deleted_until_it_is_released(catalog: Ca
     with pytest.raises(FailedPreconditionError, match=f"in use by {HOLDER}, sessions/other") as caught:
         await catalog.delete(image.name)
     assert caught.value.reason == "IMAGE_IN_USE"
-    holds = await catalog.service.ListHolds(messages.ListHoldsRequest(holder_prefix="sessions/2026"))
+    holds = await catalog.service.ListHolds(catalog_service_pb2.ListHoldsRequest(holder_prefix="sessions/2026"))
     assert [(hold.name, hold.holder) for hold in holds.holds] == [(image.name, HOLDER)]
     for holder in (HOLDER, "sessions/other", "sessions/never-held"):
-        await catalog.service.ReleaseImage(messages.ReleaseImageRequest(name=image.name, holder=holder))
+        await catalog.service.ReleaseImage(catalog_service_pb2.ReleaseImageRequest(name=image.name, holder=holder))
     await catalog.delete(image.name)
-    await catalog.service.ReleaseImage(messages.ReleaseImageRequest(name=image.name, holder=HOLDER))
+    await catalog.service.ReleaseImage(catalog_service_pb2.ReleaseImageRequest(name=image.name, holder=HOLDER))
 
 
 async def test_a_prefix_of_holders_is_taken_literally(catalog: CatalogSite) -> None:
     image = await catalog.upload("win11", DISK)
     await catalog.hold(image.name, HOLDER)
-    holds = await catalog.service.ListHolds(messages.ListHoldsRequest(holder_prefix="%"))
+    holds = await catalog.service.ListHolds(catalog_service_pb2.ListHoldsRequest(holder_prefix="%"))
     assert not holds.holds
 
 
@@ -260,7 +259,9 @@ async def test_a_long_table_comes_in_runs(catalog: CatalogSite, tmp_path: Path) 
         sparse.write(b"x")
     image = await catalog.import_file("sparse", file)
     assert image.zero_chunk_count == 39_999
-    runs = [run async for run in catalog.service.GetChunkTable(messages.GetChunkTableRequest(name=image.name))]
+    runs = [
+        run async for run in catalog.service.GetChunkTable(catalog_service_pb2.GetChunkTableRequest(name=image.name))
+    ]
     assert [run.table.first_chunk for run in runs] == [0, 16384, 32768]
     assert [run.HasField("image") for run in runs] == [True, False, False]
     assert sum(len(run.table.encodings) for run in runs) == 40_000
@@ -270,9 +271,9 @@ async def test_a_long_table_comes_in_runs(catalog: CatalogSite, tmp_path: Path) 
 async def test_only_the_chunks_asked_for_are_read(catalog: CatalogSite) -> None:
     image = await catalog.upload("win11", DISK)
     chunks = chunk_set_pb2.ChunkSet(chunk_count=7, bitmap=bytes([0b1001010]))
-    read = catalog.sender.ReadChunks(messages.ReadChunksRequest(name=image.name, chunks=chunks))
+    read = catalog.sender.ReadChunks(catalog_service_pb2.ReadChunksRequest(name=image.name, chunks=chunks))
     assert [answer.chunk async for answer in read] == [1, 6]
-    read = catalog.sender.ReadChunks(messages.ReadChunksRequest(name=image.name))
+    read = catalog.sender.ReadChunks(catalog_service_pb2.ReadChunksRequest(name=image.name))
     assert [answer.chunk async for answer in read] == []
 
 
@@ -288,7 +289,7 @@ async def test_only_the_chunks_asked_for_are_read(catalog: CatalogSite) -> None:
 async def test_a_chunk_set_of_another_image_is_refused(catalog: CatalogSite, chunks: chunk_set_pb2.ChunkSet) -> None:
     image = await catalog.upload("win11", DISK)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await catalog.sender.ReadChunks(messages.ReadChunksRequest(name=image.name, chunks=chunks)).read()
+        await catalog.sender.ReadChunks(catalog_service_pb2.ReadChunksRequest(name=image.name, chunks=chunks)).read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -306,12 +307,12 @@ async def test_each_call_is_for_its_roles_alone(catalog: CatalogSite) -> None:
         "ReadChunks": {Role.SENDER, Role.SERVICE},
         "ImportImage": {Role.ADMINISTRATOR, Role.MACHINE},
     }
-    service = messages.DESCRIPTOR.services_by_name["CatalogService"]
+    service = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"]
     assert {method.name for method in service.methods} == allowed.keys()
     for role in (Role.ADMINISTRATOR, Role.MACHINE, Role.SENDER, Role.SERVICE):
         async with catalog.server.dial(role) as channel:
             for method in service.methods:
-                request = getattr(messages, method.input_type.name)()
+                request = getattr(catalog_service_pb2, method.input_type.name)()
                 call = getattr(CatalogServiceStub(channel), method.name)
                 try:
                     if method.client_streaming:

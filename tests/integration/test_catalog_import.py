@@ -10,8 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import zstandard
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast_kit.errors import (
     AbortedError,
     DataLossError,
@@ -258,7 +257,7 @@ async def test_an_upload_of_unknown_size_that_just_ends_is_refused(catalog: Cata
 
 
 async def test_an_upload_whose_last_message_counts_other_bytes_is_refused(catalog: CatalogSite) -> None:
-    end = messages.ImportImageRequest(sent_bytes=CHUNK + 1)
+    end = catalog_service_pb2.ImportImageRequest(sent_bytes=CHUNK + 1)
     requests = [import_request("bad", source_size_bytes=-1), data_request(DATA[:CHUNK]), end]
     with pytest.raises(DataLossError, match="1048576 of 1048577 bytes arrived"):
         await catalog.import_messages(requests)
@@ -271,13 +270,17 @@ async def test_an_upload_whose_last_message_counts_other_bytes_is_refused(catalo
         [],
         [data_request(b"x")],
         [import_request("bad", source_size_bytes=2), data_request(b"x"), import_request("bad")],
-        [import_request("bad", source_size_bytes=-1), messages.ImportImageRequest(sent_bytes=0), data_request(b"x")],
+        [
+            import_request("bad", source_size_bytes=-1),
+            catalog_service_pb2.ImportImageRequest(sent_bytes=0),
+            data_request(b"x"),
+        ],
         [import_request("bad", source_size_bytes=5 << 20), data_request(bytes(5 << 20))],
-        [import_request("bad", source_size_bytes=5), messages.ImportImageRequest()],
+        [import_request("bad", source_size_bytes=5), catalog_service_pb2.ImportImageRequest()],
     ],
 )
 async def test_messages_out_of_order_are_refused(
-    catalog: CatalogSite, requests: list[messages.ImportImageRequest]
+    catalog: CatalogSite, requests: list[catalog_service_pb2.ImportImageRequest]
 ) -> None:
     with pytest.raises(InvalidArgumentError):
         await catalog.import_messages(requests)

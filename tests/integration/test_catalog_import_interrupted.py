@@ -9,8 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
@@ -41,7 +40,9 @@ async def catalog(tmp_path: Path) -> AsyncIterator[CatalogSite]:
         yield site
 
 
-async def endless_upload(spec: messages.ImportImageRequest) -> AsyncIterator[messages.ImportImageRequest]:
+async def endless_upload(
+    spec: catalog_service_pb2.ImportImageRequest,
+) -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
     yield spec
     while True:
         yield data_request(os.urandom(CHUNK))
@@ -52,8 +53,8 @@ async def test_an_upload_that_is_cancelled_leaves_nothing_and_can_be_repeated(ca
     async with asyncio.timeout(WAIT_SECONDS):
         while len(catalog.stored_chunks()) < 5:
             progress = await call.read()
-    assert isinstance(progress, messages.ImportImageResponse)
-    assert progress.phase == messages.ImportImageResponse.PHASE_STORING
+    assert isinstance(progress, catalog_service_pb2.ImportImageResponse)
+    assert progress.phase == catalog_service_pb2.ImportImageResponse.PHASE_STORING
     assert progress.image.state == image_pb2.Image.STATE_CREATING
     assert [image.name for image in await catalog.page()] == [progress.image.name]
     for call_on_it in (catalog.delete(progress.image.name), catalog.verify(progress.image.name)):
@@ -123,7 +124,7 @@ async def test_a_catalog_that_stops_ends_an_import_without_a_trace(tmp_path: Pat
 async def test_an_aborted_import_keeps_the_chunks_that_a_version_published_meanwhile_shares(
     catalog: CatalogSite,
 ) -> None:
-    async def slow() -> AsyncIterator[messages.ImportImageRequest]:
+    async def slow() -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
         yield import_request("aborted", source_size_bytes=1 << 40)
         yield data_request(DATA[:CHUNK])
         yield data_request(DATA[CHUNK:])
@@ -198,7 +199,7 @@ class CatalogProcess:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> int:
-        """Return the port."""
+        """Returns the port."""
         command = [sys.executable, "-m", "fleetcast_catalog", *map(str, self._arguments)]
         self.process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert self.process.stdout is not None
@@ -207,7 +208,7 @@ class CatalogProcess:
         return int(line.split()[-1])
 
     async def end(self, number: signal.Signals) -> int:
-        """Return the exit code."""
+        """Returns the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         async with asyncio.timeout(WAIT_SECONDS):
@@ -248,7 +249,7 @@ async def test_who_uploads_is_told_to_stop_and_then_why(catalog: CatalogSite) ->
     told = asyncio.Event()
     sent_blocks = 0
 
-    async def requests() -> AsyncIterator[messages.ImportImageRequest]:
+    async def requests() -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
         nonlocal sent_blocks
         yield import_request("broken", source_size_bytes=1 << 40)
         while not told.is_set():
@@ -260,12 +261,12 @@ async def test_who_uploads_is_told_to_stop_and_then_why(catalog: CatalogSite) ->
     async def upload() -> None:
         async for answer in catalog.administrator.ImportImage(requests()):
             phases.append(answer.phase)
-            if answer.phase == messages.ImportImageResponse.PHASE_FAILED:
+            if answer.phase == catalog_service_pb2.ImportImageResponse.PHASE_FAILED:
                 told.set()
 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await upload()
     assert raised.value.code() is grpc.StatusCode.DATA_LOSS
     assert raised.value.details() == "disk.img is corrupt: its WIM header is damaged"
-    assert phases.count(messages.ImportImageResponse.PHASE_FAILED) == 1
+    assert phases.count(catalog_service_pb2.ImportImageResponse.PHASE_FAILED) == 1
     await assert_only_left(catalog)

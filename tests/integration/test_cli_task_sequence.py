@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.identity.peer import Role
 from fleetcast_sequence import digest, parse, schema
@@ -162,7 +162,7 @@ async def test_an_older_content_that_is_created_again_does_not_become_the_newest
 async def test_a_sequence_in_use_is_not_deleted(cli: Cli) -> None:
     await cli.text("create", cli.file(GOOD))
     async with cli.catalog.server.dial(Role.SERVICE) as channel:
-        request = messages.HoldTaskSequenceRequest(name="taskSequences/lab", holder="deployments/1")
+        request = task_sequence_service_pb2.HoldTaskSequenceRequest(name="taskSequences/lab", holder="deployments/1")
         await TaskSequenceServiceStub(channel).HoldTaskSequence(request)
     ended = await cli.run("delete", "lab")
     assert (ended.code, "is in use by deployments/1: end that first" in ended.err) == (6, True)

@@ -10,14 +10,14 @@ import grpc
 import pytest
 from fleetcast.scheduler.v1 import (
     audit_service_pb2,
+    collection_service_pb2,
     deployment_pb2,
+    deployment_service_pb2,
+    machine_service_pb2,
     run_service_pb2,
     session_pb2,
     session_service_pb2,
 )
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast_kit.errors import FleetcastError, from_rpc_error
 from fleetcast_kit.identity.grants import check_upload_grant
@@ -83,7 +83,7 @@ async def test_a_required_image_is_ordered_reported_and_closed(site: Site, opera
     assert deployment.state == DEPLOYMENT_STATE.STATE_COMPLETED
     assert deployment.image == IMAGE
     assert deployment.summary.succeeded_count == deployment.summary.target_count == 1
-    answer = await operator.deployments.GetRun(messages.GetRunRequest(name=order.run))
+    answer = await operator.deployments.GetRun(deployment_service_pb2.GetRunRequest(name=order.run))
     assert answer.run.state == STATE.STATE_SUCCEEDED
     assert answer.run.content == IMAGE
 
@@ -128,7 +128,7 @@ async def test_machines_of_a_deployment_share_a_session_that_says_who_is_missing
     assert session.expected_count == 3
     assert list(session.missing_machines) == ["machines/3"]
     assert "missing: pc-3" in session.waiting_reason
-    await operator.deployments.SkipRuns(messages.SkipRunsRequest(name=name, machines=["machines/3"]))
+    await operator.deployments.SkipRuns(deployment_service_pb2.SkipRunsRequest(name=name, machines=["machines/3"]))
     sender = FakeSender(site)
     await sender.connect()
     for receiver, _ in receivers:
@@ -212,21 +212,23 @@ async def test_operators_pause_resume_retry_and_cancel_once_for_each_request(sit
     name = (await operator.deploy()).deployment.name
     order = await machine.hear("order")
     for _ in range(2):
-        await operator.deployments.PauseDeployment(messages.PauseDeploymentRequest(name=name, request_id="p"))
+        await operator.deployments.PauseDeployment(
+            deployment_service_pb2.PauseDeploymentRequest(name=name, request_id="p")
+        )
     control = await machine.hear("control")
     assert (control.run, control.action) == (order.run, run_service_pb2.RunControl.ACTION_PAUSE)
     await machine.progress(1, paused=True)
     await operator.run_when(name, STATE.STATE_PAUSED)
-    await operator.deployments.ResumeDeployment(messages.ResumeDeploymentRequest(name=name))
+    await operator.deployments.ResumeDeployment(deployment_service_pb2.ResumeDeploymentRequest(name=name))
     assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_RESUME
     await machine.finish(order.run, OUTCOME.OUTCOME_FAILED, step_name="Format", error="no disk", output_tail="mkfs: …")
     await machine.hear("closed")
     run = await operator.run_when(name, STATE.STATE_FAILED)
     assert (run.error, run.output_tail) == ("Format: no disk", "mkfs: …")
-    answer = await operator.deployments.RetryRuns(messages.RetryRunsRequest(name=name))
+    answer = await operator.deployments.RetryRuns(deployment_service_pb2.RetryRunsRequest(name=name))
     assert [run.machine for run in answer.runs] == ["machines/1"]
     assert (await machine.hear("order")).attempt == 2
-    await operator.deployments.CancelDeployment(messages.CancelDeploymentRequest(name=name))
+    await operator.deployments.CancelDeployment(deployment_service_pb2.CancelDeploymentRequest(name=name))
     assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_CANCEL
     await machine.finish(order.run.removesuffix("1") + "2", OUTCOME.OUTCOME_CANCELLED)
     await machine.hear("closed")
@@ -252,10 +254,10 @@ async def test_steps_and_the_log_are_kept_and_can_be_read(site: Site, operator: 
     await machine.upload_log(order.run, text[:1_000_000], text[1_000_000:])
     await machine.finish(order.run)
     await machine.hear("closed")
-    answer = await operator.deployments.GetRun(messages.GetRunRequest(name=order.run))
+    answer = await operator.deployments.GetRun(deployment_service_pb2.GetRunRequest(name=order.run))
     assert list(answer.steps) == [step]
     assert answer.run.has_log
-    read = operator.deployments.ReadRunLog(messages.ReadRunLogRequest(name=order.run))
+    read = operator.deployments.ReadRunLog(deployment_service_pb2.ReadRunLogRequest(name=order.run))
     assert b"".join([piece.data async for piece in read]) == text
     other = await ready_machine(site, "2")
     assert (await refusal(other.upload_log(order.run, b"x"))).reason == "RUN_NOT_FOUND"
@@ -265,11 +267,11 @@ async def test_a_watch_shows_the_deployment_and_the_machine_until_all_is_over(si
     machine = await ready_machine(site)
     await operator.collect("1")
     name = (await operator.deploy()).deployment.name
-    watch = operator.deployments.WatchDeployment(messages.WatchDeploymentRequest(name=name))
+    watch = operator.deployments.WatchDeployment(deployment_service_pb2.WatchDeploymentRequest(name=name))
     first = await watch.read()
     assert [run.state for run in first.runs] == [STATE.STATE_WAITING]
     assert first.deployment.waiting_reason == "its agent is not connected"
-    machines = operator.deployments.WatchMachine(messages.WatchMachineRequest(name="machines/1"))
+    machines = operator.deployments.WatchMachine(deployment_service_pb2.WatchMachineRequest(name="machines/1"))
     assert not (await machines.read()).machine.connected
     await machine.attend()
     order = await machine.hear("order")
@@ -300,11 +302,11 @@ async def test_machines_that_are_not_there_are_woken_through_the_senders(site: S
 
 
 async def test_maintenance_windows_are_kept_and_a_wrong_one_is_refused(operator: Operator) -> None:
-    window = collections.MaintenanceWindow(
+    window = collection_service_pb2.MaintenanceWindow(
         start="2026-12-01T22:00", duration=Duration(seconds=4 * 3600), recurrence="FREQ=WEEKLY;BYDAY=SA"
     )
     await operator.collect(maintenance_windows=[window])
-    request = collections.GetCollectionRequest(name="collections/lab")
+    request = collection_service_pb2.GetCollectionRequest(name="collections/lab")
     found = (await operator.collections.GetCollection(request)).collection
     assert list(found.maintenance_windows) == [window]
     window.recurrence = "FREQ=SECONDLY"
@@ -347,7 +349,7 @@ async def test_a_stop_stores_when_machines_that_are_there_were_heard(site: Site,
     pump.clock = lambda: stopped_at
     await site.stop()
     await site.start()
-    found = await operator.machines.GetMachine(machines.GetMachineRequest(name="machines/2"))
+    found = await operator.machines.GetMachine(machine_service_pb2.GetMachineRequest(name="machines/2"))
     assert found.machine.contact_time.ToMilliseconds() == pytest.approx(stopped_at * 1000, rel=0, abs=1)
 
 
@@ -357,11 +359,13 @@ async def test_a_run_keeps_the_variables_that_it_began_with(site: Site, operator
     await machine.attend()
     await operator.deploy()
     order = await machine.hear("order")
-    change = machines.UpdateMachineRequest(machine=machines.Machine(name="machines/1", variables={"owner": "me"}))
+    change = machine_service_pb2.UpdateMachineRequest(
+        machine=machine_service_pb2.Machine(name="machines/1", variables={"owner": "me"})
+    )
     change.update_mask.paths.append("variables")
     await operator.machines.UpdateMachine(change)
-    edit = collections.UpdateCollectionRequest(
-        collection=collections.Collection(name=collection, variables={"room": "6"})
+    edit = collection_service_pb2.UpdateCollectionRequest(
+        collection=collection_service_pb2.Collection(name=collection, variables={"room": "6"})
     )
     edit.update_mask.paths.append("variables")
     await operator.collections.UpdateCollection(edit)
@@ -374,7 +378,7 @@ async def test_a_run_keeps_the_variables_that_it_began_with(site: Site, operator
     assert not again.machine_variables
     await machine.finish(order.run, OUTCOME.OUTCOME_FAILED)
     await machine.hear("closed")
-    await operator.deployments.RetryRuns(messages.RetryRunsRequest(name=order.run.partition("/runs/")[0]))
+    await operator.deployments.RetryRuns(deployment_service_pb2.RetryRunsRequest(name=order.run.partition("/runs/")[0]))
     later = await machine.hear("order")
     assert dict(later.collection_variables) == {"room": "6"}
     assert dict(later.machine_variables) == {"owner": "me"}
@@ -416,7 +420,7 @@ async def test_what_a_machine_reported_survives_a_kill_and_a_decision_too(site: 
     name = (await operator.deploy()).deployment.name
     order = await machine.hear("order")
     await machine.known(await machine.progress(2))
-    await operator.deployments.PauseDeployment(messages.PauseDeploymentRequest(name=name))
+    await operator.deployments.PauseDeployment(deployment_service_pb2.PauseDeploymentRequest(name=name))
     await site.kill()
     await site.start()
     assert (await operator.get(name)).state == DEPLOYMENT_STATE.STATE_PAUSED

@@ -13,8 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
-from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
-from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
+from fleetcast.scheduler.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 from fleetcast_kit.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -43,8 +42,8 @@ async def test_a_machine_gets_an_identity_for_a_key_that_never_leaves_it(tmp_pat
         assert stat.S_IMODE((state / "key.pem").stat().st_mode) == 0o600
         assert certificates.names_in(credentials.certificate) == ()
         async with open_channel(server.address, credentials) as channel:
-            response = await pb_grpc.EnrolmentServiceStub(channel).RenewCertificate(
-                pb.RenewCertificateRequest(
+            response = await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).RenewCertificate(
+                enrolment_service_pb2.RenewCertificateRequest(
                     public_key=certificates.public_key_der(credentials.private_key.public_key())
                 ),
                 timeout=10,
@@ -54,7 +53,7 @@ async def test_a_machine_gets_an_identity_for_a_key_that_never_leaves_it(tmp_pat
 
 async def test_a_sender_gets_a_certificate_that_it_can_serve_with(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _):
-        token = (await create_token(server, role=pb.ENROLMENT_ROLE_SENDER)).token
+        token = (await create_token(server, role=enrolment_service_pb2.ENROLMENT_ROLE_SENDER)).token
         names = ["sender.lan", "10.0.0.7"]
         credentials = await enrol(server.address, token, tmp_path / "s", "sender", advertised_names=names)
         assert credentials.identity.role is Role.SENDER
@@ -64,7 +63,7 @@ async def test_a_sender_gets_a_certificate_that_it_can_serve_with(tmp_path: Path
 @pytest.mark.parametrize("names", [[], ["not a name"], ["*.lan"], ["-x"], ["a" * 64], ["x"] * 65])
 async def test_a_sender_cannot_enrol_with_names_that_are_none(tmp_path: Path, names: list[str]) -> None:
     async with serving_enrolment(tmp_path) as (server, _):
-        token = (await create_token(server, role=pb.ENROLMENT_ROLE_SENDER)).token
+        token = (await create_token(server, role=enrolment_service_pb2.ENROLMENT_ROLE_SENDER)).token
         with pytest.raises(InvalidArgumentError, match="name"):
             await enrol(server.address, token, tmp_path / "s", "sender", advertised_names=names)
 
@@ -149,7 +148,9 @@ async def test_one_key_in_a_rush_is_one_identity_and_one_use(tmp_path: Path) -> 
 
         async def call() -> str:
             async with open_channel(server.address, holder) as channel:
-                response = await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+                response = await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                    enrolment_service_pb2.EnrolRequest(), timeout=10
+                )
                 return response.name
 
         assert len(set(await asyncio.gather(*(call() for _ in range(8))))) == 1
@@ -161,13 +162,15 @@ async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path, mon
         expiring = await create_token(server, lifetime=timedelta(seconds=60))
         revoked = await create_token(server)
         async with server.dial(Role.ADMINISTRATOR) as channel:
-            stub = pb_grpc.EnrolmentServiceStub(channel)
+            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
             for _ in range(2):
-                request = pb.RevokeEnrolmentTokenRequest(name=revoked.enrolment_token.name)
+                request = enrolment_service_pb2.RevokeEnrolmentTokenRequest(name=revoked.enrolment_token.name)
                 response = await stub.RevokeEnrolmentToken(request, timeout=10)
                 assert response.enrolment_token.HasField("revoke_time")
             with pytest.raises(grpc.aio.AioRpcError, match="token nobody: `fleetcast enrolment-token list`"):
-                await stub.RevokeEnrolmentToken(pb.RevokeEnrolmentTokenRequest(name="enrolmentTokens/nobody"))
+                await stub.RevokeEnrolmentToken(
+                    enrolment_service_pb2.RevokeEnrolmentTokenRequest(name="enrolmentTokens/nobody")
+                )
         with pytest.raises(FailedPreconditionError, match=r"was revoked at 20.* make a new one") as caught:
             await enrol(server.address, revoked.token, tmp_path / "m", "m")
         assert caught.value.reason == "TOKEN_REVOKED"
@@ -274,12 +277,12 @@ async def test_the_holder_of_a_token_can_enrol_and_do_nothing_else(tmp_path: Pat
     async with serving_enrolment(tmp_path) as (server, _):
         token = EnrolmentToken.unpack((await create_token(server)).token)
         async with open_channel(server.address, holder_of(token, server.authority)) as channel:
-            stub = pb_grpc.EnrolmentServiceStub(channel)
+            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
             cases: list[tuple[Any, Any]] = [
-                (stub.CreateEnrolmentToken, pb.CreateEnrolmentTokenRequest()),
-                (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest()),
-                (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest()),
-                (stub.RenewCertificate, pb.RenewCertificateRequest()),
+                (stub.CreateEnrolmentToken, enrolment_service_pb2.CreateEnrolmentTokenRequest()),
+                (stub.ListEnrolmentTokens, enrolment_service_pb2.ListEnrolmentTokensRequest()),
+                (stub.RevokeEnrolmentToken, enrolment_service_pb2.RevokeEnrolmentTokenRequest()),
+                (stub.RenewCertificate, enrolment_service_pb2.RenewCertificateRequest()),
             ]
             for call, request in cases:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -306,9 +309,9 @@ async def test_a_certificate_signed_with_a_token_proves_nothing_that_it_claims(t
             certificates.private_key_pem(key), certificates.certificate_pem(forged), server.authority.certificate_pem
         )
         async with open_channel(server.address, forger) as channel:
-            stub = pb_grpc.EnrolmentServiceStub(channel)
+            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.ListEnrolmentTokens(pb.ListEnrolmentTokensRequest(), timeout=10)
+                await stub.ListEnrolmentTokens(enrolment_service_pb2.ListEnrolmentTokensRequest(), timeout=10)
         error = from_rpc_error(caught.value)
         assert error.reason == "ROLE_NOT_ALLOWED"
         assert error.metadata["role"] == "token holder"
@@ -339,15 +342,17 @@ async def test_a_token_cannot_sign_an_authority_between(tmp_path: Path) -> None:
         forger = Credentials(certificates.private_key_pem(key), chain, server.authority.certificate_pem)
         async with open_channel(server.address, forger) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+                await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                    enrolment_service_pb2.EnrolRequest(), timeout=10
+                )
         assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
 
 
 async def test_a_machine_cannot_make_tokens(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.MACHINE) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await pb_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
-                pb.CreateEnrolmentTokenRequest(), timeout=10
+            await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
+                enrolment_service_pb2.CreateEnrolmentTokenRequest(), timeout=10
             )
         error = from_rpc_error(caught.value)
         assert error.message == (
@@ -361,11 +366,15 @@ async def test_a_stranger_without_a_certificate_does_not_get_past_tls(tmp_path: 
         bare = grpc.ssl_channel_credentials(server.authority.certificate_pem)
         async with grpc.aio.secure_channel(server.address, bare) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=5)
+                await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                    enrolment_service_pb2.EnrolRequest(), timeout=5
+                )
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         async with grpc.aio.insecure_channel(server.address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=5)
+                await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                    enrolment_service_pb2.EnrolRequest(), timeout=5
+                )
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -387,8 +396,8 @@ async def test_a_key_that_is_none_is_not_certified(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.MACHINE) as channel:
         for key in (b"", b"\x30\x00", os.urandom(91)):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.EnrolmentServiceStub(channel).RenewCertificate(
-                    pb.RenewCertificateRequest(public_key=key), timeout=10
+                await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).RenewCertificate(
+                    enrolment_service_pb2.RenewCertificateRequest(public_key=key), timeout=10
                 )
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 

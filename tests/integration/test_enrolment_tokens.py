@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
-from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
+from fleetcast.scheduler.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 from fleetcast_kit.errors import (
     InvalidArgumentError,
     from_rpc_error,
@@ -65,8 +64,8 @@ async def test_tokens_are_listed_in_pages_newest_first_without_their_texts(tmp_p
         made = [(await create_token(server)).enrolment_token.name for _ in range(5)]
         found: list[str] = []
         async with server.dial(Role.ADMINISTRATOR) as channel:
-            stub = pb_grpc.EnrolmentServiceStub(channel)
-            request = pb.ListEnrolmentTokensRequest(page_size=2)
+            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
+            request = enrolment_service_pb2.ListEnrolmentTokensRequest(page_size=2)
             sizes = []
             while True:
                 page = await stub.ListEnrolmentTokens(request, timeout=10)
@@ -81,12 +80,28 @@ async def test_tokens_are_listed_in_pages_newest_first_without_their_texts(tmp_p
 
 async def test_unknown_names_and_page_tokens_are_answered_clearly(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _), server.dial(Role.ADMINISTRATOR) as channel:
-        stub = pb_grpc.EnrolmentServiceStub(channel)
+        stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
         cases: list[tuple[Any, Any, str]] = [
-            (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest(name="enrolmentTokens/none"), "NOT_FOUND"),
-            (stub.RevokeEnrolmentToken, pb.RevokeEnrolmentTokenRequest(name="tokens/x/y"), "INVALID_ARGUMENT"),
-            (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest(page_token="no token"), "INVALID_ARGUMENT"),  # noqa: S106
-            (stub.ListEnrolmentTokens, pb.ListEnrolmentTokensRequest(page_size=-1), "INVALID_ARGUMENT"),
+            (
+                stub.RevokeEnrolmentToken,
+                enrolment_service_pb2.RevokeEnrolmentTokenRequest(name="enrolmentTokens/none"),
+                "NOT_FOUND",
+            ),
+            (
+                stub.RevokeEnrolmentToken,
+                enrolment_service_pb2.RevokeEnrolmentTokenRequest(name="tokens/x/y"),
+                "INVALID_ARGUMENT",
+            ),
+            (
+                stub.ListEnrolmentTokens,
+                enrolment_service_pb2.ListEnrolmentTokensRequest(page_token="no token"),
+                "INVALID_ARGUMENT",
+            ),
+            (
+                stub.ListEnrolmentTokens,
+                enrolment_service_pb2.ListEnrolmentTokensRequest(page_size=-1),
+                "INVALID_ARGUMENT",
+            ),
         ]
         for call, request, code in cases:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -130,5 +145,7 @@ async def test_handshakes_work_with_as_many_tokens_as_may_be(tmp_path: Path) -> 
         for credentials in (server.credentials(Role.MACHINE), holder_of(tokens[-1], server.authority)):
             async with open_channel(server.address, credentials) as channel:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await pb_grpc.EnrolmentServiceStub(channel).Enrol(pb.EnrolRequest(), timeout=10)
+                    await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                        enrolment_service_pb2.EnrolRequest(), timeout=10
+                    )
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - methods have the names that the protos give them
 """How the server that every process starts begins, renews its certificate, and ends."""
 
 import asyncio

@@ -9,8 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.identity.peer import Role
@@ -40,7 +39,7 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> 
 
 
 async def get(operator: Any, name: str) -> session_pb2.Session:
-    answer = await operator.GetSession(messages.GetSessionRequest(name=name))
+    answer = await operator.GetSession(session_service_pb2.GetSessionRequest(name=name))
     return answer.session  # type: ignore[no-any-return]
 
 
@@ -53,7 +52,7 @@ async def until_state(operator: Any, name: str, state: int) -> session_pb2.Sessi
 
 
 async def create(operator: Any, **request: Any) -> session_pb2.Session:
-    answer = await operator.CreateSession(messages.CreateSessionRequest(image="images/win11", **request))
+    answer = await operator.CreateSession(session_service_pb2.CreateSessionRequest(image="images/win11", **request))
     return answer.session  # type: ignore[no-any-return]
 
 
@@ -146,7 +145,7 @@ async def test_cancelling_twice_ends_everything_once(site: Site) -> None:
     await machine.join(image="images/win11")
     name = (await machine.hear("assignment")).session
     for _ in range(2):
-        answer = await operator.CancelSession(messages.CancelSessionRequest(name=name))
+        answer = await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=name))
         assert answer.session.state == STATES.STATE_CANCELLED
     assert (await machine.hear("dismissal")).reason == 2
     await until(lambda: not sender.running)
@@ -160,7 +159,7 @@ async def test_starting_by_hand_beats_the_rules(site: Site) -> None:
     machine = FakeMachine(site, "1")
     await machine.join(session=session.name)
     await machine.hear("waiting")
-    answer = await operator.StartSession(messages.StartSessionRequest(name=session.name))
+    answer = await operator.StartSession(session_service_pb2.StartSessionRequest(name=session.name))
     assert answer.session.state == STATES.STATE_RUNNING
     await machine.hear("assignment")
 
@@ -173,7 +172,7 @@ async def test_a_watch_shows_a_snapshot_then_changes_and_ends_with_the_session(s
     first, second = FakeMachine(site, "1"), FakeMachine(site, "2")
     await first.join(session=session.name)
     await first.hear("waiting")
-    watch = operator.WatchSession(messages.WatchSessionRequest(name=session.name))
+    watch = operator.WatchSession(session_service_pb2.WatchSessionRequest(name=session.name))
     snapshot = await watch.read()
     assert [participant.machine for participant in snapshot.participants] == ["machines/1"]
     await second.join(session=session.name)
@@ -197,11 +196,11 @@ async def test_a_watch_shows_a_snapshot_then_changes_and_ends_with_the_session(s
         last = update
     assert last.session.state == STATES.STATE_COMPLETED
     resumed = operator.WatchSession(
-        messages.WatchSessionRequest(name=session.name, after_revision=last.session.revision)
+        session_service_pb2.WatchSessionRequest(name=session.name, after_revision=last.session.revision)
     )
     assert not (await resumed.read()).participants
     assert await resumed.read() is grpc.aio.EOF
-    future = operator.WatchSession(messages.WatchSessionRequest(name=session.name, after_revision=10**12))
+    future = operator.WatchSession(session_service_pb2.WatchSessionRequest(name=session.name, after_revision=10**12))
     again = await future.read()
     assert again.lost
     assert len(again.participants) == 2
@@ -217,7 +216,9 @@ async def test_progress_is_acknowledged_once_it_is_stored(site: Site) -> None:
     await machine.acknowledgement(6)
     await site.kill()
     await site.start()
-    participants = (await site.operator().ListParticipants(messages.ListParticipantsRequest(parent=name))).participants
+    participants = (
+        await site.operator().ListParticipants(session_service_pb2.ListParticipantsRequest(parent=name))
+    ).participants
     assert participants[0].totals.written_bytes == 5000
 
 
@@ -294,7 +295,7 @@ async def test_a_broken_stream_shows_the_machine_as_lost_and_a_comeback_as_recei
     name = (await machine.hear("assignment")).session
 
     async def shows(state: int) -> bool:
-        answer = await operator.ListParticipants(messages.ListParticipantsRequest(parent=name))
+        answer = await operator.ListParticipants(session_service_pb2.ListParticipantsRequest(parent=name))
         return bool(answer.participants[0].state == state)
 
     machine.break_off()
@@ -332,7 +333,7 @@ async def test_sessions_and_participants_are_listed_in_pages(site: Site) -> None
     listed: list[str] = []
     token = ""
     while True:
-        page = await operator.ListSessions(messages.ListSessionsRequest(page_size=2, page_token=token))
+        page = await operator.ListSessions(session_service_pb2.ListSessionsRequest(page_size=2, page_token=token))
         listed += [session.name for session in page.sessions]
         token = page.next_page_token
         if not token:
@@ -342,9 +343,9 @@ async def test_sessions_and_participants_are_listed_in_pages(site: Site) -> None
         machine = FakeMachine(site, str(number))
         await machine.join(session=made[0])
         await machine.hear("waiting")
-    first = await operator.ListParticipants(messages.ListParticipantsRequest(parent=made[0], page_size=2))
+    first = await operator.ListParticipants(session_service_pb2.ListParticipantsRequest(parent=made[0], page_size=2))
     rest = await operator.ListParticipants(
-        messages.ListParticipantsRequest(parent=made[0], page_size=2, page_token=first.next_page_token)
+        session_service_pb2.ListParticipantsRequest(parent=made[0], page_size=2, page_token=first.next_page_token)
     )
     names = [participant.machine for participant in [*first.participants, *rest.participants]]
     assert names == ["machines/0", "machines/1", "machines/2"]
@@ -369,16 +370,16 @@ async def test_holds_are_reconciled_at_the_start(site: Site) -> None:
 async def test_ended_sessions_stay_readable_after_a_restart(site: Site) -> None:
     operator = site.operator()
     session = await create(operator)
-    await operator.CancelSession(messages.CancelSessionRequest(name=session.name))
+    await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=session.name))
     await until(lambda: not site.catalog.held)
     await site.stop()
     await site.start()
     assert (await get(operator, session.name)).state == STATES.STATE_CANCELLED
-    watch = operator.WatchSession(messages.WatchSessionRequest(name=session.name))
+    watch = operator.WatchSession(session_service_pb2.WatchSessionRequest(name=session.name))
     assert (await watch.read()).session.state == STATES.STATE_CANCELLED
     assert await watch.read() is grpc.aio.EOF
     with pytest.raises(grpc.aio.AioRpcError, match="CANCELLED"):
-        await operator.StartSession(messages.StartSessionRequest(name=session.name))
+        await operator.StartSession(session_service_pb2.StartSessionRequest(name=session.name))
 
 
 async def test_a_registration_with_an_impossible_range_is_refused(site: Site) -> None:
@@ -396,5 +397,5 @@ async def test_a_registration_with_an_impossible_range_is_refused(site: Site) ->
 async def test_a_machine_may_not_do_what_an_operator_does(site: Site) -> None:
     stub: Any = SessionServiceStub(site.channel(Role.MACHINE, "1"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.CancelSession(messages.CancelSessionRequest(name="sessions/x"))
+        await stub.CancelSession(session_service_pb2.CancelSessionRequest(name="sessions/x"))
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast.scheduler.v1 import collection_service_pb2, machine_service_pb2
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.session_service_pb2 import ListParticipantsRequest
@@ -17,8 +16,8 @@ from tests.integration.scheduler_actors import FakeMachine, FakeSender, Site, op
 from tests.integration.test_scheduler import TIMING
 from tests.integration.test_scheduler_operations import refused
 
-STATE = machines.Machine.State
-POLICY = machines.RegistrationPolicy
+STATE = machine_service_pb2.Machine.State
+POLICY = machine_service_pb2.RegistrationPolicy
 
 
 @pytest.fixture
@@ -41,19 +40,19 @@ def mac(number: int) -> str:
     return f"aa:bb:cc:00:00:{number:02x}"
 
 
-async def register(site: Site, number: int, **inventory: Any) -> machines.Machine:
+async def register(site: Site, number: int, **inventory: Any) -> machine_service_pb2.Machine:
     stub: Any = MachineServiceStub(site.channel(Role.MACHINE, str(number)))
     values: dict[str, Any] = {"serial_number": f"S{number}", "mac_addresses": [mac(number)], "model": "OptiPlex"}
-    message = machines.RegisterMachineRequest(
-        display_name=f"pc-{number}", inventory=machines.Inventory(**values | inventory)
+    message = machine_service_pb2.RegisterMachineRequest(
+        display_name=f"pc-{number}", inventory=machine_service_pb2.Inventory(**values | inventory)
     )
     answer = await stub.RegisterMachine(message)
     return answer.machine  # type: ignore[no-any-return]
 
 
-async def create_collection(librarian: Any, name: str, **fields: Any) -> collections.Collection:
-    message = collections.Collection(name=f"collections/{name}", **fields)
-    answer = await librarian.CreateCollection(collections.CreateCollectionRequest(collection=message))
+async def create_collection(librarian: Any, name: str, **fields: Any) -> collection_service_pb2.Collection:
+    message = collection_service_pb2.Collection(name=f"collections/{name}", **fields)
+    answer = await librarian.CreateCollection(collection_service_pb2.CreateCollectionRequest(collection=message))
     return answer.collection  # type: ignore[no-any-return]
 
 
@@ -61,7 +60,7 @@ async def members(librarian: Any, name: str) -> list[str]:
     found: list[str] = []
     token = ""
     while True:
-        request = collections.ListMembersRequest(name=f"collections/{name}", page_size=2, page_token=token)
+        request = collection_service_pb2.ListMembersRequest(name=f"collections/{name}", page_size=2, page_token=token)
         page = await librarian.ListMembers(request)
         found += [machine.name for machine in page.machines]
         token = page.next_page_token
@@ -75,17 +74,17 @@ async def test_an_imported_machine_takes_its_place_when_it_registers(site: Site,
         "display_name,serial_number,mac_addresses,collection,variable:room\n"
         f"Left,S1,{mac(1)},collections/lab,5\nRight,S2,{mac(2)},,\n"
     )
-    request = machines.ImportMachinesRequest(csv=csv, request_id="r")
+    request = machine_service_pb2.ImportMachinesRequest(csv=csv, request_id="r")
     made = (await operator.ImportMachines(request)).machines
     assert [machine.state for machine in made] == [STATE.STATE_EXPECTED] * 2
     assert list((await operator.ImportMachines(request)).machines) == list(made)
-    again = operator.ImportMachines(machines.ImportMachinesRequest(csv=csv))
+    again = operator.ImportMachines(machine_service_pb2.ImportMachinesRequest(csv=csv))
     assert "has the serial number of" in await refused(again)
     registered = await register(site, 1)
     assert (registered.name, registered.display_name, registered.state) == ("machines/1", "Left", STATE.STATE_APPROVED)
     assert dict(registered.variables) == {"room": "5"}
     assert await members(librarian, "lab") == ["machines/1"]
-    listed = (await operator.ListMachines(machines.ListMachinesRequest())).machines
+    listed = (await operator.ListMachines(machine_service_pb2.ListMachinesRequest())).machines
     assert [machine.name for machine in listed] == ["machines/1", made[1].name]
 
 
@@ -95,7 +94,7 @@ async def test_a_machine_in_a_session_has_the_name_that_operators_gave_it_and_sa
     registered = await register(site, 1)
     registered.display_name = "Left"
     mask = FieldMask(paths=["display_name"])
-    await operator.UpdateMachine(machines.UpdateMachineRequest(machine=registered, update_mask=mask))
+    await operator.UpdateMachine(machine_service_pb2.UpdateMachineRequest(machine=registered, update_mask=mask))
     machine = FakeMachine(site, "1")
     reason = "wlan0 is a wireless interface"
     await machine.join(image="images/win11", display_name="its own", unicast_only=True, no_multicast_reason=reason)
@@ -108,7 +107,7 @@ async def test_a_machine_in_a_session_has_the_name_that_operators_gave_it_and_sa
 async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: Site, operator: Any) -> None:
     await FakeSender(site).connect()
     await operator.SetRegistrationPolicy(
-        machines.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_HOLD))
+        machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_HOLD))
     )
     held = await register(site, 1)
     assert (held.state, held.held_reason) == (STATE.STATE_HELD, "is not known")
@@ -120,7 +119,7 @@ async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: 
     await FakeSender(site).connect()
     await machine.join(image="images/win11")
     assert "machines/1 is held" in await refused(machine.hear("assignment"))
-    await operator.ApproveMachine(machines.ApproveMachineRequest(name="machines/1"))
+    await operator.ApproveMachine(machine_service_pb2.ApproveMachineRequest(name="machines/1"))
     await machine.join(image="images/win11")
     await machine.hear("assignment")
     assert (await register(site, 1)).state == STATE.STATE_APPROVED
@@ -128,16 +127,16 @@ async def test_a_held_machine_joins_nothing_until_an_operator_approves_it(site: 
 
 async def test_unknown_machines_are_refused_or_collected_by_policy(site: Site, operator: Any, librarian: Any) -> None:
     await operator.SetRegistrationPolicy(
-        machines.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_REFUSE))
+        machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_REFUSE))
     )
     assert "unknown machines are refused here" in await refused(register(site, 1))
     await create_collection(librarian, "fresh")
     await operator.SetRegistrationPolicy(
-        machines.SetRegistrationPolicyRequest(policy=POLICY(collection="collections/fresh"))
+        machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY(collection="collections/fresh"))
     )
     await register(site, 2)
     assert await members(librarian, "fresh") == ["machines/2"]
-    in_use = librarian.DeleteCollection(collections.DeleteCollectionRequest(name="collections/fresh"))
+    in_use = librarian.DeleteCollection(collection_service_pb2.DeleteCollectionRequest(name="collections/fresh"))
     assert "where unknown machines go" in await refused(in_use)
 
 
@@ -146,16 +145,20 @@ async def test_new_hardware_of_a_registered_machine_is_approved_as_that_machine(
 ) -> None:
     await register(site, 1)
     await create_collection(librarian, "lab")
-    await librarian.AddMembers(collections.AddMembersRequest(name="collections/lab", machines=["machines/1"]))
+    await librarian.AddMembers(
+        collection_service_pb2.AddMembersRequest(name="collections/lab", machines=["machines/1"])
+    )
     again = await register(site, 2, serial_number="S1", mac_addresses=[mac(1)])
     assert again.state == STATE.STATE_HELD
     assert again.resembles == "machines/1"
     approved = (
-        await operator.ApproveMachine(machines.ApproveMachineRequest(name="machines/2", as_machine="machines/1"))
+        await operator.ApproveMachine(
+            machine_service_pb2.ApproveMachineRequest(name="machines/2", as_machine="machines/1")
+        )
     ).machine
     assert approved.display_name == "pc-1"
     assert await members(librarian, "lab") == ["machines/2"]
-    gone = operator.GetMachine(machines.GetMachineRequest(name="machines/1"))
+    gone = operator.GetMachine(machine_service_pb2.GetMachineRequest(name="machines/1"))
     assert "no machine 'machines/1'" in await refused(gone)
 
 
@@ -166,38 +169,44 @@ async def test_a_collection_has_members_by_name_and_by_rule(site: Site, operator
     made = await create_collection(librarian, "big", rule=rule, variables={"edition": "pro"})
     assert await members(librarian, "big") == ["machines/4", "machines/5"]
     await librarian.AddMembers(
-        collections.AddMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
+        collection_service_pb2.AddMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
     )
     assert await members(librarian, "big") == ["machines/1", "machines/4", "machines/5"]
     await librarian.RemoveMembers(
-        collections.RemoveMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
+        collection_service_pb2.RemoveMembersRequest(name="collections/big", machines=["machines/1", "machines/4"])
     )
     assert await members(librarian, "big") == ["machines/4", "machines/5"]
-    edit = collections.Collection(name=made.name, rule="machine.memory_bytes < 0", etag=made.etag)
-    request = collections.UpdateCollectionRequest(collection=edit, update_mask=FieldMask(paths=["rule"]))
+    edit = collection_service_pb2.Collection(name=made.name, rule="machine.memory_bytes < 0", etag=made.etag)
+    request = collection_service_pb2.UpdateCollectionRequest(collection=edit, update_mask=FieldMask(paths=["rule"]))
     edited = (await librarian.UpdateCollection(request)).collection
     assert dict(edited.variables) == {"edition": "pro"}
     assert await members(librarian, "big") == []
     assert "changed by somebody else" in await refused(librarian.UpdateCollection(request))
-    filtered = await operator.ListMachines(machines.ListMachinesRequest(filter=rule))
+    filtered = await operator.ListMachines(machine_service_pb2.ListMachinesRequest(filter=rule))
     assert [machine.name for machine in filtered.machines] == ["machines/4", "machines/5"]
-    unknown = librarian.AddMembers(collections.AddMembersRequest(name="collections/big", machines=["machines/99"]))
+    unknown = librarian.AddMembers(
+        collection_service_pb2.AddMembersRequest(name="collections/big", machines=["machines/99"])
+    )
     assert "no machine 'machines/99'" in await refused(unknown)
     broken = create_collection(librarian, "broken", rule="machine.colour == 'red'")
     assert "'colour', which a machine does not have" in await refused(broken)
-    await librarian.DeleteCollection(collections.DeleteCollectionRequest(name="collections/big"))
-    assert not (await librarian.ListCollections(collections.ListCollectionsRequest())).collections
+    await librarian.DeleteCollection(collection_service_pb2.DeleteCollectionRequest(name="collections/big"))
+    assert not (await librarian.ListCollections(collection_service_pb2.ListCollectionsRequest())).collections
 
 
 async def test_a_machine_is_edited_and_removed(site: Site, operator: Any) -> None:
     await register(site, 1)
-    message = machines.Machine(name="machines/1", protected=True, variables={"room": "7"}, display_name="ignored")
-    request = machines.UpdateMachineRequest(machine=message, update_mask=FieldMask(paths=["protected", "variables"]))
+    message = machine_service_pb2.Machine(
+        name="machines/1", protected=True, variables={"room": "7"}, display_name="ignored"
+    )
+    request = machine_service_pb2.UpdateMachineRequest(
+        machine=message, update_mask=FieldMask(paths=["protected", "variables"])
+    )
     edited = (await operator.UpdateMachine(request)).machine
     assert (edited.protected, dict(edited.variables), edited.display_name) == (True, {"room": "7"}, "pc-1")
-    wrong = machines.UpdateMachineRequest(machine=message, update_mask=FieldMask(paths=["state"]))
+    wrong = machine_service_pb2.UpdateMachineRequest(machine=message, update_mask=FieldMask(paths=["state"]))
     assert "'state' cannot be changed" in await refused(operator.UpdateMachine(wrong))
     assert (await register(site, 1)).protected
     for _ in range(2):
-        await operator.RemoveMachine(machines.RemoveMachineRequest(name="machines/1"))
-    assert not (await operator.ListMachines(machines.ListMachinesRequest())).machines
+        await operator.RemoveMachine(machine_service_pb2.RemoveMachineRequest(name="machines/1"))
+    assert not (await operator.ListMachines(machine_service_pb2.ListMachinesRequest())).machines

@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import audit_service_pb2, sender_service_pb2, session_pb2
-from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1 import audit_service_pb2, sender_service_pb2, session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
 from fleetcast_kit.identity.peer import Role
@@ -78,14 +77,16 @@ async def test_an_edit_takes_only_what_its_mask_names(site: Site) -> None:
         etag=made.etag,
     )
     mask = FieldMask(paths=["start_rules.start_delay", "admission"])
-    edited = (await operator.UpdateSession(messages.UpdateSessionRequest(session=changes, update_mask=mask))).session
+    edited = (
+        await operator.UpdateSession(session_service_pb2.UpdateSessionRequest(session=changes, update_mask=mask))
+    ).session
     assert edited.start_rules.min_clients == 3
     assert edited.start_rules.start_delay.seconds == 9
     assert edited.admission.max_participants == 4
     assert edited.priority == 5
-    again = operator.UpdateSession(messages.UpdateSessionRequest(session=changes, update_mask=mask))
+    again = operator.UpdateSession(session_service_pb2.UpdateSessionRequest(session=changes, update_mask=mask))
     assert "changed by somebody else" in await refused(again)
-    wrong = messages.UpdateSessionRequest(session=changes, update_mask=FieldMask(paths=["image"]))
+    wrong = session_service_pb2.UpdateSessionRequest(session=changes, update_mask=FieldMask(paths=["image"]))
     assert "'image' cannot be changed" in await refused(operator.UpdateSession(wrong))
 
 
@@ -97,7 +98,7 @@ async def test_a_rate_changes_while_it_runs(site: Site) -> None:
     name = (await machine.hear("assignment")).session
     changes = session_pb2.Session(name=name, rate=session_pb2.RatePolicy(fixed_bits_per_second=10**8))
     await site.operator().UpdateSession(
-        messages.UpdateSessionRequest(session=changes, update_mask=FieldMask(paths=["rate"]))
+        session_service_pb2.UpdateSessionRequest(session=changes, update_mask=FieldMask(paths=["rate"]))
     )
     await until(lambda: sender.commands[-1].WhichOneof("message") == "set_rate")
     assert sender.commands[-1].set_rate.rate.fixed_bits_per_second == 10**8
@@ -110,7 +111,7 @@ async def test_a_kicked_machine_is_dismissed_and_its_sender_told(site: Site) -> 
     await machine.join(image="images/win11")
     name = (await machine.hear("assignment")).session
     answer = await operator.KickParticipant(
-        messages.KickParticipantRequest(name=f"{name}/participants/1", reason="wrong room")
+        session_service_pb2.KickParticipantRequest(name=f"{name}/participants/1", reason="wrong room")
     )
     assert answer.participant.state == session_pb2.Participant.STATE_DISMISSED
     assert (await machine.hear("dismissal")).detail == "wrong room"
@@ -123,25 +124,25 @@ async def test_close_drain_stop_and_extend_do_what_they_say(site: Site) -> None:
     await FakeSender(site).connect()
     operator = site.operator()
     closed = await create(operator)
-    await operator.CloseSession(messages.CloseSessionRequest(name=closed.name))
+    await operator.CloseSession(session_service_pb2.CloseSessionRequest(name=closed.name))
     await until_state(operator, closed.name, STATES.STATE_COMPLETED)
     drained, stopped = await create(operator), await create(operator)
     one, other = FakeMachine(site, "1"), FakeMachine(site, "2")
     await one.join(session=drained.name)
     await other.join(session=stopped.name)
     await asyncio.gather(one.hear("assignment"), other.hear("assignment"))
-    answer = await operator.DrainSession(messages.DrainSessionRequest(name=drained.name))
+    answer = await operator.DrainSession(session_service_pb2.DrainSessionRequest(name=drained.name))
     assert answer.session.state == STATES.STATE_RUNNING
     assert answer.session.closed
     await one.finish()
     await one.hear("dismissal")
     await until_state(operator, drained.name, STATES.STATE_COMPLETED)
-    await operator.StopSession(messages.StopSessionRequest(name=stopped.name))
+    await operator.StopSession(session_service_pb2.StopSessionRequest(name=stopped.name))
     assert (await other.hear("dismissal")).detail == "an operator stopped the session"
     timed = await create(operator, admission=ADMISSION(until_time=Timestamp(seconds=2_000_000_000)))
     for _ in range(2):
         extended = await operator.ExtendSession(
-            messages.ExtendSessionRequest(name=timed.name, extension=Duration(seconds=60), request_id="once")
+            session_service_pb2.ExtendSessionRequest(name=timed.name, extension=Duration(seconds=60), request_id="once")
         )
         assert extended.session.admission.until_time.seconds == 2_000_000_060
 
@@ -151,7 +152,7 @@ async def test_what_people_do_is_recorded_once_with_who_and_what(site: Site) -> 
     session = await create(operator, request_id="r1")
     await create(operator, request_id="r1")
     for _ in range(2):
-        await operator.CancelSession(messages.CancelSessionRequest(name=session.name, request_id="r2"))
+        await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=session.name, request_id="r2"))
     audit: Any = AuditServiceStub(site.channel(Role.ADMINISTRATOR, "auditor"))
     request = audit_service_pb2.ListAuditEntriesRequest(resource=session.name)
     entries = (await audit.ListAuditEntries(request)).audit_entries
@@ -215,7 +216,9 @@ async def test_senders_are_shown_drained_and_resumed(site: Site) -> None:
 async def test_an_impossible_setting_is_refused_in_one_sentence(
     site: Site, request_fields: dict[str, Any], part: str
 ) -> None:
-    call = site.operator().CreateSession(messages.CreateSessionRequest(image="images/win11", **request_fields))
+    call = site.operator().CreateSession(
+        session_service_pb2.CreateSessionRequest(image="images/win11", **request_fields)
+    )
     assert part in await refused(call)
     assert not site.catalog.held
 

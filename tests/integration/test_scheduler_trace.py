@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast_kit.process import telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -17,12 +16,12 @@ async def test_one_trace_leads_from_the_operator_over_the_session_to_sender_and_
         sender = FakeSender(site)
         await sender.connect()
         with telemetry.tracer("test").start_as_current_span("fleetcast session create") as command:
-            request = messages.CreateSessionRequest(
+            request = session_service_pb2.CreateSessionRequest(
                 image="images/win11", start_rules=session_pb2.StartRules(min_clients=1)
             )
             await site.operator().CreateSession(request)
         trace_id = command.get_span_context().trace_id
-        name = (await site.operator().ListSessions(messages.ListSessionsRequest())).sessions[0].name
+        name = (await site.operator().ListSessions(session_service_pb2.ListSessionsRequest())).sessions[0].name
         first, late = FakeMachine(site, "1"), FakeMachine(site, "2")
         await first.join(session=name)
         assignment = await first.hear("assignment")

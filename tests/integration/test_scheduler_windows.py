@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import sender_service_pb2, session_pb2
-from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1 import collection_service_pb2, sender_service_pb2, session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
 from fleetcast_kit.identity.peer import Role
@@ -24,7 +22,7 @@ from tests.integration.test_scheduler import STATES, TIMING, create, get, until,
 from tests.integration.test_scheduler_machines import create_collection, register
 from tests.integration.test_scheduler_operations import refused
 
-KICK = messages.KickParticipantRequest
+KICK = session_service_pb2.KickParticipantRequest
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ async def test_the_next_occurrence_holds_the_image_survives_a_kill_and_shows_its
     )
     assert (first.occurrence, first.recurrence, first.recurrence_time_zone) == (1, "FREQ=DAILY", "Europe/Berlin")
     assert 23 * 3600 <= first.next_time.seconds - first.start_rules.start_time.seconds <= 25 * 3600
-    await operator.CancelSession(messages.CancelSessionRequest(name=first.name))
+    await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=first.name))
     name = f"{first.name}-2"
     await until(lambda: site.catalog.held == {name: IMAGE})
     second = await get(operator, name)
@@ -68,9 +66,9 @@ async def test_the_next_occurrence_holds_the_image_survives_a_kill_and_shows_its
     await site.start()
     again = await get(operator, name)
     assert (again.recurrence, again.occurrence, again.next_time) == ("FREQ=DAILY", 2, second.next_time)
-    await operator.CancelSession(messages.CancelSessionRequest(name=name, series=True))
+    await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=name, series=True))
     await until(lambda: not site.catalog.held)
-    listed = await operator.ListSessions(messages.ListSessionsRequest())
+    listed = await operator.ListSessions(session_service_pb2.ListSessionsRequest())
     assert {session.name for session in listed.sessions} == {first.name, name}
 
 
@@ -78,7 +76,7 @@ async def test_a_kill_between_two_occurrences_leaves_the_image_held(site: Site) 
     operator = site.operator()
     first = await create(operator, start_rules=rules(time.time() + 3600), recurrence="FREQ=DAILY")
     site.catalog.fails = True
-    await operator.CancelSession(messages.CancelSessionRequest(name=first.name))
+    await operator.CancelSession(session_service_pb2.CancelSessionRequest(name=first.name))
     await site.kill()
     site.catalog.fails = False
     await site.start()
@@ -90,7 +88,7 @@ async def test_a_recurrence_is_changed_and_cleared_by_an_edit(site: Site) -> Non
     session = await create(operator, start_rules=rules(time.time() + 3600))
     for recurrence in ("FREQ=WEEKLY", ""):
         edit = session_pb2.Session(name=session.name, recurrence=recurrence)
-        request = messages.UpdateSessionRequest(session=edit, update_mask=FieldMask(paths=["recurrence"]))
+        request = session_service_pb2.UpdateSessionRequest(session=edit, update_mask=FieldMask(paths=["recurrence"]))
         shown = (await operator.UpdateSession(request)).session
         assert (shown.recurrence, shown.occurrence) == (recurrence, 1 if recurrence else 0)
 
@@ -106,7 +104,7 @@ async def test_a_recurrence_is_changed_and_cleared_by_an_edit(site: Site) -> Non
     ],
 )
 async def test_an_impossible_window_is_refused_in_one_sentence(site: Site, fields: dict[str, Any], part: str) -> None:
-    call = site.operator().CreateSession(messages.CreateSessionRequest(image="images/win11", **fields))
+    call = site.operator().CreateSession(session_service_pb2.CreateSessionRequest(image="images/win11", **fields))
     assert part in await refused(call)
     assert not site.catalog.held
 
@@ -132,7 +130,9 @@ async def test_a_session_on_a_collection_says_who_is_missing(site: Site) -> None
     present = await shown()
     assert present.waiting_reason.endswith("missing: pc-3, pc-4")
     assert (present.expected_count, list(present.missing_machines)) == (4, ["machines/3", "machines/4"])
-    await librarian.AddMembers(collections.AddMembersRequest(name="collections/desktops", machines=["machines/5"]))
+    await librarian.AddMembers(
+        collection_service_pb2.AddMembersRequest(name="collections/desktops", machines=["machines/5"])
+    )
     assert site.app is not None
     await site.app._awaited.refresh()
     assert (await shown()).expected_count == 5
@@ -170,7 +170,7 @@ async def test_machines_that_failed_are_retried_all_or_by_name(site: Site) -> No
     await first.finish(error="the disk is full")
     await operator.KickParticipant(KICK(name=f"{session.name}/participants/2"))
     await second.hear("dismissal")
-    retry = messages.RetryParticipantsRequest
+    retry = session_service_pb2.RetryParticipantsRequest
     retried = (await operator.RetryParticipants(retry(parent=session.name))).participants
     assert [one.machine for one in retried] == ["machines/1"]
     assert retried[0].state == session_pb2.Participant.STATE_LOST
@@ -240,6 +240,6 @@ async def test_a_session_of_a_series_starts_by_itself_when_its_time_has_come(sit
     assert "waits for" in (await machine.hear("waiting")).reason
     await machine.hear("assignment")
     await machine.finish()
-    await operator.StopSession(messages.StopSessionRequest(name=session.name))
+    await operator.StopSession(session_service_pb2.StopSessionRequest(name=session.name))
     await until_state(operator, session.name, STATES.STATE_COMPLETED)
     assert (await get(operator, f"{session.name}-2")).state == STATES.STATE_WAITING

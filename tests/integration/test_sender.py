@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry_pb
-from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.errors import SenderLostError
@@ -50,20 +49,24 @@ async def test_a_machine_without_multicast_gets_everything_by_unicast(tmp_path: 
 async def test_a_machine_whose_network_drops_multicast_is_offered_unicast(tmp_path: Path) -> None:
     async with running_site(tmp_path, size_bytes=60_000_000) as site:
         await site.start("a", fixed_bits_per_second=40_000_000)
-        requests: asyncio.Queue[pb.ReceiveRequest] = asyncio.Queue()
+        requests: asyncio.Queue[transmission_service_pb2.ReceiveRequest] = asyncio.Queue()
 
-        async def said() -> AsyncIterator[pb.ReceiveRequest]:
+        async def said() -> AsyncIterator[transmission_service_pb2.ReceiveRequest]:
             while True:
                 yield await requests.get()
 
         async def report_nothing() -> None:
             for sequence in itertools.count(1):
                 await asyncio.sleep(0.05)
-                report = pb.ReceptionReport(sequence=sequence, highest_packet_counter=-1)
-                requests.put_nowait(pb.ReceiveRequest(report=report))
+                report = transmission_service_pb2.ReceptionReport(sequence=sequence, highest_packet_counter=-1)
+                requests.put_nowait(transmission_service_pb2.ReceiveRequest(report=report))
 
-        requests.put_nowait(pb.ReceiveRequest(join=pb.ReceiverJoin(transmission=site.transmission, codecs=CODECS)))
-        requests.put_nowait(pb.ReceiveRequest(ready=pb.ReceiverReady()))
+        requests.put_nowait(
+            transmission_service_pb2.ReceiveRequest(
+                join=transmission_service_pb2.ReceiverJoin(transmission=site.transmission, codecs=CODECS)
+            )
+        )
+        requests.put_nowait(transmission_service_pb2.ReceiveRequest(ready=transmission_service_pb2.ReceiverReady()))
         reporting = asyncio.create_task(report_nothing())
         kinds = []
         nothing = np.zeros(site.image.manifest.chunk_count, np.bool_)
@@ -167,11 +170,11 @@ async def test_the_rate_can_change_while_running(tmp_path: Path, unicast: bool) 
         receiving = asyncio.create_task(site.receive("a", unicast=unicast))
         await site.until_received("a", unicast=unicast)
         assert not receiving.done()
-        rate = registry_pb.SetTransmissionRate(
+        rate = sender_registry_service_pb2.SetTransmissionRate(
             transmission=site.transmission,
             rate=session_pb2.RatePolicy(fixed_bits_per_second=900_000_000, ceiling_bits_per_second=500_000_000),
         )
-        assert await site.scheduler.command(registry_pb.ServeSenderResponse(set_rate=rate)) == ""
+        assert await site.scheduler.command(sender_registry_service_pb2.ServeSenderResponse(set_rate=rate)) == ""
         assert await asyncio.wait_for(receiving, 60) == site.image.content
 
 

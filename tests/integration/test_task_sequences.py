@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import pytest
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_pb2 import ResolvedTaskSequence, TaskSequence
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.errors import (
@@ -60,47 +60,57 @@ class Sequences:
     administrator: TaskSequenceServiceAsyncStub
     service: TaskSequenceServiceAsyncStub
 
-    async def create(self, source: str, **fields: Any) -> messages.CreateTaskSequenceResponse:
-        request = messages.CreateTaskSequenceRequest(source=source, request_id=str(uuid.uuid4()), **fields)
+    async def create(self, source: str, **fields: Any) -> task_sequence_service_pb2.CreateTaskSequenceResponse:
+        request = task_sequence_service_pb2.CreateTaskSequenceRequest(
+            source=source, request_id=str(uuid.uuid4()), **fields
+        )
         return await told(self.administrator.CreateTaskSequence(request))
 
     async def made(self, source: str) -> TaskSequence:
         return (await self.create(source)).task_sequence
 
-    async def validate(self, source: str) -> messages.ValidateTaskSequenceResponse:
-        return await told(self.administrator.ValidateTaskSequence(messages.ValidateTaskSequenceRequest(source=source)))
+    async def validate(self, source: str) -> task_sequence_service_pb2.ValidateTaskSequenceResponse:
+        return await told(
+            self.administrator.ValidateTaskSequence(
+                task_sequence_service_pb2.ValidateTaskSequenceRequest(source=source)
+            )
+        )
 
     async def get(self, name: str) -> TaskSequence:
-        request = messages.GetTaskSequenceRequest(name=name)
+        request = task_sequence_service_pb2.GetTaskSequenceRequest(name=name)
         return (await told(self.administrator.GetTaskSequence(request))).task_sequence
 
-    async def page(self, **fields: Any) -> messages.ListTaskSequencesResponse:
-        return await told(self.administrator.ListTaskSequences(messages.ListTaskSequencesRequest(**fields)))
+    async def page(self, **fields: Any) -> task_sequence_service_pb2.ListTaskSequencesResponse:
+        return await told(
+            self.administrator.ListTaskSequences(task_sequence_service_pb2.ListTaskSequencesRequest(**fields))
+        )
 
     async def names(self, **fields: Any) -> list[str]:
         return [each.name for each in (await self.page(**fields)).task_sequences]
 
     async def source(self, name: str) -> str:
-        request = messages.GetTaskSequenceSourceRequest(name=name)
+        request = task_sequence_service_pb2.GetTaskSequenceSourceRequest(name=name)
         return (await told(self.administrator.GetTaskSequenceSource(request))).source
 
     async def delete(self, name: str, request_id: str = "") -> str:
-        request = messages.DeleteTaskSequenceRequest(name=name, request_id=request_id)
+        request = task_sequence_service_pb2.DeleteTaskSequenceRequest(name=name, request_id=request_id)
         return (await told(self.administrator.DeleteTaskSequence(request))).name
 
     async def resolve(self, name: str) -> ResolvedTaskSequence:
-        request = messages.ResolveTaskSequenceRequest(name=name)
+        request = task_sequence_service_pb2.ResolveTaskSequenceRequest(name=name)
         return (await told(self.service.ResolveTaskSequence(request))).resolved
 
     async def hold(self, name: str, holder: str = DEPLOYMENT) -> ResolvedTaskSequence:
-        request = messages.HoldTaskSequenceRequest(name=name, holder=holder)
+        request = task_sequence_service_pb2.HoldTaskSequenceRequest(name=name, holder=holder)
         return (await told(self.service.HoldTaskSequence(request))).resolved
 
     async def release(self, holder: str = DEPLOYMENT) -> None:
-        await told(self.service.ReleaseTaskSequence(messages.ReleaseTaskSequenceRequest(holder=holder)))
+        await told(
+            self.service.ReleaseTaskSequence(task_sequence_service_pb2.ReleaseTaskSequenceRequest(holder=holder))
+        )
 
     async def holds(self, prefix: str = "") -> list[tuple[str, str]]:
-        request = messages.ListTaskSequenceHoldsRequest(holder_prefix=prefix)
+        request = task_sequence_service_pb2.ListTaskSequenceHoldsRequest(holder_prefix=prefix)
         return [(hold.name, hold.holder) for hold in (await told(self.service.ListTaskSequenceHolds(request))).holds]
 
 
@@ -355,14 +365,14 @@ async def test_each_call_is_for_its_roles_alone(sequences: Sequences) -> None:
         "ReleaseTaskSequence": service,
         "ListTaskSequenceHolds": service,
     }
-    methods = messages.DESCRIPTOR.services_by_name["TaskSequenceService"].methods
+    methods = task_sequence_service_pb2.DESCRIPTOR.services_by_name["TaskSequenceService"].methods
     assert {method.name for method in methods} == allowed.keys()
     for role in (Role.ADMINISTRATOR, Role.MACHINE, Role.SENDER, Role.SERVICE):
         async with sequences.catalog.server.dial(role) as channel:
             for method in methods:
                 try:
                     await getattr(TaskSequenceServiceStub(channel), method.name)(
-                        getattr(messages, method.input_type.name)()
+                        getattr(task_sequence_service_pb2, method.input_type.name)()
                     )
                     code = grpc.StatusCode.OK
                 except grpc.aio.AioRpcError as error:
@@ -391,7 +401,7 @@ async def test_a_catalog_that_is_killed_keeps_whole_versions_and_all_that_it_con
         for number in range(1000):
             source = f"name: w{worker}\ndescription: Number {number}.\nsteps:\n{steps}"
             try:
-                request = messages.CreateTaskSequenceRequest(source=source)
+                request = task_sequence_service_pb2.CreateTaskSequenceRequest(source=source)
                 confirmed.append((await stub.CreateTaskSequence(request)).task_sequence.name)
                 if number == 4:
                     enough.set()

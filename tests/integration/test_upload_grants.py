@@ -8,8 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_agent.receiving.receive import ReceiveRequest
 from fleetcast_agent.sequence.content.server_content import ServerContent
@@ -42,9 +41,9 @@ async def upload(
     """Returns the version that machine `machine` uploaded."""
     size = {} if spec else {"source_size_bytes": len(CONTENT)}
     answered = asyncio.Event()
-    answers: list[messages.ImportImageResponse] = []
+    answers: list[catalog_service_pb2.ImportImageResponse] = []
 
-    async def sent() -> AsyncIterator[messages.ImportImageRequest]:
+    async def sent() -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
         yield import_request(image, upload_grant=upload_grant, **size, **spec)
         await answered.wait()
         yield data_request(CONTENT)

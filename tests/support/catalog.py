@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.app import CatalogApp, open_catalog
@@ -43,24 +42,24 @@ class CatalogClient:
     async def upload(
         self, image: str, content: bytes, *, declared_bytes: int | None = None, **spec: Any
     ) -> image_pb2.Image:
-        """Return the version made of uploaded bytes."""
+        """Returns the version made of uploaded bytes."""
         size = len(content) if declared_bytes is None else declared_bytes
         blocks = [content[start : start + BLOCK_BYTES] for start in range(0, len(content), BLOCK_BYTES)]
         requests = [import_request(image, source_size_bytes=size, **spec), *(data_request(block) for block in blocks)]
         if size == -1:
-            requests.append(messages.ImportImageRequest(sent_bytes=len(content)))
+            requests.append(catalog_service_pb2.ImportImageRequest(sent_bytes=len(content)))
         return (await self.import_messages(requests))[-1].image
 
     async def import_file(self, image: str, path: Path, **spec: Any) -> image_pb2.Image:
-        """Return the version made of a file on the catalog's host."""
+        """Returns the version made of a file on the catalog's host."""
         return (await self.import_messages([import_request(image, source_path=str(path), **spec)]))[-1].image
 
     async def import_messages(
-        self, requests: Iterable[messages.ImportImageRequest]
-    ) -> list[messages.ImportImageResponse]:
-        """Return all answers to an import with these messages."""
+        self, requests: Iterable[catalog_service_pb2.ImportImageRequest]
+    ) -> list[catalog_service_pb2.ImportImageResponse]:
+        """Returns all answers to an import with these messages."""
 
-        async def sent() -> AsyncIterator[messages.ImportImageRequest]:
+        async def sent() -> AsyncIterator[catalog_service_pb2.ImportImageRequest]:
             for request in requests:
                 yield request
 
@@ -70,31 +69,31 @@ class CatalogClient:
             raise from_rpc_error(error) from error
 
     async def get(self, name: str) -> image_pb2.Image:
-        """Return a version."""
+        """Returns a version."""
         try:
-            return (await self.administrator.GetImage(messages.GetImageRequest(name=name))).image
+            return (await self.administrator.GetImage(catalog_service_pb2.GetImageRequest(name=name))).image
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
     async def page(self, **request: Any) -> list[image_pb2.Image]:
-        """Return a page of versions."""
-        answer = await self.administrator.ListImages(messages.ListImagesRequest(**request))
+        """Returns a page of versions."""
+        answer = await self.administrator.ListImages(catalog_service_pb2.ListImagesRequest(**request))
         return list(answer.images)
 
     async def delete(self, name: str, request_id: str = "") -> int:
-        """Return the bytes that the deletion of a version gave back."""
+        """Returns the bytes that the deletion of a version gave back."""
         try:
-            request = messages.DeleteImageRequest(name=name, request_id=request_id)
+            request = catalog_service_pb2.DeleteImageRequest(name=name, request_id=request_id)
             return (await self.administrator.DeleteImage(request)).reclaimed_bytes
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
     async def verify(self, name: str) -> tuple[image_pb2.Image, list[int]]:
-        """Return a version as its verification leaves it, and the chunks found damaged."""
+        """Returns a version as its verification leaves it, and the chunks found damaged."""
         damaged: list[int] = []
         image = image_pb2.Image()
         try:
-            async for answer in self.administrator.VerifyImage(messages.VerifyImageRequest(name=name)):
+            async for answer in self.administrator.VerifyImage(catalog_service_pb2.VerifyImageRequest(name=name)):
                 damaged += answer.damaged_chunks
                 if answer.HasField("image"):
                     image = answer.image
@@ -103,30 +102,30 @@ class CatalogClient:
         return image, damaged
 
     async def hold(self, name: str, holder: str) -> image_pb2.Image:
-        """Return the version that is now held."""
+        """Returns the version that is now held."""
         try:
-            return (await self.service.HoldImage(messages.HoldImageRequest(name=name, holder=holder))).image
+            return (await self.service.HoldImage(catalog_service_pb2.HoldImageRequest(name=name, holder=holder))).image
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
     async def manifest(self, name: str) -> Manifest:
-        """Return the manifest of a version, put together from its chunk table."""
+        """Returns the manifest of a version, put together from its chunk table."""
         image, digests = image_pb2.Image(), b""
-        async for answer in self.sender.GetChunkTable(messages.GetChunkTableRequest(name=name)):
+        async for answer in self.sender.GetChunkTable(catalog_service_pb2.GetChunkTableRequest(name=name)):
             image = answer.image if answer.HasField("image") else image
             digests += answer.table.digests
         return Manifest(image.size_bytes, image.chunk_size_bytes, np.frombuffer(digests, np.uint8).reshape(-1, 32))
 
     async def content(self, name: str) -> bytes:
-        """Return the content of a version, read and decoded chunk by chunk as a remote sender would."""
+        """Returns the content of a version, read and decoded chunk by chunk as a remote sender would."""
         manifest = await self.manifest(name)
         encodings: list[int] = []
-        async for answer in self.sender.GetChunkTable(messages.GetChunkTableRequest(name=name)):
+        async for answer in self.sender.GetChunkTable(catalog_service_pb2.GetChunkTableRequest(name=name)):
             encodings += answer.table.encodings
         content = bytearray(manifest.size_bytes)
         bitmap, compressed = pack_chunk_set(np.ones(manifest.chunk_count, np.bool_))
         chunks = chunk_set_pb2.ChunkSet(chunk_count=manifest.chunk_count, bitmap=bitmap, compressed=compressed)
-        async for read in self.sender.ReadChunks(messages.ReadChunksRequest(name=name, chunks=chunks)):
+        async for read in self.sender.ReadChunks(catalog_service_pb2.ReadChunksRequest(name=name, chunks=chunks)):
             start = read.chunk * manifest.chunk_size_bytes
             size = manifest.chunk_bytes(read.chunk)
             content[start : start + size] = decode(ChunkEncoding(encodings[read.chunk]), read.stored, size)
@@ -142,11 +141,11 @@ class CatalogSite(CatalogClient):
     directory: Path
 
     def stored_chunks(self) -> set[bytes]:
-        """Return the digests of all chunks in the store."""
+        """Returns the digests of all chunks in the store."""
         return set(self.app.chunk_store.digests())
 
     def residue(self) -> list[Path]:
-        """Return what unfinished imports left outside the chunks."""
+        """Returns what unfinished imports left outside the chunks."""
         return [*(self.directory / "incoming").iterdir(), *(self.directory / "store").glob("unfinished/*")]
 
 
@@ -178,12 +177,12 @@ async def serving_catalog(directory: Path, authority: CertificateAuthority | Non
         await app.stop()
 
 
-def import_request(image: str, **spec: Any) -> messages.ImportImageRequest:
-    """Return the first message of an import."""
+def import_request(image: str, **spec: Any) -> catalog_service_pb2.ImportImageRequest:
+    """Returns the first message of an import."""
     defaults: dict[str, Any] = {"source_file": "disk.img", "request_id": str(uuid.uuid4())}
-    return messages.ImportImageRequest(spec=messages.ImportSpec(image=image, **(defaults | spec)))
+    return catalog_service_pb2.ImportImageRequest(spec=catalog_service_pb2.ImportSpec(image=image, **(defaults | spec)))
 
 
-def data_request(data: bytes) -> messages.ImportImageRequest:
-    """Return a message with bytes of an upload."""
-    return messages.ImportImageRequest(data=data)
+def data_request(data: bytes) -> catalog_service_pb2.ImportImageRequest:
+    """Returns a message with bytes of an upload."""
+    return catalog_service_pb2.ImportImageRequest(data=data)

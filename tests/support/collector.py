@@ -101,7 +101,7 @@ class TraceCollector:
         self._server.stop(grace=1).wait()
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that make a process export here, quickly."""
+        """Returns the variables that make a process export here, quickly."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{self.address}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
@@ -117,7 +117,7 @@ class TraceCollector:
             return sorted(self._spans.values(), key=lambda span: span.start_seconds)
 
     def wait_for(self, condition: Callable[[list[Span]], bool], timeout_seconds: float = 10) -> list[Span]:
-        """Return the spans as soon as `condition` holds for them.
+        """Returns the spans as soon as `condition` holds for them.
 
         Raises:
             TimeoutError: it did not hold in time; the message shows the trees.
@@ -138,7 +138,7 @@ class TraceCollector:
 
 
 def render(spans: Iterable[Span]) -> str:
-    """Return the spans as one tree a trace: service, name, duration, error. A span without its parent is a root.
+    """Returns the spans as one tree a trace: service, name, duration, error. A span without its parent is a root.
 
     Several children of one parent with equal service, name and no children are shown as one line with their number.
     """

@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - methods have the names that their proto gives them
 """A gRPC service of the tests' own: `fleetcast.test.Echo`, over google.protobuf.StringValue.
 
 rpc Get(StringValue) returns (StringValue);

@@ -6,6 +6,6 @@ _USUAL = 100
 
 
 def examples(count: int) -> int:
-    """Return `count`, or as many times more as the chosen profile draws more than usual."""
+    """Returns `count`, or as many times more as the chosen profile draws more than usual."""
     assert settings.default is not None
     return max(1, count * settings.default.max_examples // _USUAL)

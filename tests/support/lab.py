@@ -33,7 +33,7 @@ _PORT_QUEUE_BYTES = 512 << 10  # a switch port's buffer: 4 ms at 1 Gbit/s, then 
 
 @functools.cache
 def why_unavailable() -> str:
-    """Return why no lab can be opened here, in one line; empty if it can."""
+    """Returns why no lab can be opened here, in one line; empty if it can."""
     if os.geteuid() != 0:
         return "the network lab needs root"
     missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
@@ -132,7 +132,7 @@ class NetworkLab:
         self._processes.clear()
 
     def command(self, host: Host, argv: Sequence[str | Path]) -> list[str]:
-        """Return the command that runs `argv` on a host. The process it starts becomes `argv`: same id, same exit."""
+        """Returns the command that runs `argv` on a host. The process it starts becomes `argv`: same id, same exit."""
         return ["ip", "netns", "exec", host.namespace, *map(str, argv)]
 
     def run(
@@ -195,7 +195,7 @@ class NetworkLab:
         self.run(host, ["ip", "address", "add", f"{address}/24", "dev", INTERFACE])
 
     def lost_packet_count(self, host: Host) -> int:
-        """Return how many packets to a host the switch lost by the rules of `set_loss`."""
+        """Returns how many packets to a host the switch lost by the rules of `set_loss`."""
         if host.port not in self._losses:
             return 0
         listing = call(["ip", "netns", "exec", self._switch, "nft", "-j", "list", "table", "bridge", TABLE])
@@ -232,13 +232,13 @@ class NetworkLab:
         call(["ip", "-n", self._switch, "link", "set", host.port, "up"])
 
     def sent_bytes(self, host: Host) -> int:
-        """Return the bytes of all frames a host has sent since the lab opened."""
+        """Returns the bytes of all frames a host has sent since the lab opened."""
         sent = self._statistics(host, "tx")
         # Where the other end coalesces, a veth counts packets without their Ethernet headers.
         return sent["bytes"] + (sent["packets"] * 14 if self._coalescing == "switch" else 0)
 
     def received_bytes(self, host: Host) -> int:
-        """Return the bytes a host has received since the lab opened; of coalesced packets one set of headers."""
+        """Returns the bytes a host has received since the lab opened; of coalesced packets one set of headers."""
         return self._statistics(host, "rx")["bytes"]
 
     def _statistics(self, host: Host, direction: str) -> dict[str, int]:

@@ -28,7 +28,7 @@ class Loss:
 
 
 def ruleset(loss_of_port: Mapping[str, Loss]) -> str:
-    """Return a ruleset that replaces the lab's table: losses by the switch port that leads to the host."""
+    """Returns a ruleset that replaces the lab's table: losses by the switch port that leads to the host."""
     rules = [line for port, loss in loss_of_port.items() for line in _rules(port, loss)]
     return "\n".join(
         [

@@ -16,7 +16,7 @@ class Bursts:
     """Mean length of a run of losses in datagrams, at least 1."""
 
     def runs(self, random: Random, length: int) -> Iterator[range]:
-        """Return the runs of losses among `length` datagrams, in order, not touching one another."""
+        """Returns the runs of losses among `length` datagrams, in order, not touching one another."""
         mean_gap = self.mean_length * (1 - self.fraction) / self.fraction
         position = _geometric(random, mean_gap)
         while position < length:
@@ -26,7 +26,7 @@ class Bursts:
 
 
 def _geometric(random: Random, mean: float) -> int:
-    """Return 1, 2, ... with the given mean: tries until a success of probability 1/mean."""
+    """Returns 1, 2, ... with the given mean: tries until a success of probability 1/mean."""
     count = 1
     while random.random() >= 1 / mean:
         count += 1
@@ -88,7 +88,7 @@ class LossyLink:
             self._launch(bytes(datagram), now)
 
     def receive(self, now: float) -> list[bytes]:
-        """Return the datagrams that have arrived by `now`, in the order of their arrival."""
+        """Returns the datagrams that have arrived by `now`, in the order of their arrival."""
         arrived = []
         while self._in_flight and self._in_flight[0][0] <= now:
             arrived.append(heapq.heappop(self._in_flight)[2])

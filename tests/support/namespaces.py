@@ -21,7 +21,7 @@ def remove_abandoned(prefix: str) -> None:
 
 
 def names() -> list[str]:
-    """Return the names of all namespaces."""
+    """Returns the names of all namespaces."""
     return [entry["name"] for entry in json.loads(call(["ip", "-j", "netns", "list"]) or "[]")]
 
 

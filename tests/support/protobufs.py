@@ -33,7 +33,7 @@ _NAMES = st.sampled_from(
 
 
 def messages(kind: type[AnyMessage]) -> st.SearchStrategy[AnyMessage]:
-    """Return a strategy for messages of a kind: each field is unset or has any value of its type."""
+    """Returns a strategy for messages of a kind: each field is unset or has any value of its type."""
 
     @st.composite
     def draw_message(draw: st.DrawFn) -> AnyMessage:

@@ -11,7 +11,7 @@ _LIMIT = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
 
 
 def why_unavailable() -> str:
-    """Return why there can be no slow disk here, in one line; empty if there can."""
+    """Returns why there can be no slow disk here, in one line; empty if there can."""
     if os.geteuid() != 0 or shutil.which("losetup") is None:
         return "a slow disk needs root and losetup"
     return "" if _LIMIT.exists() else f"a slow disk needs {_LIMIT}, the first version of control groups"

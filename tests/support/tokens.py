@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
-from fleetcast.scheduler.v1 import enrolment_service_pb2_grpc as pb_grpc
+from fleetcast.scheduler.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.credentials import Credentials
@@ -13,21 +12,21 @@ from fleetcast_kit.identity.peer import Role
 from tests.support.trust import TrustedServer
 
 
-async def create_token(server: TrustedServer, **fields: Any) -> pb.CreateEnrolmentTokenResponse:
+async def create_token(server: TrustedServer, **fields: Any) -> enrolment_service_pb2.CreateEnrolmentTokenResponse:
     """Returns a new token of a server."""
     async with server.dial(Role.ADMINISTRATOR) as channel:
-        request = pb.CreateEnrolmentTokenRequest(**fields)
-        response: pb.CreateEnrolmentTokenResponse = await pb_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(
-            request, timeout=10
+        request = enrolment_service_pb2.CreateEnrolmentTokenRequest(**fields)
+        response: enrolment_service_pb2.CreateEnrolmentTokenResponse = (
+            await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).CreateEnrolmentToken(request, timeout=10)
         )
         return response
 
 
-async def list_tokens(server: TrustedServer) -> list[pb.EnrolmentToken]:
+async def list_tokens(server: TrustedServer) -> list[enrolment_service_pb2.EnrolmentToken]:
     """Returns the tokens of a server."""
     async with server.dial(Role.ADMINISTRATOR) as channel:
-        response = await pb_grpc.EnrolmentServiceStub(channel).ListEnrolmentTokens(
-            pb.ListEnrolmentTokensRequest(), timeout=10
+        response = await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).ListEnrolmentTokens(
+            enrolment_service_pb2.ListEnrolmentTokensRequest(), timeout=10
         )
         return list(response.enrolment_tokens)
 

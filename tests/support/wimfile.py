@@ -26,7 +26,7 @@ class WimFile:
     pipable: bool = False
 
     def pack(self) -> bytes:
-        """Return the file: header, content, lookup table, XML, and the header again if it is pipable."""
+        """Returns the file: header, content, lookup table, XML, and the header again if it is pipable."""
         xml = self.xml_bytes if self.xml_bytes is not None else b"\xff\xfe" + self.xml.encode("utf-16-le")
         lookup = bytes(50)
         lookup_offset = 208 + len(self.content)

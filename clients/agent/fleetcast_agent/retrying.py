@@ -19,5 +19,5 @@ TRANSIENT_CODES = frozenset(
 
 
 def backoff_seconds(attempt: int) -> float:
-    """Return how long to wait before the attempt after `attempt` failures: jittered, 0.25 s to 8 s."""
+    """Returns how long to wait before the attempt after `attempt` failures: jittered, 0.25 s to 8 s."""
     return min(8.0, 0.25 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -20,7 +20,7 @@ LEAST_MEMORY_BYTES = 64 << 20
 
 
 def default_state_dir() -> Path:
-    """Return where the agent keeps its identity and its journals."""
+    """Returns where the agent keeps its identity and its journals."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/fleetcast-agent")
     return Path.home() / ".local/state/fleetcast-agent"
@@ -63,7 +63,7 @@ class AgentSettings(Settings):
         return parsed
 
     def server_address(self) -> str:
-        """Return the address of the scheduler.
+        """Returns the address of the scheduler.
 
         Raises:
             NotFoundError: none was given, and this machine is not enrolled.
@@ -85,7 +85,7 @@ def save_server_address(state_dir: Path, address: str) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes that `128MiB`, `1G` or a plain number says; prefixes are powers of 1024.
+    """Returns the bytes that `128MiB`, `1G` or a plain number says; prefixes are powers of 1024.
 
     Raises:
         InvalidArgumentError: it says none.

@@ -4,13 +4,13 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from .errors import ChunkSetError
+from fleetcast_wire.errors import ChunkSetError
 
 _COMPRESS_FROM_BYTES = 256
 
 
 def pack_chunk_set(members: NDArray[np.bool_]) -> tuple[bytes, bool]:
-    """Return the bitmap of a set and whether it is compressed. `members` has shape (chunk_count,)."""
+    """Returns the bitmap of a set and whether it is compressed. `members` has shape (chunk_count,)."""
     bitmap = np.packbits(members, bitorder="little").tobytes()
     if len(bitmap) >= _COMPRESS_FROM_BYTES:
         compressed = zstandard.compress(bitmap, 1)
@@ -20,7 +20,7 @@ def pack_chunk_set(members: NDArray[np.bool_]) -> tuple[bytes, bool]:
 
 
 def unpack_chunk_set(bitmap: bytes, compressed: bool, chunk_count: int) -> NDArray[np.bool_]:
-    """Return the members of a set as a new array of shape (chunk_count,). An empty bitmap is the empty set.
+    """Returns the members of a set as a new array of shape (chunk_count,). An empty bitmap is the empty set.
 
     Raises:
         ChunkSetError: the bitmap does not fit `chunk_count`.

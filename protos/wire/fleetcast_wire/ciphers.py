@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols, chosen
-from .native import NativeCipher, NativeRun
-from .packet import HEADER_BYTES
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import Buffer, Numbers, Slots, SymbolMemory, Symbols, chosen
+from fleetcast_wire.native import NativeCipher, NativeRun
+from fleetcast_wire.packet import HEADER_BYTES
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class TrainCipher(Protocol):
         ...
 
     def run(self, places: SymbolMemory, beginning: bytes, held: NDArray[np.bool_]) -> NativeRun | None:
-        """Return what opens source symbols of one window fast, as they usually come; None if nothing is gained by it.
+        """Returns what opens source symbols of one window fast, as they usually come; None if nothing is gained by it.
 
         Their headers begin with `beginning`, all before the symbol's number; `held`, shape (symbol_count,), says which
         have their place already.
@@ -101,7 +101,7 @@ class PortableCipher:
 
 @cache
 def best_cipher() -> type[TrainCipher]:
-    """Return the fastest cipher that works here."""
+    """Returns the fastest cipher that works here."""
     try:
         _prove(NativeCipher)
     except OSError as error:

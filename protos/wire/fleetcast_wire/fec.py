@@ -9,10 +9,10 @@ import numpy as np
 import reed_solomon_leopard
 from numpy.typing import NDArray
 
-from . import native
-from .errors import GeometryError
-from .field import Elements, combine, invert, multipliers, pack_elements, unpack_elements
-from .memory import Buffer, Numbers, SymbolMemory, Symbols
+from fleetcast_wire import native
+from fleetcast_wire.errors import GeometryError
+from fleetcast_wire.field import Elements, combine, invert, multipliers, pack_elements, unpack_elements
+from fleetcast_wire.memory import Buffer, Numbers, SymbolMemory, Symbols
 
 _FEW, _FEW_IN_PYTHON = 40, 15
 """Up to so many lost symbols, solving for them takes less time than decoding, which takes 0.95 ms of 500. Where C adds
@@ -32,13 +32,13 @@ class SymbolPlaces(Generic[MemoryT_co]):
     """Shape (rows that have a place,): the number of each row's symbol in the memory."""
 
     def addresses(self, rows: int) -> NDArray[np.uintp]:
-        """Return where each row's symbol lies, shape (rows,): 0 where there is no place."""
+        """Returns where each row's symbol lies, shape (rows,): 0 where there is no place."""
         addresses = np.zeros(rows, np.uintp)
         addresses[: len(self.numbers)] = self.memory.addresses[self.numbers]
         return addresses
 
     def filled(self, rows: int) -> list[Buffer]:
-        """Return each row's symbol."""
+        """Returns each row's symbol."""
         symbols = self.memory.chosen(self.numbers)
         return [*symbols, *[bytes(self.memory.symbol_bytes)] * (rows - len(symbols))]
 
@@ -50,19 +50,19 @@ class ParityCodec(Protocol):
     """The codec's name in WIRE.md."""
 
     def encode(self, source: Sequence[bytes], parity_symbols: int) -> list[bytes]:
-        """Return all parity symbols of one codeword. `source` has its rows in order, equally long."""
+        """Returns all parity symbols of one codeword. `source` has its rows in order, equally long."""
         ...
 
     def encode_first(
         self, rows: int, parity_symbols: int, places: SymbolPlaces[Symbols], count: int
     ) -> Sequence[Buffer]:
-        """Return at least the first `count` of the parity symbols of one codeword."""
+        """Returns at least the first `count` of the parity symbols of one codeword."""
         ...
 
     def decode(
         self, rows: int, parity_symbols: int, source: Mapping[int, bytes], parity: Mapping[int, bytes]
     ) -> Mapping[int, bytes]:
-        """Return the missing source symbols by row; `source` and `parity` hold what arrived, by row.
+        """Returns the missing source symbols by row; `source` and `parity` hold what arrived, by row.
 
         Raises:
             GeometryError: too few symbols, or symbols that do not fit together.
@@ -161,7 +161,7 @@ def _rebuild_in_place(
 def _rebuild_few(
     rows: int, parity_symbols: int, source: Mapping[int, bytes], parity: Mapping[int, bytes], lost: list[int]
 ) -> Mapping[int, bytes]:
-    """Return the lost symbols by solving for them: what they add to parity is the difference to parity without them.
+    """Returns the lost symbols by solving for them: what they add to parity is the difference to parity without them.
 
     An encoding and a small system of equations cost less than the transforms over the whole codeword that decoding is.
     """
@@ -176,19 +176,19 @@ def _rebuild_few(
 def _solve(
     rows: int, parity_symbols: int, used: Sequence[int], lost: Sequence[int], sums: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Return the lost symbols, shape (len(lost), T), from what they add to the parity symbols `used`."""
+    """Returns the lost symbols, shape (len(lost), T), from what they add to the parity symbols `used`."""
     return combine(invert(_generator(rows, parity_symbols)[np.ix_(used, lost)]), sums)
 
 
 @lru_cache(4)
 def _multipliers(rows: int, parity_symbols: int) -> NDArray[np.uint64]:
-    """Return the transposed `_generator` as `native.accumulate` takes it."""
+    """Returns the transposed `_generator` as `native.accumulate` takes it."""
     return multipliers(_generator(rows, parity_symbols).T)
 
 
 @lru_cache(4)
 def _generator(rows: int, parity_symbols: int) -> Elements:
-    """Return what each source symbol adds to each parity symbol, shape (parity_symbols, rows): the parity of ones."""
+    """Returns what each source symbol adds to each parity symbol, shape (parity_symbols, rows): the parity of ones."""
     ones = pack_elements(np.eye(rows, -(-rows // 32) * 32, dtype=np.uint16))
     parity = reed_solomon_leopard.encode([symbol.tobytes() for symbol in ones], parity_symbols)
     return unpack_elements(_stack(parity))[:, :rows]

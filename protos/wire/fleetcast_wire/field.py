@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from . import native
+from fleetcast_wire import native
 
 Elements = NDArray[np.uint16]
 
@@ -26,7 +26,7 @@ _CANTOR_BASIS = (
 
 @cache
 def _tables() -> tuple[NDArray[np.int32], Elements]:
-    """Return the logarithm of each element, and the element of each sum of two logarithms."""
+    """Returns the logarithm of each element, and the element of each sum of two logarithms."""
     power = np.zeros(1 << 16, np.int32)  # of the generator, by element over the usual basis
     element = 1
     for exponent in range(_ORDER):
@@ -44,7 +44,7 @@ def _tables() -> tuple[NDArray[np.int32], Elements]:
 
 
 def unpack_elements(symbols: NDArray[np.uint8]) -> Elements:
-    """Return the elements of symbols: from shape (n, T) to (n, T / 2).
+    """Returns the elements of symbols: from shape (n, T) to (n, T / 2).
 
     Raises:
         ValueError: T is no multiple of 64.
@@ -54,13 +54,13 @@ def unpack_elements(symbols: NDArray[np.uint8]) -> Elements:
 
 
 def pack_elements(elements: Elements) -> NDArray[np.uint8]:
-    """Return the symbols of elements, their number a multiple of 32: from shape (n, m) to (n, 2 m)."""
+    """Returns the symbols of elements, their number a multiple of 32: from shape (n, m) to (n, 2 m)."""
     pairs = elements.astype("<u2").view(np.uint8).reshape(len(elements), -1, 32, 2)
     return pairs.swapaxes(2, 3).reshape(len(elements), -1)
 
 
 def invert(matrix: Elements) -> Elements:
-    """Return the inverse of a matrix of which no square part from the upper left corner is singular."""
+    """Returns the inverse of a matrix of which no square part from the upper left corner is singular."""
     logarithms, elements = _tables()
     work = np.array(matrix, np.uint16, order="C")
     if native.combines() and native.invert(work, logarithms, elements, _ORDER):
@@ -79,7 +79,7 @@ def invert(matrix: Elements) -> Elements:
 
 
 def multiply(matrix: Elements, vectors: Elements) -> Elements:
-    """Return the product of a matrix of shape (l, m) and vectors of shape (m, n)."""
+    """Returns the product of a matrix of shape (l, m) and vectors of shape (m, n)."""
     logarithms, elements = _tables()
     rows, columns = logarithms[matrix][:, :, None], logarithms[vectors]
     product = np.empty((len(matrix), vectors.shape[1]), np.uint16)
@@ -92,14 +92,14 @@ def multiply(matrix: Elements, vectors: Elements) -> Elements:
 
 
 def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
+    """Returns the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
     if not native.combines():
         return pack_elements(multiply(matrix, unpack_elements(symbols)))
     return native.combine(_images(matrix), symbols)
 
 
 def multipliers(matrix: Elements) -> NDArray[np.uint64]:
-    """Return a matrix of factors, shape (l, m), as `native.accumulate` takes it: shape (l, m, 4).
+    """Returns a matrix of factors, shape (l, m), as `native.accumulate` takes it: shape (l, m, 4).
 
     Raises:
         OSError: see there.
@@ -108,7 +108,7 @@ def multipliers(matrix: Elements) -> NDArray[np.uint64]:
 
 
 def _images(matrix: Elements) -> Elements:
-    """Return what each factor, shape (l, m), makes of each bit of an element: shape (l, m, 16)."""
+    """Returns what each factor, shape (l, m), makes of each bit of an element: shape (l, m, 16)."""
     logarithms, elements = _tables()
     bits = logarithms[1 << np.arange(16)]
     images: Elements = elements[logarithms[matrix][:, :, None] + bits]

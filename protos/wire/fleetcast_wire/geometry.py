@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import GeometryError
+from fleetcast_wire.errors import GeometryError
 
 MIN_SYMBOL_BYTES = 512
 MAX_SYMBOL_BYTES = 8896
@@ -25,7 +25,7 @@ class WindowShape:
     """Source symbols of the longest codeword; the missing ones of shorter codewords count as zeros that never fail."""
 
     def column_lengths(self) -> NDArray[np.int32]:
-        """Return how many source symbols each codeword has, shape (codewords,)."""
+        """Returns how many source symbols each codeword has, shape (codewords,)."""
         full, extra = divmod(self.symbol_count, self.codewords)
         return np.where(np.arange(self.codewords) < extra, full + 1, full).astype(np.int32)
 
@@ -76,7 +76,7 @@ class Geometry:
         return self.window_symbols * self.symbol_bytes
 
     def shape(self, symbol_count: int) -> WindowShape:
-        """Return the shape of a window of so many source symbols: as few codewords as k allows.
+        """Returns the shape of a window of so many source symbols: as few codewords as k allows.
 
         Raises:
             GeometryError: no window has so many symbols.
@@ -125,7 +125,7 @@ class PassLayout:
         return -(-self.symbol_count // self.geometry.window_symbols)
 
     def window(self, window: int) -> WindowShape:
-        """Return the shape of a window.
+        """Returns the shape of a window.
 
         Raises:
             GeometryError: the pass has no such window.
@@ -136,17 +136,17 @@ class PassLayout:
         return self.geometry.shape(min(full, self.symbol_count - window * full))
 
     def window_span(self, window: int) -> tuple[int, int]:
-        """Return the first stream byte of a window and the byte after its last, without padding."""
+        """Returns the first stream byte of a window and the byte after its last, without padding."""
         first = window * self.geometry.window_bytes
         return first, min(first + self.geometry.window_bytes, self.stream_bytes)
 
     def window_chunks(self, window: int) -> range:
-        """Return the positions in `chunks` of the chunks that lie in a window at least in part."""
+        """Returns the positions in `chunks` of the chunks that lie in a window at least in part."""
         first, end = self.window_span(window)
         low = int(np.searchsorted(self.offsets, first, side="right")) - 1
         return range(low, int(np.searchsorted(self.offsets, end, side="left")))
 
     def chunk_windows(self, position: int) -> range:
-        """Return the windows that hold a part of the chunk at a position in `chunks`."""
+        """Returns the windows that hold a part of the chunk at a position in `chunks`."""
         size = self.geometry.window_bytes
         return range(int(self.offsets[position]) // size, (int(self.offsets[position + 1]) - 1) // size + 1)

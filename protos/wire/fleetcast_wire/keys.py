@@ -18,7 +18,7 @@ class SealKeys:
 
     @staticmethod
     def fresh() -> "SealKeys":
-        """Return new random keys: a transmission never uses the keys of another, so a nonce never repeats."""
+        """Returns new random keys: a transmission never uses the keys of another, so a nonce never repeats."""
         return SealKeys(
             secrets.token_bytes(KEY_BYTES), secrets.token_bytes(INITIALIZATION_VECTOR_BYTES), secrets.randbits(32)
         )

@@ -9,7 +9,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from .errors import ManifestError
+from fleetcast_wire.errors import ManifestError
 
 DIGEST_BYTES = 32
 MAX_CHUNK_BYTES = 4 << 20
@@ -20,7 +20,7 @@ _MAGIC = b"fleetcast manifest 1\n"
 
 
 def chunk_digest(content: bytes | bytearray | memoryview) -> bytes:
-    """Return the digest of a chunk's content, 32 bytes: BLAKE3-256. Zero chunks have `ZERO_DIGEST` instead."""
+    """Returns the digest of a chunk's content, 32 bytes: BLAKE3-256. Zero chunks have `ZERO_DIGEST` instead."""
     return blake3(content).digest()
 
 
@@ -66,7 +66,7 @@ class Manifest:
         return np.logical_not(self.digests.any(axis=1))
 
     def chunk_bytes(self, chunk: int) -> int:
-        """Return the content size of a chunk in bytes.
+        """Returns the content size of a chunk in bytes.
 
         Raises:
             ManifestError: there is no such chunk.

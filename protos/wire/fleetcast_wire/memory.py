@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .packet import HEADER, datagram_bytes
+from fleetcast_wire.packet import HEADER, datagram_bytes
 
 Buffer = bytes | bytearray | memoryview
 Numbers = NDArray[np.int64]
@@ -40,7 +40,7 @@ class SymbolMemory:
         return _addresses(self.address, len(self), self.symbol_bytes)
 
     def chosen(self, numbers: Numbers) -> list[memoryview]:
-        """Return the views of symbols by their numbers."""
+        """Returns the views of symbols by their numbers."""
         return chosen(self.views, numbers)
 
     @cached_property
@@ -101,7 +101,7 @@ class GatheredSymbols:
             self.append(bytes(self.symbol_bytes - len(self._begun)))
 
     def chosen(self, numbers: Numbers) -> list[bytes]:
-        """Return copies of symbols by their numbers."""
+        """Returns copies of symbols by their numbers."""
         return [ctypes.string_at(address, self.symbol_bytes) for address in self.addresses[numbers].tolist()]
 
     def _add(self, block: Buffer) -> None:
@@ -120,7 +120,7 @@ Symbols = SymbolMemory | GatheredSymbols
 
 
 def chosen(views: list[memoryview], numbers: Numbers) -> list[memoryview]:
-    """Return the views with these numbers."""
+    """Returns the views with these numbers."""
     if len(numbers) and (np.diff(numbers) == 1).all():
         return views[int(numbers[0]) : int(numbers[-1]) + 1]
     return list(map(views.__getitem__, numbers.tolist()))

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, SymbolMemory, Symbols
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import Buffer, Numbers, Slots, SymbolMemory, Symbols
 
 _LIBRARY = Path(__file__).with_name("libnative.so")
 
@@ -92,7 +92,7 @@ class NativeCipher:
         return NativeRun(state, (self, places, held))
 
     def _memory(self, memory: SymbolMemory) -> tuple[int, int]:
-        """Return address and size of memory; C trusts them, so no other may go there."""
+        """Returns address and size of memory; C trusts them, so no other may go there."""
         self._check(memory)
         return memory.address, len(memory)
 
@@ -154,7 +154,7 @@ class NativeRun:
         return count
 
     def take(self) -> Opened:
-        """Return what was opened since the last call."""
+        """Returns what was opened since the last call."""
         state = self._state
         opened = Opened(state.opened, state.stop, state.first_counter, state.last_counter)
         state.opened = state.stop = 0
@@ -195,7 +195,7 @@ class NativeMessages:
 
 @cache
 def combines() -> bool:
-    """Return whether `combine` was built here and this processor can."""
+    """Returns whether `combine` was built here and this processor can."""
     try:
         combine(np.zeros((1, 1, 16), np.uint16), np.zeros((1, 64), np.uint8))
     except OSError:
@@ -204,7 +204,7 @@ def combines() -> bool:
 
 
 def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return sums of multiples of symbols.
+    """Returns sums of multiples of symbols.
 
     Args:
         images: shape (rows, columns, 16), what the factor of a symbol in a sum makes of each bit of an element.
@@ -225,7 +225,7 @@ def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[n
 
 
 def multipliers(images: NDArray[np.uint16]) -> NDArray[np.uint64]:
-    """Return factors as `accumulate` takes them.
+    """Returns factors as `accumulate` takes them.
 
     Args:
         images: shape (..., 16), what each factor makes of each bit of an element; the result has the shape (..., 4).
@@ -243,7 +243,7 @@ def multipliers(images: NDArray[np.uint16]) -> NDArray[np.uint64]:
 
 @cache
 def accumulates() -> bool:
-    """Return whether `accumulate` was built here and this processor can."""
+    """Returns whether `accumulate` was built here and this processor can."""
     try:
         accumulate(np.zeros((1, 1, 4), np.uint64), [0], np.zeros(1, np.uintp), np.zeros((1, 64), np.uint8))
     except OSError:

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from .errors import PacketError
+from fleetcast_wire.errors import PacketError
 
 VERSION = 1
 HEADER_BYTES = 24
@@ -53,19 +53,19 @@ class Header:
 
 
 def datagram_bytes(symbol_bytes: int) -> int:
-    """Return the UDP payload of a sealed symbol in bytes."""
+    """Returns the UDP payload of a sealed symbol in bytes."""
     return HEADER_BYTES + symbol_bytes + SEAL_BYTES
 
 
 def pack_header(header: Header) -> bytes:
-    """Return the 24 bytes of a header."""
+    """Returns the 24 bytes of a header."""
     return _HEADER.pack(
         VERSION, header.kind, header.pass_number, header.tag, header.window, header.symbol, header.counter
     )
 
 
 def unpack_header(datagram: bytes | memoryview) -> Header:
-    """Return the header of a datagram. Whether it is genuine is decided by its seal.
+    """Returns the header of a datagram. Whether it is genuine is decided by its seal.
 
     Raises:
         PacketError: too short, another version, or an unknown kind.
@@ -105,7 +105,7 @@ class Mark:
 
 
 def pack_mark(mark: Mark) -> bytes:
-    """Return the body of a mark.
+    """Returns the body of a mark.
 
     Raises:
         PacketError: too many windows for one mark.
@@ -117,7 +117,7 @@ def pack_mark(mark: Mark) -> bytes:
 
 
 def unpack_mark(body: bytes | memoryview) -> Mark:
-    """Return the mark in an opened body.
+    """Returns the mark in an opened body.
 
     Raises:
         PacketError: the body does not have the length that it states.

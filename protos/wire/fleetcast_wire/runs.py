@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import RunsError
+from fleetcast_wire.errors import RunsError
 
 
 def pack_runs(values: NDArray[np.int32]) -> tuple[list[int], list[int]]:
-    """Return the values and the lengths of the runs of equal numbers in `values`, shape (n,)."""
+    """Returns the values and the lengths of the runs of equal numbers in `values`, shape (n,)."""
     if not len(values):
         return [], []
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -18,7 +18,7 @@ def pack_runs(values: NDArray[np.int32]) -> tuple[list[int], list[int]]:
 
 
 def unpack_runs(run_values: Sequence[int], run_lengths: Sequence[int], count: int) -> NDArray[np.int32]:
-    """Return the `count` numbers that the runs stand for.
+    """Returns the `count` numbers that the runs stand for.
 
     Raises:
         RunsError: the runs do not add up to `count`, or a number is negative or beyond 32 bits.

@@ -7,11 +7,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from .ciphers import TrainCipher, best_cipher
-from .errors import PacketError
-from .keys import SealKeys
-from .memory import Buffer, Numbers, Slots, Symbols
-from .packet import HEADER_BYTES, VERSION, Header, Kind, pack_header, unpack_header
+from fleetcast_wire.ciphers import TrainCipher, best_cipher
+from fleetcast_wire.errors import PacketError
+from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.memory import Buffer, Numbers, Slots, Symbols
+from fleetcast_wire.packet import HEADER_BYTES, VERSION, Header, Kind, pack_header, unpack_header
 
 
 def _nonce(keys: SealKeys, counter: int) -> bytes:
@@ -47,7 +47,7 @@ class Sealer:
         symbols: Numbers,
         payloads: Symbols | Sequence[Buffer],
     ) -> memoryview:
-        """Return a train of sealed symbols of one window, end to end; valid until the next call.
+        """Returns a train of sealed symbols of one window, end to end; valid until the next call.
 
         `payloads` has the `symbol_bytes` bytes of each of `symbols`: in the same order, or, as `Symbols`, by number.
         """
@@ -63,7 +63,7 @@ class Sealer:
         return self._slots.buffer[: count * self._slots.stride]
 
     def seal_mark(self, pass_number: int, body: bytes) -> bytes:
-        """Return one sealed mark."""
+        """Returns one sealed mark."""
         header = pack_header(Header(Kind.MARK, pass_number, self._keys.tag, 0, 0, self.counter))
         nonce = _nonce(self._keys, self.counter)
         self.counter += 1
@@ -90,7 +90,7 @@ class Opener:
         """See `TrainCipher.run`."""
 
     def open(self, datagram: Buffer) -> bytes:
-        """Return the body of one datagram of any length.
+        """Returns the body of one datagram of any length.
 
         Raises:
             PacketError: it does not parse or is not genuine.

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2, task_sequence_pb2
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as sequences
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2, task_sequence_pb2, task_sequence_service_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.errors import UnavailableError, from_rpc_error
@@ -93,18 +91,20 @@ class Catalog:
             NotFoundError: there is no such READY version.
         """
         async with self._calling() as stub:
-            request = messages.HoldImageRequest(name=image, holder=holder)
+            request = catalog_service_pb2.HoldImageRequest(name=image, holder=holder)
             return _pinned((await stub.HoldImage(request, timeout=CALL_SECONDS)).image)
 
     async def release(self, image: str, holder: str) -> None:
         """Ends a hold. Releasing what is not held succeeds."""
         async with self._calling() as stub:
-            await stub.ReleaseImage(messages.ReleaseImageRequest(name=image, holder=holder), timeout=CALL_SECONDS)
+            await stub.ReleaseImage(
+                catalog_service_pb2.ReleaseImageRequest(name=image, holder=holder), timeout=CALL_SECONDS
+            )
 
     async def holds(self, holder_prefix: str) -> list[tuple[str, str]]:
         """Returns image and holder of each hold whose holder starts with a prefix."""
         async with self._calling() as stub:
-            request = messages.ListHoldsRequest(holder_prefix=holder_prefix)
+            request = catalog_service_pb2.ListHoldsRequest(holder_prefix=holder_prefix)
             answer = await stub.ListHolds(request, timeout=CALL_SECONDS)
         return [(hold.name, hold.holder) for hold in answer.holds]
 
@@ -118,7 +118,7 @@ class Catalog:
             FailedPreconditionError: something that it refers to is not there (BROKEN_REFERENCE).
         """
         async with self._calling_sequences() as stub:
-            request = sequences.ResolveTaskSequenceRequest(name=sequence)
+            request = task_sequence_service_pb2.ResolveTaskSequenceRequest(name=sequence)
             return _pinned_sequence((await stub.ResolveTaskSequence(request, timeout=CALL_SECONDS)).resolved)
 
     async def hold_sequence(self, sequence: str, holder: str) -> PinnedSequence:
@@ -129,24 +129,26 @@ class Catalog:
             FailedPreconditionError: something that it refers to is not there (BROKEN_REFERENCE).
         """
         async with self._calling_sequences() as stub:
-            request = sequences.HoldTaskSequenceRequest(name=sequence, holder=holder)
+            request = task_sequence_service_pb2.HoldTaskSequenceRequest(name=sequence, holder=holder)
             return _pinned_sequence((await stub.HoldTaskSequence(request, timeout=CALL_SECONDS)).resolved)
 
     async def release_everything(self, holder: str) -> None:
         """Ends all holds of a holder, of task sequences and of images."""
         async with self._calling_sequences() as stub:
-            request = sequences.ReleaseTaskSequenceRequest(holder=holder)
+            request = task_sequence_service_pb2.ReleaseTaskSequenceRequest(holder=holder)
             await stub.ReleaseTaskSequence(request, timeout=CALL_SECONDS)
 
     async def sequence_holders(self, holder_prefix: str) -> set[str]:
         """Returns those who hold task sequences and whose names start with a prefix."""
         async with self._calling_sequences() as stub:
-            request = sequences.ListTaskSequenceHoldsRequest(holder_prefix=holder_prefix)
+            request = task_sequence_service_pb2.ListTaskSequenceHoldsRequest(holder_prefix=holder_prefix)
             return {hold.holder for hold in (await stub.ListTaskSequenceHolds(request, timeout=CALL_SECONDS)).holds}
 
     async def _get(self, image: str) -> PinnedImage:
         async with self._calling() as stub:
-            return _pinned((await stub.GetImage(messages.GetImageRequest(name=image), timeout=CALL_SECONDS)).image)
+            return _pinned(
+                (await stub.GetImage(catalog_service_pb2.GetImageRequest(name=image), timeout=CALL_SECONDS)).image
+            )
 
     @asynccontextmanager
     async def _calling(self) -> AsyncIterator[CatalogServiceAsyncStub]:

@@ -132,18 +132,18 @@ async def _serve(settings: SenderSettings) -> None:
 
 
 def _address(interface: Interface, listen: str, port: int) -> str:
-    """Return how machines reach this sender when nobody said so: at the address it listens on, else the interface's."""
+    """Returns how machines reach this sender if nobody said so: at the address it listens on, else the interface's."""
     return join_address(_named_host(listen) or str(interface.ipv4 or interface.ipv6), port)
 
 
 def _own_host(settings: SenderSettings) -> str:
-    """Return the address whose interface multicast leaves by when nobody said so; empty for the default route's."""
+    """Returns the address whose interface multicast leaves by when nobody said so; empty for the default route's."""
     host = _named_host(settings.listen)
     return host if is_ip_address(host) else ""
 
 
 def _named_host(listen: str) -> str:
-    """Return the host of an address to listen on; empty if that is everywhere."""
+    """Returns the host of an address to listen on; empty if that is everywhere."""
     host, _ = split_address(listen)
     return "" if host in ("", "::", "0.0.0.0") else host  # noqa: S104 - compared, not bound
 

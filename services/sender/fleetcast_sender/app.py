@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 
 import grpc
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
+from fleetcast.scheduler.v1 import sender_registry_service_pb2
 from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.credentials import Credentials
@@ -81,7 +81,7 @@ class SenderApp:
         if self._settings.chunk_store is None:
             self._cache = ChunkCache(self._settings.cache_dir, self._settings.cache_bytes)
         settings = self._settings
-        registration = pb.SenderRegistration(
+        registration = sender_registry_service_pb2.SenderRegistration(
             address=join_address(*split_address(address)),
             interface=self._interface.name,
             link_bits_per_second=self._outlet.link.bits_per_second,
@@ -109,7 +109,7 @@ class SenderApp:
             self._catalog, self._catalog_address = Catalog(channel), address
 
     async def registered(self) -> None:
-        """Return when the scheduler has taken the sender in."""
+        """Returns when the scheduler has taken the sender in."""
         if self._control:
             await self._control.registered.wait()
 
@@ -124,8 +124,8 @@ class SenderApp:
         for channel in self._channels:
             await channel.close()
 
-    async def _open(self, command: pb.StartTransmission) -> Transmission:
-        """Return a transmission that machines can join.
+    async def _open(self, command: sender_registry_service_pb2.StartTransmission) -> Transmission:
+        """Returns a transmission that machines can join.
 
         Raises:
             FleetcastError: it cannot be: no image, no such group.
@@ -157,7 +157,7 @@ class SenderApp:
 
 
 async def open_sender(settings: SenderSettings) -> SenderApp:
-    """Return the sender; nothing is sent before `start`.
+    """Returns the sender; nothing is sent before `start`.
 
     Raises:
         InvalidArgumentError: a setting cannot be used.
@@ -182,7 +182,7 @@ def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) 
 
 
 def _group_range(settings: SenderSettings, interface: Interface) -> tuple[IPAddress, IPAddress]:
-    """Return the first and last group.
+    """Returns the first and last group.
 
     Raises:
         InvalidArgumentError: the range is empty, reserved, or of a family that the interface lacks.

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 
 import grpc
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as pb
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
 from fleetcast_kit.errors import FleetcastError, ResourceExhaustedError, from_rpc_error
 from fleetcast_kit.network import wake_on_lan
@@ -24,11 +23,11 @@ _LOOK_SECONDS = 0.1
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 10.0
 _WELL_SECONDS = 30.0
 
-_Outgoing = asyncio.Queue[pb.ServeSenderRequest | None]
+_Outgoing = asyncio.Queue[sender_registry_service_pb2.ServeSenderRequest | None]
 """What is said on one stream; None ends it."""
 """A stream that lasted so long was well: the next wait is short again."""
 
-Start = Callable[[pb.StartTransmission], Coroutine[None, None, Transmission]]
+Start = Callable[[sender_registry_service_pb2.StartTransmission], Coroutine[None, None, Transmission]]
 """Makes a transmission ready to be joined."""
 
 
@@ -46,7 +45,7 @@ class Control:
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        registration: pb.SenderRegistration,
+        registration: sender_registry_service_pb2.SenderRegistration,
         transmissions: Transmissions,
         *,
         start: Start,
@@ -90,10 +89,10 @@ class Control:
     async def _serve(self) -> None:
         outgoing = self._outgoing = _Outgoing()
         self._said.clear()
-        registration = pb.SenderRegistration()
+        registration = sender_registry_service_pb2.SenderRegistration()
         registration.CopyFrom(self._registration)
         registration.transmissions.extend({*self._transmissions.running, *self._starting})
-        self._outgoing.put_nowait(pb.ServeSenderRequest(registration=registration))
+        self._outgoing.put_nowait(sender_registry_service_pb2.ServeSenderRequest(registration=registration))
         reporter = asyncio.create_task(self._report())
         call = self._stub.ServeSender(self._requests(outgoing))
         try:
@@ -106,11 +105,11 @@ class Control:
             with suppress(asyncio.CancelledError):
                 await reporter
 
-    async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ServeSenderRequest]:
+    async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[sender_registry_service_pb2.ServeSenderRequest]:
         while (request := await outgoing.get()) is not None:
             yield request
 
-    def _carry_out(self, command: pb.ServeSenderResponse) -> None:
+    def _carry_out(self, command: sender_registry_service_pb2.ServeSenderResponse) -> None:
         """Begin what the scheduler says; commands begin in order, and their answers come when they are done."""
         match command.WhichOneof("message"):
             case "registered":
@@ -148,9 +147,13 @@ class Control:
         except Exception:  # the task's outermost frame
             error = "the sender failed; its log says why"
             _logger.exception("a command of the scheduler failed")
-        outgoing.put_nowait(pb.ServeSenderRequest(result=pb.CommandResult(command_id=command_id, error=error)))
+        outgoing.put_nowait(
+            sender_registry_service_pb2.ServeSenderRequest(
+                result=sender_registry_service_pb2.CommandResult(command_id=command_id, error=error)
+            )
+        )
 
-    async def _begin(self, command: pb.StartTransmission) -> None:
+    async def _begin(self, command: sender_registry_service_pb2.StartTransmission) -> None:
         name = command.transmission
         if name in self._transmissions.running:
             self._transmissions.running[name].admit(list(command.machines))
@@ -173,7 +176,7 @@ class Control:
             self._transmissions.add(transmission)
 
     async def _found(self, name: str) -> Transmission:
-        """Return a transmission that runs, once it is started.
+        """Returns a transmission that runs, once it is started.
 
         Raises:
             FleetcastError: it does not run here.
@@ -183,17 +186,17 @@ class Control:
             await asyncio.sleep(0)
         return await self._transmissions.find(name)
 
-    async def _admit(self, command: pb.AdmitParticipants) -> None:
+    async def _admit(self, command: sender_registry_service_pb2.AdmitParticipants) -> None:
         (await self._found(command.transmission)).admit(list(command.machines))
 
-    async def _dismiss(self, command: pb.DismissParticipants) -> None:
+    async def _dismiss(self, command: sender_registry_service_pb2.DismissParticipants) -> None:
         transmission = await self._found(command.transmission)
         transmission.dismiss(list(command.machines), "this machine was taken out of the session")
 
-    async def _move_to_unicast(self, command: pb.MoveToUnicast) -> None:
+    async def _move_to_unicast(self, command: sender_registry_service_pb2.MoveToUnicast) -> None:
         (await self._found(command.transmission)).move_to_unicast(list(command.machines))
 
-    async def _set_rate(self, command: pb.SetTransmissionRate) -> None:
+    async def _set_rate(self, command: sender_registry_service_pb2.SetTransmissionRate) -> None:
         rate = convert.rate_policy_of(command.rate)
         (await self._found(command.transmission)).set_rate(rate)
 
@@ -203,7 +206,7 @@ class Control:
         if transmission := self._transmissions.remove(name):
             await transmission.stop("the session has ended")
             self._release(transmission)
-            self._put_report(transmission, pb.TransmissionReport.STATE_STOPPED)
+            self._put_report(transmission, sender_registry_service_pb2.TransmissionReport.STATE_STOPPED)
 
     # Reports
 
@@ -222,7 +225,9 @@ class Control:
                     self._put_report(transmission, state)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _put_report(self, transmission: Transmission, state: pb.TransmissionReport.State.ValueType) -> None:
+    def _put_report(
+        self, transmission: Transmission, state: sender_registry_service_pb2.TransmissionReport.State.ValueType
+    ) -> None:
         snapshot = transmission.snapshot
         error = str(transmission.error or "")
         self._said[transmission.name] = (state, error)
@@ -238,14 +243,18 @@ class Control:
             receiver_count=snapshot.member_count,
             **{"pass": snapshot.pass_number},
         )
-        report = pb.TransmissionReport(transmission=totals, state=state, error=error)
-        self._outgoing.put_nowait(pb.ServeSenderRequest(report=report))
+        report = sender_registry_service_pb2.TransmissionReport(transmission=totals, state=state, error=error)
+        self._outgoing.put_nowait(sender_registry_service_pb2.ServeSenderRequest(report=report))
 
 
-def _state_of(transmission: Transmission) -> pb.TransmissionReport.State.ValueType:
+def _state_of(transmission: Transmission) -> sender_registry_service_pb2.TransmissionReport.State.ValueType:
     if transmission.error:
-        return pb.TransmissionReport.STATE_FAILED
-    return pb.TransmissionReport.STATE_SENDING if transmission.snapshot.sending else pb.TransmissionReport.STATE_IDLE
+        return sender_registry_service_pb2.TransmissionReport.STATE_FAILED
+    return (
+        sender_registry_service_pb2.TransmissionReport.STATE_SENDING
+        if transmission.snapshot.sending
+        else sender_registry_service_pb2.TransmissionReport.STATE_IDLE
+    )
 
 
 async def _refuse() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_wire.chunkset import unpack_chunk_set
@@ -40,7 +40,7 @@ _SLOW_ACTIONS = {
 
 
 def members_of(message: chunk_set_pb2.ChunkSet, chunk_count: int, field: str) -> ChunkMembers:
-    """Return the members of a set that a receiver sent.
+    """Returns the members of a set that a receiver sent.
 
     Raises:
         InvalidArgumentError: it does not fit the image.
@@ -53,8 +53,8 @@ def members_of(message: chunk_set_pb2.ChunkSet, chunk_count: int, field: str) ->
         raise InvalidArgumentError(str(error), field=field) from error
 
 
-def join_of(message: pb.ReceiverJoin, machine: str, chunk_count: int) -> Join:
-    """Return a receiver's wish to take part.
+def join_of(message: transmission_service_pb2.ReceiverJoin, machine: str, chunk_count: int) -> Join:
+    """Returns a receiver's wish to take part.
 
     Raises:
         InvalidArgumentError: a field makes no sense.
@@ -71,8 +71,8 @@ def join_of(message: pb.ReceiverJoin, machine: str, chunk_count: int) -> Join:
     )
 
 
-def reception_of(message: pb.ReceptionReport) -> Reception:
-    """Return a receiver's totals."""
+def reception_of(message: transmission_service_pb2.ReceptionReport) -> Reception:
+    """Returns a receiver's totals."""
     return Reception(
         message.highest_packet_counter,
         message.datagram_count,
@@ -83,13 +83,13 @@ def reception_of(message: pb.ReceptionReport) -> Reception:
     )
 
 
-def deficits_of(message: pb.DeficitReport) -> Deficits:
-    """Return a receiver's deficits of one window."""
+def deficits_of(message: transmission_service_pb2.DeficitReport) -> Deficits:
+    """Returns a receiver's deficits of one window."""
     return Deficits(getattr(message, "pass"), message.window, message.round, message.run_values, message.run_lengths)
 
 
-def holding_of(message: pb.HoldingReport, chunk_count: int) -> Holding:
-    """Return everything that a receiver holds.
+def holding_of(message: transmission_service_pb2.HoldingReport, chunk_count: int) -> Holding:
+    """Returns everything that a receiver holds.
 
     Raises:
         InvalidArgumentError: it does not fit the image.
@@ -97,9 +97,9 @@ def holding_of(message: pb.HoldingReport, chunk_count: int) -> Holding:
     return Holding(getattr(message, "pass"), members_of(message.held, chunk_count, "holding.held"))
 
 
-def geometry_message(geometry: Geometry) -> pb.Geometry:
-    """Return the message of a geometry."""
-    return pb.Geometry(
+def geometry_message(geometry: Geometry) -> transmission_service_pb2.Geometry:
+    """Returns the message of a geometry."""
+    return transmission_service_pb2.Geometry(
         symbol_bytes=geometry.symbol_bytes,
         codeword_symbols=geometry.codeword_symbols,
         window_codewords=geometry.window_codewords,
@@ -110,17 +110,17 @@ def geometry_message(geometry: Geometry) -> pb.Geometry:
 
 def welcome_message(
     welcomed: Welcomed, keys: SealKeys, *, group: str, port: int, source_address: str
-) -> pb.ReceiveResponse:
-    """Return the answer to a join; a receiver of unicast alone gets no keys."""
+) -> transmission_service_pb2.ReceiveResponse:
+    """Returns the answer to a join; a receiver of unicast alone gets no keys."""
     interval = round(welcomed.report_interval_seconds * 1000)
     if welcomed.unicast_only:
-        return pb.ReceiveResponse(
-            welcome=pb.ReceiverWelcome(
+        return transmission_service_pb2.ReceiveResponse(
+            welcome=transmission_service_pb2.ReceiverWelcome(
                 geometry=geometry_message(welcomed.geometry), report_interval_milliseconds=interval
             )
         )
-    return pb.ReceiveResponse(
-        welcome=pb.ReceiverWelcome(
+    return transmission_service_pb2.ReceiveResponse(
+        welcome=transmission_service_pb2.ReceiverWelcome(
             group=group,
             port=port,
             source_address=source_address,
@@ -133,24 +133,30 @@ def welcome_message(
     )
 
 
-def told_message(told: Told) -> pb.ReceiveResponse:
-    """Return the message of anything but a welcome."""
+def told_message(told: Told) -> transmission_service_pb2.ReceiveResponse:
+    """Returns the message of anything but a welcome."""
     match told:
         case Planned():
-            plan = pb.PassPlan(chunks=chunk_set(told.chunks), **{"pass": told.pass_number})
-            return pb.ReceiveResponse(plan=plan)
+            plan = transmission_service_pb2.PassPlan(chunks=chunk_set(told.chunks), **{"pass": told.pass_number})
+            return transmission_service_pb2.ReceiveResponse(plan=plan)
         case PassEnded():
-            return pb.ReceiveResponse(pass_end=pb.PassEnd(**{"pass": told.pass_number}))
+            return transmission_service_pb2.ReceiveResponse(
+                pass_end=transmission_service_pb2.PassEnd(**{"pass": told.pass_number})
+            )
         case Offered():
-            return pb.ReceiveResponse(unicast=pb.UnicastOffer(chunks=chunk_set(told.chunks)))
+            return transmission_service_pb2.ReceiveResponse(
+                unicast=transmission_service_pb2.UnicastOffer(chunks=chunk_set(told.chunks))
+            )
         case Dismissed():
-            return pb.ReceiveResponse(dismissal=pb.ReceiverDismissal(reason=told.reason))
+            return transmission_service_pb2.ReceiveResponse(
+                dismissal=transmission_service_pb2.ReceiverDismissal(reason=told.reason)
+            )
         case Welcomed():
             raise TypeError("a welcome needs keys: use welcome_message")
 
 
 def rate_policy_of(message: session_pb2.RatePolicy) -> RatePolicy:
-    """Return how fast a session is to be sent.
+    """Returns how fast a session is to be sent.
 
     Raises:
         InvalidArgumentError: a rate is negative.
@@ -162,7 +168,7 @@ def rate_policy_of(message: session_pb2.RatePolicy) -> RatePolicy:
 
 
 def slow_policy_of(message: session_pb2.SlowPolicy, default: SlowPolicy) -> SlowPolicy:
-    """Return what becomes of slow receivers of a session; what it leaves open is as in `default`.
+    """Returns what becomes of slow receivers of a session; what it leaves open is as in `default`.
 
     Raises:
         InvalidArgumentError: the threshold is negative.
@@ -176,8 +182,8 @@ def slow_policy_of(message: session_pb2.SlowPolicy, default: SlowPolicy) -> Slow
     return replace(default, action=action, bits_per_second=message.threshold_bits_per_second)
 
 
-def chunk_table_messages(table: ChunkTable) -> list[pb.GetChunkTableResponse]:
-    """Return the table in runs; the first names the image's sizes."""
+def chunk_table_messages(table: ChunkTable) -> list[transmission_service_pb2.GetChunkTableResponse]:
+    """Returns the table in runs; the first names the image's sizes."""
     manifest, messages = table.manifest, []
     for first in range(0, manifest.chunk_count, TABLE_RUN_ROWS):
         rows = slice(first, first + TABLE_RUN_ROWS)
@@ -187,7 +193,7 @@ def chunk_table_messages(table: ChunkTable) -> list[pb.GetChunkTableResponse]:
             stored_size_bytes=table.stored_size_bytes[rows].tolist(),
             encodings=table.encodings[rows].tolist(),
         )
-        messages.append(pb.GetChunkTableResponse(table=run))
+        messages.append(transmission_service_pb2.GetChunkTableResponse(table=run))
     messages[0].size_bytes = manifest.size_bytes
     messages[0].chunk_size_bytes = manifest.chunk_size_bytes
     return messages

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
+from typing import Any
 
 import grpc
 import numpy as np
-from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.sender.v1.transmission_service_pb2_grpc import (
     TransmissionServiceServicer,
     add_TransmissionServiceServicer_to_server,
@@ -49,7 +50,7 @@ class Transmissions:
         return self._running.pop(name, None)
 
     async def find(self, name: str) -> Transmission:
-        """Return a transmission, waiting a little for it to appear.
+        """Returns a transmission, waiting a little for it to appear.
 
         Raises:
             NotFoundError: it does not run here.
@@ -70,11 +71,11 @@ class TransmissionServicer(TransmissionServiceServicer):
         self._transmissions = transmissions
         self._unicast = unicast
 
-    async def Receive(  # noqa: N802
+    async def Receive(
         self,
-        request_iterator: AsyncIterator[pb.ReceiveRequest],
-        context: "grpc.aio.ServicerContext[pb.ReceiveRequest, pb.ReceiveResponse]",
-    ) -> AsyncIterator[pb.ReceiveResponse]:
+        request_iterator: AsyncIterator[transmission_service_pb2.ReceiveRequest],
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> AsyncIterator[transmission_service_pb2.ReceiveResponse]:
         """Serves one receiver as long as its stream lives."""
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "join":
@@ -93,7 +94,9 @@ class TransmissionServicer(TransmissionServiceServicer):
             with suppress(asyncio.CancelledError):
                 await reader
 
-    async def _messages(self, seat: Seat, reader: asyncio.Task[None]) -> AsyncGenerator[pb.ReceiveResponse]:
+    async def _messages(
+        self, seat: Seat, reader: asyncio.Task[None]
+    ) -> AsyncGenerator[transmission_service_pb2.ReceiveResponse]:
         """Yield what the receiver is told until it is dismissed or ends its stream."""
         while True:
             told = asyncio.create_task(seat.messages.get())
@@ -109,30 +112,32 @@ class TransmissionServicer(TransmissionServiceServicer):
             if isinstance(message, Dismissed):
                 return
 
-    async def GetChunkTable(  # noqa: N802
+    async def GetChunkTable(
         self,
-        request: pb.GetChunkTableRequest,
-        context: "grpc.aio.ServicerContext[pb.GetChunkTableRequest, pb.GetChunkTableResponse]",
-    ) -> AsyncIterator[pb.GetChunkTableResponse]:
+        request: transmission_service_pb2.GetChunkTableRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> AsyncIterator[transmission_service_pb2.GetChunkTableResponse]:
         """Streams the chunk table of the transmission's image."""
         _, transmission = await self._admitted(request.transmission)
         for message in convert.chunk_table_messages(transmission.table):
             yield message
 
-    async def FetchChunks(  # noqa: N802
+    async def FetchChunks(
         self,
-        request: pb.FetchChunksRequest,
-        context: "grpc.aio.ServicerContext[pb.FetchChunksRequest, pb.FetchChunksResponse]",
-    ) -> AsyncIterator[pb.FetchChunksResponse]:
+        request: transmission_service_pb2.FetchChunksRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> AsyncIterator[transmission_service_pb2.FetchChunksResponse]:
         """Streams stored chunks by unicast, taking turns with other readers chunk by chunk."""
         _, transmission = await self._admitted(request.transmission)
         table = transmission.table
         wanted = convert.members_of(request.chunks, table.manifest.chunk_count, "chunks")
         for chunk in np.flatnonzero(wanted & ~table.manifest.zero).tolist():
-            yield pb.FetchChunksResponse(chunk=chunk, stored=await self._unicast.read(transmission, chunk))
+            yield transmission_service_pb2.FetchChunksResponse(
+                chunk=chunk, stored=await self._unicast.read(transmission, chunk)
+            )
 
     async def _admitted(self, name: str) -> tuple[str, Transmission]:
-        """Return who calls and the transmission it may take part in.
+        """Returns who calls and the transmission it may take part in.
 
         Raises:
             NotFoundError: there is no such transmission.
@@ -144,7 +149,9 @@ class TransmissionServicer(TransmissionServiceServicer):
         await transmission.require_admission(machine)
         return machine, transmission
 
-    async def _read(self, requests: AsyncIterator[pb.ReceiveRequest], transmission: Transmission, seat: Seat) -> None:
+    async def _read(
+        self, requests: AsyncIterator[transmission_service_pb2.ReceiveRequest], transmission: Transmission, seat: Seat
+    ) -> None:
         """Hand on what the receiver says until it ends its side.
 
         Raises:
@@ -170,7 +177,7 @@ class TransmissionServicer(TransmissionServiceServicer):
 
 
 def transmission_service(transmissions: Transmissions, unicast: UnicastReader) -> Service:
-    """Return the service, ready to be served."""
+    """Returns the service, ready to be served."""
     machine = frozenset({Role.MACHINE})
     return Service(
         add=add_TransmissionServiceServicer_to_server,

@@ -17,12 +17,12 @@ from fleetcast_sender.engine.policy import SlowAction
 
 
 def default_cache_directory() -> Path:
-    """Return where a sender without a chunk store keeps chunks: the system's place for root, else the user's own."""
+    """Returns where a sender without a chunk store keeps chunks: the system's place for root, else the user's own."""
     return Path("/var/cache/fleetcast") if os.geteuid() == 0 else Path.home() / ".cache" / "fleetcast"
 
 
 def default_credentials_directory() -> Path:
-    """Return where a sender keeps who it is: the system's place for root, else the user's own."""
+    """Returns where a sender keeps who it is: the system's place for root, else the user's own."""
     root = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
     return root / "fleetcast-sender"
 

@@ -15,7 +15,7 @@ _SECONDS_FOR_CHUNK = 5.0
 
 
 def unicast_limit(rate: RatePolicy, group_bits_per_second: int, reader_count: int, chunk_bytes: int) -> float:
-    """Return the bits per second that all unicast of a transmission may take now; 0 is no limit.
+    """Returns the bits per second that all unicast of a transmission may take now; 0 is no limit.
 
     Args:
         rate: what the operator allows.
@@ -39,7 +39,7 @@ class UnicastReader:
         self._lines: dict[str, _Line] = {}
 
     async def read(self, transmission: Transmission, chunk: int) -> bytes:
-        """Return the stored bytes of a chunk, no faster than the transmission's rate allows.
+        """Returns the stored bytes of a chunk, no faster than the transmission's rate allows.
 
         Raises:
             FleetcastError: it cannot be read.

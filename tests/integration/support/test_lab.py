@@ -60,13 +60,13 @@ except OSError as error:
 
 
 def reaches(lab: NetworkLab, address: str, seconds: float) -> bool:
-    """Return whether a host answers the sender: its refusal is an answer."""
+    """Returns whether a host answers the sender: its refusal is an answer."""
     argv = [sys.executable, "-c", REACH, address, str(seconds)]
     return lab.run(lab.sender, argv).stdout == "reached\n"
 
 
 def multicast(lab: NetworkLab, count: int, mode: str = "gso") -> list[tuple[int, int]]:
-    """Return the datagrams each receiver got, and the largest number of bytes that one call returned."""
+    """Returns the datagrams each receiver got, and the largest number of bytes that one call returned."""
     receivers = [
         subprocess.Popen(
             lab.command(host, [sys.executable, "-c", RECEIVE, host.address]), stdout=subprocess.PIPE, text=True

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
-from fleetcast.scheduler.v1 import run_service_pb2
-from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
+from fleetcast.scheduler.v1 import participation_service_pb2, run_service_pb2
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.deployments import convert as running_convert
 from fleetcast_agent.receiving import convert
@@ -24,8 +23,8 @@ NAME = f"images/office@{IMAGE.manifest.digest}"
 RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
 
 
-def table() -> sender_pb.GetChunkTableResponse:
-    return sender_pb.GetChunkTableResponse(
+def table() -> transmission_service_pb2.GetChunkTableResponse:
+    return transmission_service_pb2.GetChunkTableResponse(
         size_bytes=300_000,
         chunk_size_bytes=65536,
         table=chunk_table_pb2.ChunkTable(
@@ -36,8 +35,8 @@ def table() -> sender_pb.GetChunkTableResponse:
     )
 
 
-def welcome(**changes: Any) -> sender_pb.ReceiveResponse:
-    geometry = sender_pb.Geometry(symbol_bytes=1408, codeword_symbols=1000, window_codewords=32)
+def welcome(**changes: Any) -> transmission_service_pb2.ReceiveResponse:
+    geometry = transmission_service_pb2.Geometry(symbol_bytes=1408, codeword_symbols=1000, window_codewords=32)
     fields: dict[str, Any] = {
         "group": "239.192.1.1",
         "port": 64000,
@@ -47,7 +46,9 @@ def welcome(**changes: Any) -> sender_pb.ReceiveResponse:
         "geometry": geometry,
         "report_interval_milliseconds": 200,
     }
-    return sender_pb.ReceiveResponse(welcome=sender_pb.ReceiverWelcome(**(fields | changes)))
+    return transmission_service_pb2.ReceiveResponse(
+        welcome=transmission_service_pb2.ReceiverWelcome(**(fields | changes))
+    )
 
 
 def test_a_table_that_gives_the_digest_is_taken() -> None:
@@ -56,38 +57,40 @@ def test_a_table_that_gives_the_digest_is_taken() -> None:
     assert taken.compressed.tolist() == IMAGE.zstd.tolist()
 
 
-def _flip_digest(message: sender_pb.GetChunkTableResponse) -> None:
+def _flip_digest(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.digests = b"\1" + message.table.digests[1:]
 
 
-def _cut_digests(message: sender_pb.GetChunkTableResponse) -> None:
+def _cut_digests(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.digests = message.table.digests[:-1]
 
 
-def _resize(message: sender_pb.GetChunkTableResponse) -> None:
+def _resize(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.size_bytes += 1
 
 
-def _huge_chunk(message: sender_pb.GetChunkTableResponse) -> None:
+def _huge_chunk(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.stored_size_bytes[0] = 1 << 40
 
 
-def _negative_chunk(message: sender_pb.GetChunkTableResponse) -> None:
+def _negative_chunk(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.stored_size_bytes[0] = -1
 
 
-def _strange_encoding(message: sender_pb.GetChunkTableResponse) -> None:
+def _strange_encoding(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.encodings[0] = chunk_table_pb2.CHUNK_ENCODING_UNSPECIFIED
 
 
-def _wrong_row(message: sender_pb.GetChunkTableResponse) -> None:
+def _wrong_row(message: transmission_service_pb2.GetChunkTableResponse) -> None:
     message.table.first_chunk = 3
 
 
 @pytest.mark.parametrize(
     "spoil", [_flip_digest, _cut_digests, _resize, _huge_chunk, _negative_chunk, _strange_encoding, _wrong_row]
 )
-def test_a_table_that_cannot_be_true_is_refused(spoil: Callable[[sender_pb.GetChunkTableResponse], None]) -> None:
+def test_a_table_that_cannot_be_true_is_refused(
+    spoil: Callable[[transmission_service_pb2.GetChunkTableResponse], None],
+) -> None:
     message = table()
     spoil(message)
     with pytest.raises(ChunkTableError, match="chunk table"):
@@ -116,10 +119,14 @@ def test_a_welcome_has_what_is_needed_to_hear() -> None:
         {"transmission_tag": -1},
         {"port": 0},
         {"port": 65536},
-        {"geometry": sender_pb.Geometry()},
-        {"geometry": sender_pb.Geometry(symbol_bytes=1408, codeword_symbols=1000, window_codewords=1 << 30)},
+        {"geometry": transmission_service_pb2.Geometry()},
         {
-            "geometry": sender_pb.Geometry(
+            "geometry": transmission_service_pb2.Geometry(
+                symbol_bytes=1408, codeword_symbols=1000, window_codewords=1 << 30
+            )
+        },
+        {
+            "geometry": transmission_service_pb2.Geometry(
                 symbol_bytes=1408, codeword_symbols=10, window_codewords=1, parity_symbols=4, codec="unknown"
             )
         },
@@ -132,32 +139,38 @@ def test_a_welcome_that_cannot_be_used_is_refused(changes: dict[str, Any]) -> No
 
 def test_a_plan_of_another_image_is_refused() -> None:
     chunks = convert.chunk_set_message(np.ones(6, np.bool_))
-    message = sender_pb.ReceiveResponse(plan=sender_pb.PassPlan(chunks=chunks, **{"pass": 1}))
+    message = transmission_service_pb2.ReceiveResponse(
+        plan=transmission_service_pb2.PassPlan(chunks=chunks, **{"pass": 1})
+    )
     assert isinstance(convert.from_sender(message, 6), PassPlanned)
     with pytest.raises(TransmissionError, match="6 chunks, the image has 5"):
         convert.from_sender(message, 5)
 
 
 def test_an_unknown_reason_of_dismissal_is_a_failure() -> None:
-    message = scheduler_pb.ParticipateResponse(dismissal=scheduler_pb.Dismissal(detail="why"))
+    message = participation_service_pb2.ParticipateResponse(dismissal=participation_service_pb2.Dismissal(detail="why"))
     assert convert.from_scheduler(message) == Dismissal(DismissalReason.SESSION_FAILED, "why")
 
 
-@given(messages(sender_pb.ReceiveResponse), st.integers(1, 100))
-def test_whatever_a_sender_says_is_understood_or_refused(message: sender_pb.ReceiveResponse, chunk_count: int) -> None:
+@given(messages(transmission_service_pb2.ReceiveResponse), st.integers(1, 100))
+def test_whatever_a_sender_says_is_understood_or_refused(
+    message: transmission_service_pb2.ReceiveResponse, chunk_count: int
+) -> None:
     with suppress(TransmissionError):
         convert.from_sender(message, chunk_count)
 
 
-@given(st.lists(messages(sender_pb.GetChunkTableResponse), max_size=3))
-def test_whatever_a_table_is_it_is_true_or_refused(responses: list[sender_pb.GetChunkTableResponse]) -> None:
+@given(st.lists(messages(transmission_service_pb2.GetChunkTableResponse), max_size=3))
+def test_whatever_a_table_is_it_is_true_or_refused(
+    responses: list[transmission_service_pb2.GetChunkTableResponse],
+) -> None:
     with pytest.raises(ChunkTableError):
         convert.chunk_table_of(responses, NAME)
 
 
-@given(messages(scheduler_pb.ParticipateResponse))
+@given(messages(participation_service_pb2.ParticipateResponse))
 def test_whatever_the_scheduler_says_of_a_session_is_understood_or_refused(
-    message: scheduler_pb.ParticipateResponse,
+    message: participation_service_pb2.ParticipateResponse,
 ) -> None:
     with suppress(FleetcastError):
         convert.from_scheduler(message)

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from fleetcast.sender.v1 import transmission_service_pb2 as messages
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast_agent.receiving.unicast import ChunkFetcher
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.download import Download, open_target
@@ -27,7 +27,7 @@ class Sender:
         self.given: list[int] = []
         self.call_count = 0
 
-    def FetchChunks(self, request: messages.FetchChunksRequest) -> "Call":  # noqa: N802 - the name is that of the protos
+    def FetchChunks(self, request: transmission_service_pb2.FetchChunksRequest) -> "Call":
         self.call_count += 1
         members = unpack_chunk_set(request.chunks.bitmap, request.chunks.compressed, request.chunks.chunk_count)
         return Call(self, np.flatnonzero(members).tolist())
@@ -46,7 +46,7 @@ class Call:
             return grpc.aio.EOF
         chunk = self._chunks.pop(0)
         self._sender.given.append(chunk)
-        return messages.FetchChunksResponse(chunk=chunk, stored=self._sender.image.stored[chunk])
+        return transmission_service_pb2.FetchChunksResponse(chunk=chunk, stored=self._sender.image.stored[chunk])
 
     def cancel(self) -> None:
         self._chunks.clear()

@@ -30,7 +30,7 @@ class StoredImage:
 
 
 def make_image(seed: int, size_bytes: int, chunk_bytes: int = 65536) -> StoredImage:
-    """Return an image of random, compressible and zero chunks."""
+    """Returns an image of random, compressible and zero chunks."""
     random = Random(seed)
     stored, digests, zstd, content = [], [], [], bytearray()
     for start in range(0, size_bytes, chunk_bytes):
@@ -79,13 +79,13 @@ class PassSender:
         return self.layout
 
     def source(self, window: int, only: Iterable[int] | None = None) -> Iterator[bytes]:
-        """Return the source symbols of a window, or only some."""
+        """Returns the source symbols of a window, or only some."""
         base, shape = window * self.geometry.window_symbols, self.layout.window(window)
         symbols = list(range(shape.symbol_count) if only is None else only)
         yield from self._seal(Kind.SOURCE, window, symbols, [self._symbols[base + s] for s in symbols])
 
     def parity(self, window: int, deficits: NDArray[np.int32]) -> Iterator[bytes]:
-        """Return fresh parity symbols: as many per codeword as `deficits` says."""
+        """Returns fresh parity symbols: as many per codeword as `deficits` says."""
         shape = self.layout.window(window)
         symbols, payloads = [], []
         for codeword, count in enumerate(deficits.tolist()):
@@ -98,7 +98,7 @@ class PassSender:
         yield from self._seal(Kind.PARITY, window, [symbols[i] for i in order], [payloads[i] for i in order])
 
     def mark(self, *windows: int, complete_round: bool = True, ended: bool = False) -> bytes:
-        """Return a mark that says these windows completed a round more."""
+        """Returns a mark that says these windows completed a round more."""
         for window in windows:
             self.rounds[window] = self.rounds.get(window, 0) + complete_round
         entries = [MarkedWindow(window, self.rounds[window], 0) for window in windows]

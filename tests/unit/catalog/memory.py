@@ -20,7 +20,7 @@ class MemorySource(Source):
 
 
 def read_all(source: Source, step_bytes: int = 100_000) -> bytes:
-    """Return everything that a source still has."""
+    """Returns everything that a source still has."""
     parts = []
     while part := source.read(step_bytes):
         parts.append(part)

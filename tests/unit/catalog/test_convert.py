@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from fleetcast.catalog.v1 import catalog_service_pb2 as pb
+from fleetcast.catalog.v1 import catalog_service_pb2
 from fleetcast.type.v1 import chunk_set_pb2
 from fleetcast_catalog.images import convert
 from fleetcast_catalog.images.domain import Image, ImageFormat, ImageState
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tests.support.protobufs import messages
 
 
-@given(messages(pb.ImportSpec))
-def test_every_import_is_understood_or_refused(message: pb.ImportSpec) -> None:
+@given(messages(catalog_service_pb2.ImportSpec))
+def test_every_import_is_understood_or_refused(message: catalog_service_pb2.ImportSpec) -> None:
     with suppress(FleetcastError):
         convert.import_spec(message)
 

@@ -7,14 +7,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import deployment_pb2 as deployments
-from fleetcast.scheduler.v1 import enrolment_service_pb2 as enrolment
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines
-from fleetcast.scheduler.v1 import participation_service_pb2 as participation
-from fleetcast.scheduler.v1 import run_service_pb2 as runs
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import (
+    collection_service_pb2,
+    deployment_pb2,
+    enrolment_service_pb2,
+    machine_service_pb2,
+    participation_service_pb2,
+    run_service_pb2,
+    sender_registry_service_pb2,
+    session_pb2,
+)
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_scheduler.deployments import convert as deployment_convert
 from fleetcast_scheduler.deployments.runs import convert as run_convert
@@ -32,7 +34,7 @@ from tests.support.examples import examples
 from tests.support.protobufs import messages
 
 
-def sound(message: deployments.Deployment) -> deployments.Deployment:
+def sound(message: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
     """Returns a deployment with what is looked at first in order, so that the rest is looked at too."""
     message.collection, message.image = "collections/lab", "images/office"
     return message
@@ -44,19 +46,19 @@ READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
     (session_pb2.AdmissionRules, policy_convert.admission_of),
     (session_pb2.SlowPolicy, slow_policy_of),
     (session_pb2.ReceptionTotals, stream_convert.totals_of),
-    (participation.Join, lambda message: stream_convert.joiner_of("machines/a", message)),
-    (registry.SenderRegistration, registration_of),
-    (registry.TransmissionReport, report_of),
-    (deployments.Deployment, lambda message: deployment_convert.deployment_of(sound(message))),
-    (deployments.StepRun, run_convert.step_of),
-    (runs.RunProgress, run_convert.progress_of),
-    (runs.RunOutcome, run_convert.outcome_of),
-    (machines.Inventory, machine_convert.inventory_of),
-    (machines.RegistrationPolicy, machine_convert.policy_of),
-    (collections.Collection, machine_convert.collection_of),
-    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.role_of),
-    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.lifetime_of),
-    (enrolment.CreateEnrolmentTokenRequest, enrolment_convert.request_id_of),
+    (participation_service_pb2.Join, lambda message: stream_convert.joiner_of("machines/a", message)),
+    (sender_registry_service_pb2.SenderRegistration, registration_of),
+    (sender_registry_service_pb2.TransmissionReport, report_of),
+    (deployment_pb2.Deployment, lambda message: deployment_convert.deployment_of(sound(message))),
+    (deployment_pb2.StepRun, run_convert.step_of),
+    (run_service_pb2.RunProgress, run_convert.progress_of),
+    (run_service_pb2.RunOutcome, run_convert.outcome_of),
+    (machine_service_pb2.Inventory, machine_convert.inventory_of),
+    (machine_service_pb2.RegistrationPolicy, machine_convert.policy_of),
+    (collection_service_pb2.Collection, machine_convert.collection_of),
+    (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.role_of),
+    (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.lifetime_of),
+    (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.request_id_of),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_sender import convert
 from fleetcast_sender.engine.geometry_choice import GeometryOverrides, choose_geometry
@@ -30,9 +30,9 @@ CHUNKS = 30
 GEOMETRY = Geometry(512, codeword_symbols=40, window_codewords=4, parity_symbols=32, codec="leopard-rs16")
 
 READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
-    (pb.ReceiverJoin, lambda message: convert.join_of(message, "machines/a", CHUNKS)),
-    (pb.HoldingReport, lambda message: convert.holding_of(message, CHUNKS)),
-    (pb.FetchChunksRequest, lambda message: convert.members_of(message.chunks, CHUNKS, "chunks")),
+    (transmission_service_pb2.ReceiverJoin, lambda message: convert.join_of(message, "machines/a", CHUNKS)),
+    (transmission_service_pb2.HoldingReport, lambda message: convert.holding_of(message, CHUNKS)),
+    (transmission_service_pb2.FetchChunksRequest, lambda message: convert.members_of(message.chunks, CHUNKS, "chunks")),
     (session_pb2.RatePolicy, convert.rate_policy_of),
     (session_pb2.SlowPolicy, lambda message: convert.slow_policy_of(message, SlowPolicy())),
 ]
@@ -47,8 +47,10 @@ def test_every_message_is_understood_or_refused(
         read(data.draw(messages(kind)))
 
 
-@given(st.lists(messages(pb.ReceiverJoin), min_size=1, max_size=3))
-def test_whatever_receivers_say_of_themselves_a_geometry_is_found(said: list[pb.ReceiverJoin]) -> None:
+@given(st.lists(messages(transmission_service_pb2.ReceiverJoin), min_size=1, max_size=3))
+def test_whatever_receivers_say_of_themselves_a_geometry_is_found(
+    said: list[transmission_service_pb2.ReceiverJoin],
+) -> None:
     for message in said:
         message.ClearField("held")
     joins = [convert.join_of(message, "machines/a", CHUNKS) for message in said]
@@ -60,10 +62,10 @@ def test_whatever_receivers_say_of_themselves_a_geometry_is_found(said: list[pb.
 
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.too_slow])
 @given(
-    said=st.lists(messages(pb.ReceiveRequest), max_size=12),
+    said=st.lists(messages(transmission_service_pb2.ReceiveRequest), max_size=12),
     aimed=st.lists(
         st.builds(
-            pb.DeficitReport,
+            transmission_service_pb2.DeficitReport,
             window=st.integers(0, 4),
             round=st.integers(0, 3),
             run_values=st.lists(st.integers(-3, 50), max_size=4),
@@ -73,7 +75,7 @@ def test_whatever_receivers_say_of_themselves_a_geometry_is_found(said: list[pb.
     ),
 )
 def test_a_machine_that_lies_takes_nothing_from_the_others(
-    said: list[pb.ReceiveRequest], aimed: list[pb.DeficitReport]
+    said: list[transmission_service_pb2.ReceiveRequest], aimed: list[transmission_service_pb2.DeficitReport]
 ) -> None:
     image = make_image(21, 200_000, chunk_bytes=8192)
     pair = Pair(image, GEOMETRY, receivers=3)
@@ -84,7 +86,7 @@ def test_a_machine_that_lies_takes_nothing_from_the_others(
     controller = RateController(RatePolicy(), link_bits_per_second=10**9, datagram_bits=4600)
     for seat in (1, 2, 3):
         controller.join(seat, 0, pair.now)
-    lies = iter([*said, *(pb.ReceiveRequest(deficits=report) for report in aimed)])
+    lies = iter([*said, *(transmission_service_pb2.ReceiveRequest(deficits=report) for report in aimed)])
 
     def told_a_lie() -> bool:
         if (message := next(lies, None)) is not None:
@@ -99,7 +101,7 @@ def test_a_machine_that_lies_takes_nothing_from_the_others(
         assert bytes(receiver.memory.content) == image.content
 
 
-def tell(pair: Pair, controller: RateController, seat: int, message: pb.ReceiveRequest) -> None:
+def tell(pair: Pair, controller: RateController, seat: int, message: transmission_service_pb2.ReceiveRequest) -> None:
     """Hand in what a machine says, as its stream and the pump do."""
     chunk_count = pair.image.manifest.chunk_count
     match message.WhichOneof("message"):

@@ -8,7 +8,7 @@ from tests.unit.sender.network_model import STEP_SECONDS, NetworkModel
 
 
 def swing(rates: list[float]) -> float:
-    """Return by how much the highest rate of half a second is above the lowest."""
+    """Returns by how much the highest rate of half a second is above the lowest."""
     step = round(0.5 / STEP_SECONDS)
     means = [fmean(rates[start : start + step]) for start in range(0, len(rates) - step + 1, step)]
     return max(means) / min(means) - 1

@@ -72,7 +72,7 @@ def _train(sealer: Sealer, count: int) -> tuple[list[bytes], memoryview]:
 
 
 def _places(count: int) -> tuple[SymbolMemory, NDArray[np.int64]]:
-    """Return room for symbols, of which those with odd numbers are used."""
+    """Returns room for symbols, of which those with odd numbers are used."""
     return SymbolMemory(SYMBOL_BYTES, 2 * count), np.arange(1, 2 * count, 2)
 
 

@@ -19,13 +19,13 @@ LARGE_SET = "28b52ffd60c4087d0000280092244900020073ae2a8ca0ef88"
 
 
 def pattern(label: str, size_bytes: int) -> bytes:
-    """Return the bytes that vectors call a pattern: SHA-256 of `label:0`, `label:1`, … end to end, cut to size."""
+    """Returns the bytes that vectors call a pattern: SHA-256 of `label:0`, `label:1`, … end to end, cut to size."""
     blocks = (hashlib.sha256(f"{label}:{block}".encode()).digest() for block in range(-(-size_bytes // 32)))
     return b"".join(blocks)[:size_bytes]
 
 
 def compute() -> dict[str, Any]:
-    """Return the vectors."""
+    """Returns the vectors."""
     return {
         "manifest": _manifest(),
         "chunk_set": _chunk_set(),
@@ -69,7 +69,7 @@ def _runs() -> dict[str, Any]:
 
 
 def _repair() -> dict[str, Any]:
-    """Return what follows one row of predicted parity and the reports of two receivers on round 1."""
+    """Returns what follows one row of predicted parity and the reports of two receivers on round 1."""
     reports = [[2, 0, 1], [0, 0, 3]]
     most = [max(column) for column in zip(*reports, strict=True)]
     symbols = [row * 3 + codeword for row in range(1, 4) for codeword in range(3) if row < 1 + most[codeword]]

@@ -23,7 +23,7 @@ from fleetcast_agent.deployments.orders import Arrival, Progress
 from fleetcast_agent.deployments.registering import MachineDescription
 from fleetcast_agent.retrying import backoff_seconds
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _CALL_SECONDS = 30.0
 _HELD_SECONDS = 5.0
@@ -97,7 +97,7 @@ class Attendance:
         ]
 
     async def next(self) -> Word:
-        """Return the next word of the scheduler.
+        """Returns the next word of the scheduler.
 
         Raises:
             FleetcastError: the machine may not take part; the sentence says what to do.
@@ -130,7 +130,7 @@ class Attendance:
         return self._all_known.is_set()
 
     async def known(self, timeout_seconds: float) -> bool:
-        """Return whether the scheduler knows all that was told, as soon as it does."""
+        """Returns whether the scheduler knows all that was told, as soon as it does."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_known.wait(), timeout_seconds)
         return self._all_known.is_set()
@@ -187,7 +187,7 @@ class Attendance:
             try:
                 await renew_if_due(self._server, self._state_dir)
             except FleetcastError as error:
-                _log.warning("the certificate is not renewed yet: %s", error.message)
+                _logger.warning("the certificate is not renewed yet: %s", error.message)
 
     async def _attend(self) -> AsyncIterator[Word | None]:
         credentials = await renew_if_due(self._server, self._state_dir)

@@ -49,19 +49,19 @@ _STEP_OUTCOMES = {
 
 
 def arrival_message(arrival: Arrival, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return the first message of an attendance."""
+    """Returns the first message of an attendance."""
     message = run_service_pb2.Arrival(run=arrival.run, environment=arrival.environment)
     return run_service_pb2.AttendRequest(sequence=sequence, arrival=message)
 
 
 def progress_message(progress: Progress, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return a report of progress."""
+    """Returns a report of progress."""
     message = run_service_pb2.RunProgress(**vars(progress))
     return run_service_pb2.AttendRequest(sequence=sequence, progress=message)
 
 
 def step_message(step: StepRun, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return what is known of one attempt of a step."""
+    """Returns what is known of one attempt of a step."""
     message = deployment_pb2.StepRun(
         node=step.node,
         step_name=step.name,
@@ -77,7 +77,7 @@ def step_message(step: StepRun, sequence: int) -> run_service_pb2.AttendRequest:
 
 
 def outcome_message(run: str, end: RunEnd, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return how a run ended."""
+    """Returns how a run ended."""
     message = run_service_pb2.RunOutcome(
         run=run,
         outcome=_RUN_OUTCOMES[end.outcome],
@@ -89,18 +89,18 @@ def outcome_message(run: str, end: RunEnd, sequence: int) -> run_service_pb2.Att
 
 
 def wanted_message(deployment: str, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return the wish for an available deployment."""
+    """Returns the wish for an available deployment."""
     return run_service_pb2.AttendRequest(sequence=sequence, wanted_deployment=deployment)
 
 
 def restarting_message(environment: str, sequence: int) -> run_service_pb2.AttendRequest:
-    """Return the word that the machine restarts."""
+    """Returns the word that the machine restarts."""
     restarting = run_service_pb2.Restarting(environment=environment)
     return run_service_pb2.AttendRequest(sequence=sequence, restarting=restarting)
 
 
 def from_scheduler(message: run_service_pb2.AttendResponse) -> Word | None:
-    """Return what the scheduler says, or None for an acknowledgement alone.
+    """Returns what the scheduler says, or None for an acknowledgement alone.
 
     Raises:
         InternalError: it makes no sense.
@@ -145,7 +145,7 @@ def _order(message: run_service_pb2.RunOrder) -> RunOrder:
 
 
 def register_request(machine: MachineDescription) -> machine_service_pb2.RegisterMachineRequest:
-    """Return the registration of this machine."""
+    """Returns the registration of this machine."""
     return machine_service_pb2.RegisterMachineRequest(
         display_name=machine.display_name,
         time_zone=machine.time_zone,
@@ -171,7 +171,7 @@ def register_request(machine: MachineDescription) -> machine_service_pb2.Registe
 
 
 def held_reason(response: machine_service_pb2.RegisterMachineResponse) -> str | None:
-    """Return why an operator must approve the machine; None if it takes part."""
+    """Returns why an operator must approve the machine; None if it takes part."""
     machine = response.machine
     if machine.state == machine_service_pb2.Machine.STATE_HELD:
         return machine.held_reason or "an operator must approve it"

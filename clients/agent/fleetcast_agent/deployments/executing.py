@@ -37,7 +37,7 @@ from fleetcast_agent.sequence.engine.journal import Journal
 from fleetcast_agent.sequence.engine.records import Outcome, Record
 from fleetcast_agent.sequence.execution import Assignment, execute
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 1.0
 _UPLOAD_SECONDS = 300.0
@@ -125,7 +125,7 @@ class Execution:
         except (FleetcastError, OSError) as error:
             end = RunEnd(outcome=Outcome.FAILED, error=str(error))
         except Exception as error:
-            _log.exception("the run failed in a way nobody expected")
+            _logger.exception("the run failed in a way nobody expected")
             end = RunEnd(outcome=Outcome.FAILED, error=f"a defect of the agent: {type(error).__name__}: {error}")
         else:
             if outcome.outcome is None and not outcome.final:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from fleetcast_agent.deployments.orders import RunEnd, RunOrder
 from fleetcast_agent.sequence.disks import carrying
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ORDER, _END, _CLOSED, _LOG = "assignment.json", "end.json", "closed", "log.txt"
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -120,5 +120,5 @@ def _read(path: Path, model: type[_Model]) -> _Model | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        _log.warning("%s cannot be used: %s", path, error)
+        _logger.warning("%s cannot be used: %s", path, error)
         return None

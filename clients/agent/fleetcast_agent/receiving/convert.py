@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from fleetcast.scheduler.v1 import participation_service_pb2 as scheduler_pb
-from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.sender.v1 import transmission_service_pb2 as sender_pb
+from fleetcast.scheduler.v1 import participation_service_pb2, session_pb2
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError, GeometryError, ManifestError
@@ -41,17 +40,17 @@ FromSender = Welcome | PassPlanned | PassEnded | UnicastOffered | SenderDismissa
 FromScheduler = Waiting | Assignment | Dismissal | None
 
 _REASONS = {
-    scheduler_pb.Dismissal.REASON_DONE: DismissalReason.DONE,
-    scheduler_pb.Dismissal.REASON_CANCELLED: DismissalReason.CANCELLED,
-    scheduler_pb.Dismissal.REASON_REMOVED: DismissalReason.REMOVED,
+    participation_service_pb2.Dismissal.REASON_DONE: DismissalReason.DONE,
+    participation_service_pb2.Dismissal.REASON_CANCELLED: DismissalReason.CANCELLED,
+    participation_service_pb2.Dismissal.REASON_REMOVED: DismissalReason.REMOVED,
 }
 
 # The scheduler.
 
 
-def join_message(join: JoinRequest, sequence: int) -> scheduler_pb.ParticipateRequest:
-    """Return the first message of a participation."""
-    message = scheduler_pb.Join(
+def join_message(join: JoinRequest, sequence: int) -> participation_service_pb2.ParticipateRequest:
+    """Returns the first message of a participation."""
+    message = participation_service_pb2.Join(
         display_name=join.display_name,
         unicast_only=bool(join.no_multicast_reason),
         no_multicast_reason=join.no_multicast_reason,
@@ -63,28 +62,30 @@ def join_message(join: JoinRequest, sequence: int) -> scheduler_pb.ParticipateRe
         message.session = join.session
     else:
         message.image = join.image
-    return scheduler_pb.ParticipateRequest(sequence=sequence, join=message)
+    return participation_service_pb2.ParticipateRequest(sequence=sequence, join=message)
 
 
-def progress_message(totals: Totals, sequence: int) -> scheduler_pb.ParticipateRequest:
-    """Return a report of progress."""
-    return scheduler_pb.ParticipateRequest(sequence=sequence, progress=_totals(totals))
+def progress_message(totals: Totals, sequence: int) -> participation_service_pb2.ParticipateRequest:
+    """Returns a report of progress."""
+    return participation_service_pb2.ParticipateRequest(sequence=sequence, progress=_totals(totals))
 
 
-def outcome_message(totals: Totals, error: str, sequence: int) -> scheduler_pb.ParticipateRequest:
-    """Return how the reception ended: well if `error` is empty."""
-    outcome = scheduler_pb.Outcome(totals=_totals(totals), succeeded=not error, error=error)
-    return scheduler_pb.ParticipateRequest(sequence=sequence, outcome=outcome)
+def outcome_message(totals: Totals, error: str, sequence: int) -> participation_service_pb2.ParticipateRequest:
+    """Returns how the reception ended: well if `error` is empty."""
+    outcome = participation_service_pb2.Outcome(totals=_totals(totals), succeeded=not error, error=error)
+    return participation_service_pb2.ParticipateRequest(sequence=sequence, outcome=outcome)
 
 
-def sender_unreachable_message(transmission: str, detail: str, sequence: int) -> scheduler_pb.ParticipateRequest:
-    """Return the request for another assignment."""
-    unreachable = scheduler_pb.SenderUnreachable(transmission=transmission, detail=detail)
-    return scheduler_pb.ParticipateRequest(sequence=sequence, sender_unreachable=unreachable)
+def sender_unreachable_message(
+    transmission: str, detail: str, sequence: int
+) -> participation_service_pb2.ParticipateRequest:
+    """Returns the request for another assignment."""
+    unreachable = participation_service_pb2.SenderUnreachable(transmission=transmission, detail=detail)
+    return participation_service_pb2.ParticipateRequest(sequence=sequence, sender_unreachable=unreachable)
 
 
-def from_scheduler(message: scheduler_pb.ParticipateResponse) -> FromScheduler:
-    """Return what the scheduler says, or None for an acknowledgement alone."""
+def from_scheduler(message: participation_service_pb2.ParticipateResponse) -> FromScheduler:
+    """Returns what the scheduler says, or None for an acknowledgement alone."""
     match message.WhichOneof("message"):
         case "waiting":
             waiting = message.waiting
@@ -113,10 +114,12 @@ def _totals(totals: Totals) -> session_pb2.ReceptionTotals:
 # The sender.
 
 
-def receiver_join_message(transmission: str, held: ChunkMembers, limits: ReceiverLimits) -> sender_pb.ReceiveRequest:
-    """Return the first message to a sender."""
-    return sender_pb.ReceiveRequest(
-        join=sender_pb.ReceiverJoin(
+def receiver_join_message(
+    transmission: str, held: ChunkMembers, limits: ReceiverLimits
+) -> transmission_service_pb2.ReceiveRequest:
+    """Returns the first message to a sender."""
+    return transmission_service_pb2.ReceiveRequest(
+        join=transmission_service_pb2.ReceiverJoin(
             transmission=transmission,
             held=chunk_set_message(held),
             unicast_only=limits.unicast_only,
@@ -129,60 +132,60 @@ def receiver_join_message(transmission: str, held: ChunkMembers, limits: Receive
     )
 
 
-def ready_message() -> sender_pb.ReceiveRequest:
-    """Return the word that this machine hears the group."""
-    return sender_pb.ReceiveRequest(ready=sender_pb.ReceiverReady())
+def ready_message() -> transmission_service_pb2.ReceiveRequest:
+    """Returns the word that this machine hears the group."""
+    return transmission_service_pb2.ReceiveRequest(ready=transmission_service_pb2.ReceiverReady())
 
 
-def done_message() -> sender_pb.ReceiveRequest:
-    """Return the word that nothing is lacking."""
-    return sender_pb.ReceiveRequest(done=sender_pb.ReceiverDone())
+def done_message() -> transmission_service_pb2.ReceiveRequest:
+    """Returns the word that nothing is lacking."""
+    return transmission_service_pb2.ReceiveRequest(done=transmission_service_pb2.ReceiverDone())
 
 
-def report_message(totals: ReceptionTotals) -> sender_pb.ReceiveRequest:
-    """Return a reception report."""
+def report_message(totals: ReceptionTotals) -> transmission_service_pb2.ReceiveRequest:
+    """Returns a reception report."""
     fields = dict(vars(totals))
     fields["pass"] = fields.pop("pass_number")
-    return sender_pb.ReceiveRequest(report=sender_pb.ReceptionReport(**fields))
+    return transmission_service_pb2.ReceiveRequest(report=transmission_service_pb2.ReceptionReport(**fields))
 
 
-def deficits_message(counted: DeficitsCounted) -> sender_pb.ReceiveRequest:
-    """Return the deficits of a window."""
+def deficits_message(counted: DeficitsCounted) -> transmission_service_pb2.ReceiveRequest:
+    """Returns the deficits of a window."""
     values, lengths = pack_runs(counted.deficits)
-    report = sender_pb.DeficitReport(
+    report = transmission_service_pb2.DeficitReport(
         window=counted.window,
         round=counted.round,
         run_values=values,
         run_lengths=lengths,
         **{"pass": counted.pass_number},
     )
-    return sender_pb.ReceiveRequest(deficits=report)
+    return transmission_service_pb2.ReceiveRequest(deficits=report)
 
 
-def holding_message(pass_number: int, held: ChunkMembers) -> sender_pb.ReceiveRequest:
-    """Return everything held."""
-    holding = sender_pb.HoldingReport(held=chunk_set_message(held), **{"pass": pass_number})
-    return sender_pb.ReceiveRequest(holding=holding)
+def holding_message(pass_number: int, held: ChunkMembers) -> transmission_service_pb2.ReceiveRequest:
+    """Returns everything held."""
+    holding = transmission_service_pb2.HoldingReport(held=chunk_set_message(held), **{"pass": pass_number})
+    return transmission_service_pb2.ReceiveRequest(holding=holding)
 
 
-def chunk_table_request(transmission: str) -> sender_pb.GetChunkTableRequest:
-    """Return the request for the chunk table of a transmission."""
-    return sender_pb.GetChunkTableRequest(transmission=transmission)
+def chunk_table_request(transmission: str) -> transmission_service_pb2.GetChunkTableRequest:
+    """Returns the request for the chunk table of a transmission."""
+    return transmission_service_pb2.GetChunkTableRequest(transmission=transmission)
 
 
-def fetch_request(transmission: str, chunks: ChunkMembers) -> sender_pb.FetchChunksRequest:
-    """Return the request for chunks by unicast."""
-    return sender_pb.FetchChunksRequest(transmission=transmission, chunks=chunk_set_message(chunks))
+def fetch_request(transmission: str, chunks: ChunkMembers) -> transmission_service_pb2.FetchChunksRequest:
+    """Returns the request for chunks by unicast."""
+    return transmission_service_pb2.FetchChunksRequest(transmission=transmission, chunks=chunk_set_message(chunks))
 
 
 def chunk_set_message(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
-    """Return the message of a set."""
+    """Returns the message of a set."""
     bitmap, compressed = pack_chunk_set(members)
     return chunk_set_pb2.ChunkSet(chunk_count=len(members), bitmap=bitmap, compressed=compressed)
 
 
-def from_sender(message: sender_pb.ReceiveResponse, chunk_count: int) -> FromSender | None:
-    """Return what the sender says, or None if this version does not know it.
+def from_sender(message: transmission_service_pb2.ReceiveResponse, chunk_count: int) -> FromSender | None:
+    """Returns what the sender says, or None if this version does not know it.
 
     Raises:
         TransmissionError: it makes no sense.
@@ -205,7 +208,7 @@ def from_sender(message: sender_pb.ReceiveResponse, chunk_count: int) -> FromSen
             return None
 
 
-def _welcome(message: sender_pb.ReceiverWelcome) -> Welcome:
+def _welcome(message: transmission_service_pb2.ReceiverWelcome) -> Welcome:
     numbers = message.geometry
     try:
         geometry = Geometry(
@@ -240,8 +243,8 @@ def _members(message: chunk_set_pb2.ChunkSet, chunk_count: int) -> ChunkMembers:
         raise TransmissionError(f"the sender's chunk set cannot be used: {error}") from error
 
 
-def chunk_table_of(responses: Sequence[sender_pb.GetChunkTableResponse], image: str) -> ChunkTable:
-    """Return the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
+def chunk_table_of(responses: Sequence[transmission_service_pb2.GetChunkTableResponse], image: str) -> ChunkTable:
+    """Returns the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
 
     Raises:
         ChunkTableError: the table is not that of the image.

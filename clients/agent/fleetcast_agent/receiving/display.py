@@ -68,7 +68,7 @@ class Display:
 
 
 def _bar(total_bytes: int) -> tuple[Progress, TaskID]:
-    """Return a progress bar on standard error and its task."""
+    """Returns a progress bar on standard error and its task."""
     from rich.console import Console  # noqa: PLC0415 - 0.1 s that machines without a terminal save
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.retrying import TRANSIENT_CODES, backoff_seconds
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 _OUTCOME_SECONDS = 300.0
@@ -65,7 +65,7 @@ class Participation:
         self._task = asyncio.create_task(self._run(), name="participation")
 
     async def next(self) -> Waiting | Assignment | Dismissal:
-        """Return the next word of the scheduler.
+        """Returns the next word of the scheduler.
 
         Raises:
             FleetcastError: the scheduler refuses, or could not be reached at first.

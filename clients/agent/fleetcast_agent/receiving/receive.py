@@ -39,7 +39,7 @@ from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
 from fleetcast_agent.retrying import backoff_seconds
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 _PROGRESS_SECONDS = 1.0
 _VERIFIED_SECONDS = 0.2
@@ -112,7 +112,7 @@ class Observer(Protocol):
 async def receive_image(
     request: ReceiveRequest, observer: Observer, stop: asyncio.Event, *, verified: Callable[[int], None] | None = None
 ) -> ReceiveSummary:
-    """Return once the whole image is proven and on the medium, and the scheduler knows.
+    """Returns once the whole image is proven and on the medium, and the scheduler knows.
 
     Setting `stop` ends the reception early; the same call then continues it. `verified` is told, a few times a second,
     how many bytes from the beginning, without a gap, are proven and can be read from the output.
@@ -197,7 +197,7 @@ class _Receiving:
                 await self._download.close(keep=succeeded)
 
     async def _race(self, receive: Awaitable[ReceiveSummary], *others: Awaitable[None]) -> ReceiveSummary:
-        """Return what `receive` returns; whatever fails first ends all."""
+        """Returns what `receive` returns; whatever fails first ends all."""
         main = asyncio.ensure_future(receive)
         tasks = [main, *map(asyncio.ensure_future, others)]
         try:
@@ -302,7 +302,7 @@ class _Receiving:
             assignment = await self._next_assignment(assignment, backoff_seconds(attempt))
 
     async def _next_assignment(self, last: Assignment, patience_seconds: float) -> Assignment:
-        """Return the next assignment, or the last one again when none comes in time."""
+        """Returns the next assignment, or the last one again when none comes in time."""
         await asyncio.sleep(min(patience_seconds, 0.5))
         try:
             last = await asyncio.wait_for(self._assignments.get(), patience_seconds)
@@ -349,7 +349,7 @@ class _Receiving:
             yield channel
 
     async def _moved(self, assignment: Assignment) -> Assignment:
-        """Return the first assignment that names another transmission or sender."""
+        """Returns the first assignment that names another transmission or sender."""
         while True:
             other = await self._assignments.get()
             if (other.transmission, other.sender_address) != (assignment.transmission, assignment.sender_address):

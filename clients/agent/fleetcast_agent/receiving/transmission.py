@@ -42,7 +42,7 @@ from fleetcast_agent.receiving.unicast import ChunkFetcher
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.download import Download
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
 _TABLE_SECONDS = 60.0
@@ -57,7 +57,7 @@ _ANNOUNCE_SECONDS = 60.0
 
 
 async def fetch_chunk_table(channel: grpc.aio.Channel, assignment: Assignment) -> ChunkTable:
-    """Return the chunk table of the assigned image, proven against its digest.
+    """Returns the chunk table of the assigned image, proven against its digest.
 
     Raises:
         SenderLostError: the sender does not give it.

@@ -16,7 +16,7 @@ from fleetcast_agent.receiving.messages import ChunkMembers
 from fleetcast_agent.receiving.writing.download import Download
 from fleetcast_agent.retrying import backoff_seconds
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _UNDER_WAY_CHUNKS = 16
 _ATTEMPTS = 4
 _STALL_SECONDS = 30.0
@@ -52,7 +52,7 @@ class ChunkFetcher:
                     await self._fetch_once(lacking)
                 except (grpc.aio.AioRpcError, TimeoutError) as error:
                     reason = from_rpc_error(error).message if isinstance(error, grpc.aio.AioRpcError) else "it stalled"
-                    _log.info("unicast broke off: %s", reason)
+                    _logger.info("unicast broke off: %s", reason)
                     await asyncio.sleep(backoff_seconds(attempt))
 
     async def _fetch_once(self, chunks: ChunkMembers) -> None:
@@ -67,7 +67,7 @@ class ChunkFetcher:
                     break
                 chunk, stored = int(response.chunk), response.stored
                 if not 0 <= chunk < len(chunks) or not chunks[chunk] or len(stored) != sizes[chunk]:
-                    _log.warning("the sender gave chunk %d of %d bytes, which nobody asked for", chunk, len(stored))
+                    _logger.warning("the sender gave chunk %d of %d bytes, which nobody asked for", chunk, len(stored))
                     continue
                 chunks[chunk] = False
                 await room.acquire()

@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast.scheduler.v1 import deployment_service_pb2
 from fleetcast.scheduler.v1.deployment_pb2 import Deployment, Run
 from fleetcast.scheduler.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
@@ -44,7 +44,7 @@ async def list_deployments(context: typer.Context, as_json: Json = False) -> Non
     """List deployments, newest first."""
     deployments: list[Deployment] = []
     async with connection(context).dial() as channel:
-        request = messages.ListDeploymentsRequest()
+        request = deployment_service_pb2.ListDeploymentsRequest()
         async for answer in every_page(DeploymentServiceStub(channel).ListDeployments, request):
             deployments += answer.deployments
     if as_json:
@@ -80,13 +80,13 @@ async def show(
     async with connection(context).dial() as channel:
         deployments = DeploymentServiceStub(channel)
         if machine is None:
-            get = messages.GetDeploymentRequest(name=name)
+            get = deployment_service_pb2.GetDeploymentRequest(name=name)
             found = (await deployments.GetDeployment(get, timeout=UNARY_SECONDS)).deployment
             runs = await list_runs(channel, name)
             details = []
         else:
             runs = await _runs_of_machine(channel, name, machine)
-            gets = [messages.GetRunRequest(name=run.name) for run in runs]
+            gets = [deployment_service_pb2.GetRunRequest(name=run.name) for run in runs]
             details = [await deployments.GetRun(get, timeout=UNARY_SECONDS) for get in gets]
     if machine is not None:
         print_runs(details, as_json=as_json)
@@ -103,7 +103,9 @@ async def show(
 @command(group, "pause", span="fleetcast deployment pause")
 async def pause(context: typer.Context, deployment: Name, as_json: Json = False) -> None:
     """Hold what runs between steps. Nothing begins until `resume`."""
-    request = messages.PauseDeploymentRequest(name=resource("deployments", deployment), request_id=str(uuid.uuid4()))
+    request = deployment_service_pb2.PauseDeploymentRequest(
+        name=resource("deployments", deployment), request_id=str(uuid.uuid4())
+    )
     async with connection(context).dial() as channel:
         answer = await DeploymentServiceStub(channel).PauseDeployment(request, timeout=UNARY_SECONDS)
     _print_change(answer.deployment, as_json=as_json)
@@ -112,7 +114,9 @@ async def pause(context: typer.Context, deployment: Name, as_json: Json = False)
 @command(group, "resume", span="fleetcast deployment resume")
 async def resume(context: typer.Context, deployment: Name, as_json: Json = False) -> None:
     """Go on after a pause."""
-    request = messages.ResumeDeploymentRequest(name=resource("deployments", deployment), request_id=str(uuid.uuid4()))
+    request = deployment_service_pb2.ResumeDeploymentRequest(
+        name=resource("deployments", deployment), request_id=str(uuid.uuid4())
+    )
     async with connection(context).dial() as channel:
         answer = await DeploymentServiceStub(channel).ResumeDeployment(request, timeout=UNARY_SECONDS)
     _print_change(answer.deployment, as_json=as_json)
@@ -121,7 +125,9 @@ async def resume(context: typer.Context, deployment: Name, as_json: Json = False
 @command(group, "cancel", span="fleetcast deployment cancel")
 async def cancel(context: typer.Context, deployment: Name, as_json: Json = False) -> None:
     """End a deployment. What runs is cancelled."""
-    request = messages.CancelDeploymentRequest(name=resource("deployments", deployment), request_id=str(uuid.uuid4()))
+    request = deployment_service_pb2.CancelDeploymentRequest(
+        name=resource("deployments", deployment), request_id=str(uuid.uuid4())
+    )
     async with connection(context).dial() as channel:
         answer = await DeploymentServiceStub(channel).CancelDeployment(request, timeout=UNARY_SECONDS)
     _print_change(answer.deployment, as_json=as_json)
@@ -130,7 +136,9 @@ async def cancel(context: typer.Context, deployment: Name, as_json: Json = False
 @command(group, "advance", span="fleetcast deployment advance")
 async def advance(context: typer.Context, deployment: Name, as_json: Json = False) -> None:
     """Begin the next phase now."""
-    request = messages.AdvanceDeploymentRequest(name=resource("deployments", deployment), request_id=str(uuid.uuid4()))
+    request = deployment_service_pb2.AdvanceDeploymentRequest(
+        name=resource("deployments", deployment), request_id=str(uuid.uuid4())
+    )
     async with connection(context).dial() as channel:
         answer = await DeploymentServiceStub(channel).AdvanceDeployment(request, timeout=UNARY_SECONDS)
     _print_change(answer.deployment, as_json=as_json)
@@ -155,7 +163,7 @@ async def retry(
         )
     async with connection(context).dial() as channel:
         found = await find_machines(MachineServiceStub(channel), machine) if machine else []
-        request = messages.RetryRunsRequest(
+        request = deployment_service_pb2.RetryRunsRequest(
             name=resource("deployments", deployment),
             machines=[one.name for one in found],
             request_id=str(uuid.uuid4()),
@@ -172,7 +180,7 @@ async def skip(context: typer.Context, deployment: Name, machine: MachineNames, 
     """Except machines: what runs on them is cancelled, and they run it no more."""
     async with connection(context).dial() as channel:
         found = await find_machines(MachineServiceStub(channel), machine)
-        request = messages.SkipRunsRequest(
+        request = deployment_service_pb2.SkipRunsRequest(
             name=resource("deployments", deployment),
             machines=[one.name for one in found],
             request_id=str(uuid.uuid4()),
@@ -187,7 +195,9 @@ async def log(context: typer.Context, deployment: Name, machine: MachineName) ->
     name = resource("deployments", deployment)
     async with connection(context).dial() as channel:
         run = (await _runs_of_machine(channel, name, machine))[0]
-        async for piece in DeploymentServiceStub(channel).ReadRunLog(messages.ReadRunLogRequest(name=run.name)):
+        async for piece in DeploymentServiceStub(channel).ReadRunLog(
+            deployment_service_pb2.ReadRunLogRequest(name=run.name)
+        ):
             sys.stdout.buffer.write(piece.data)
     sys.stdout.buffer.flush()
 
@@ -195,7 +205,7 @@ async def log(context: typer.Context, deployment: Name, machine: MachineName) ->
 async def list_runs(channel: grpc.aio.Channel, parent: str, *, limit: int | None = None) -> list[Run]:
     """Returns the runs of a deployment, or of a machine, newest first; `limit` of them at most."""
     runs: list[Run] = []
-    request = messages.ListRunsRequest(parent=parent, page_size=min(limit or 1000, 1000))
+    request = deployment_service_pb2.ListRunsRequest(parent=parent, page_size=min(limit or 1000, 1000))
     async for answer in every_page(DeploymentServiceStub(channel).ListRuns, request):
         runs += answer.runs
         if limit is not None and len(runs) >= limit:
@@ -203,7 +213,7 @@ async def list_runs(channel: grpc.aio.Channel, parent: str, *, limit: int | None
     return runs[:limit]
 
 
-def print_runs(details: list[messages.GetRunResponse], *, as_json: bool) -> None:
+def print_runs(details: list[deployment_service_pb2.GetRunResponse], *, as_json: bool) -> None:
     """Prints runs, each with every step."""
     if as_json:
         runs = [to_plain(each.run) | {"steps": [to_plain(step) for step in each.steps]} for each in details]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast.catalog.v1 import task_sequence_pb2
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_pb2, task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.errors import InvalidArgumentError
 
@@ -43,7 +42,9 @@ async def list_sequences(
     series = "" if name is None else sequence_series(name)
     found: list[task_sequence_pb2.TaskSequence] = []
     async with connection(context).dial_catalog() as channel:
-        request = messages.ListTaskSequencesRequest(task_sequence=series, newest_only=not series and not every)
+        request = task_sequence_service_pb2.ListTaskSequencesRequest(
+            task_sequence=series, newest_only=not series and not every
+        )
         async for answer in every_page(TaskSequenceServiceStub(channel).ListTaskSequences, request):
             found += answer.task_sequences
     if as_json:
@@ -71,7 +72,7 @@ async def show(context: typer.Context, name: Reference, as_json: Json = False) -
     reference = sequence_reference(name)
     async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
-        request = messages.GetTaskSequenceRequest(name=await find_task_sequence(service, reference))
+        request = task_sequence_service_pb2.GetTaskSequenceRequest(name=await find_task_sequence(service, reference))
         found = (await service.GetTaskSequence(request, timeout=UNARY_SECONDS)).task_sequence
     if as_json:
         write_json(to_plain(found))
@@ -91,7 +92,9 @@ async def export(
     reference = sequence_reference(name)
     async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
-        request = messages.GetTaskSequenceSourceRequest(name=await find_task_sequence(service, reference))
+        request = task_sequence_service_pb2.GetTaskSequenceSourceRequest(
+            name=await find_task_sequence(service, reference)
+        )
         found = await service.GetTaskSequenceSource(request, timeout=UNARY_SECONDS)
     content = found.source.encode()
     if target is None:
@@ -115,7 +118,7 @@ async def delete(context: typer.Context, name: Reference, as_json: Json = False)
     async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         full_name = await find_task_sequence(service, reference)
-        request = messages.DeleteTaskSequenceRequest(name=full_name, request_id=str(uuid.uuid4()))
+        request = task_sequence_service_pb2.DeleteTaskSequenceRequest(name=full_name, request_id=str(uuid.uuid4()))
         answer = await service.DeleteTaskSequence(request, timeout=UNARY_SECONDS)
     if as_json:
         write_json(to_plain(answer))

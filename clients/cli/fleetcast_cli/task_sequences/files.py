@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast.catalog.v1 import task_sequence_pb2
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_pb2, task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError, UnavailableError
 
@@ -58,19 +57,19 @@ async def create(
         source = _renamed(label, source, sequence_series(name))
     async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
-        request = messages.CreateTaskSequenceRequest(
+        request = task_sequence_service_pb2.CreateTaskSequenceRequest(
             source=source, source_file="" if label == "<stdin>" else Path(label).name, request_id=str(uuid.uuid4())
         )
         # Asked first, since a status has no room for all problems of a file.
         checked = await service.ValidateTaskSequence(
-            messages.ValidateTaskSequenceRequest(source=source), timeout=UNARY_SECONDS
+            task_sequence_service_pb2.ValidateTaskSequenceRequest(source=source), timeout=UNARY_SECONDS
         )
         _refuse(label, checked.problems)
         answer = await service.CreateTaskSequence(request, timeout=UNARY_SECONDS)
         created = answer.task_sequence
         newest = created.name
         if not answer.created:
-            by_name = messages.GetTaskSequenceRequest(name=f"taskSequences/{created.task_sequence}")
+            by_name = task_sequence_service_pb2.GetTaskSequenceRequest(name=f"taskSequences/{created.task_sequence}")
             newest = (await service.GetTaskSequence(by_name, timeout=UNARY_SECONDS)).task_sequence.name
     if as_json:
         write_json({"created": answer.created, "task_sequence": to_plain(created)})
@@ -96,7 +95,7 @@ async def validate(context: typer.Context, file: File, as_json: Json = False) ->
     try:
         async with connection(context).dial_catalog() as channel:
             checked = await TaskSequenceServiceStub(channel).ValidateTaskSequence(
-                messages.ValidateTaskSequenceRequest(source=source), timeout=UNARY_SECONDS
+                task_sequence_service_pb2.ValidateTaskSequenceRequest(source=source), timeout=UNARY_SECONDS
             )
     except FleetcastError as error:
         if not _means_no_server(error):
@@ -211,7 +210,7 @@ def _renamed(label: str, source: str, name: str) -> str:
         raise
 
 
-def _validated_here(source: str) -> messages.ValidateTaskSequenceResponse:
+def _validated_here(source: str) -> task_sequence_service_pb2.ValidateTaskSequenceResponse:
     """Returns what this program alone can say about a file."""
     from fleetcast_sequence import SequenceFileError, Step, digest, parse_located, references  # noqa: PLC0415 - see above
     from fleetcast_sequence.model import walk  # noqa: PLC0415 - see above
@@ -220,9 +219,9 @@ def _validated_here(source: str) -> messages.ValidateTaskSequenceResponse:
         sequence, document = parse_located(source)
     except SequenceFileError as error:
         found = [_problem_message(each.line, each.column, each.path, each.message) for each in error.problems]
-        return messages.ValidateTaskSequenceResponse(problems=found)
+        return task_sequence_service_pb2.ValidateTaskSequenceResponse(problems=found)
     places = [(each, document.problem(each.path, "")) for each in references(sequence)]
-    return messages.ValidateTaskSequenceResponse(
+    return task_sequence_service_pb2.ValidateTaskSequenceResponse(
         task_sequence=task_sequence_pb2.TaskSequence(
             task_sequence=sequence.name,
             digest=digest(sequence),

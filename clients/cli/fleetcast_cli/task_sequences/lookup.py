@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 
 from fleetcast_cli.shell.connection import every_page
@@ -67,7 +67,9 @@ async def find_task_sequence(service: TaskSequenceServiceAsyncStub, reference: s
     if not separator or len(digest) == FULL_DIGITS:
         return reference
     found: list[str] = []
-    async for answer in every_page(service.ListTaskSequences, messages.ListTaskSequencesRequest(task_sequence=series)):
+    async for answer in every_page(
+        service.ListTaskSequences, task_sequence_service_pb2.ListTaskSequencesRequest(task_sequence=series)
+    ):
         found += [each.name for each in answer.task_sequences if each.digest.startswith(f"sha256:{digest}")]
     if not found:
         raise NotFoundError(

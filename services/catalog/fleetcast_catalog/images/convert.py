@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
-from fleetcast.catalog.v1 import image_pb2
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_wire.chunkset import unpack_chunk_set
@@ -35,7 +34,7 @@ _STATES = {
 }
 
 
-def import_spec(message: messages.ImportSpec) -> ImportSpec:
+def import_spec(message: catalog_service_pb2.ImportSpec) -> ImportSpec:
     """Returns what to import.
 
     Raises:
@@ -159,9 +158,9 @@ def image_message(image: Image) -> image_pb2.Image:
     )
 
 
-def import_message(work: ImageImport) -> messages.ImportImageResponse:
+def import_message(work: ImageImport) -> catalog_service_pb2.ImportImageResponse:
     """Returns how far an import is as a message."""
-    return messages.ImportImageResponse(
+    return catalog_service_pb2.ImportImageResponse(
         phase=_phase_message(work.meter.phase),
         done_bytes=work.meter.done(),
         total_bytes=work.meter.total_bytes,
@@ -169,28 +168,28 @@ def import_message(work: ImageImport) -> messages.ImportImageResponse:
     )
 
 
-def failed_message(work: ImageImport) -> messages.ImportImageResponse:
+def failed_message(work: ImageImport) -> catalog_service_pb2.ImportImageResponse:
     """Returns what tells the sender of an upload to stop."""
-    return messages.ImportImageResponse(
-        phase=messages.ImportImageResponse.PHASE_FAILED,
+    return catalog_service_pb2.ImportImageResponse(
+        phase=catalog_service_pb2.ImportImageResponse.PHASE_FAILED,
         done_bytes=work.meter.done(),
         total_bytes=work.meter.total_bytes,
     )
 
 
-def imported_message(image: Image) -> messages.ImportImageResponse:
+def imported_message(image: Image) -> catalog_service_pb2.ImportImageResponse:
     """Returns the last message of an import."""
-    return messages.ImportImageResponse(
-        phase=messages.ImportImageResponse.PHASE_DONE,
+    return catalog_service_pb2.ImportImageResponse(
+        phase=catalog_service_pb2.ImportImageResponse.PHASE_DONE,
         done_bytes=image.size_bytes,
         total_bytes=image.size_bytes,
         image=image_message(image),
     )
 
 
-def verify_message(progress: VerifyProgress) -> messages.VerifyImageResponse:
+def verify_message(progress: VerifyProgress) -> catalog_service_pb2.VerifyImageResponse:
     """Returns how far a verification is as a message."""
-    return messages.VerifyImageResponse(
+    return catalog_service_pb2.VerifyImageResponse(
         done_chunk_count=progress.done_chunk_count,
         total_chunk_count=progress.total_chunk_count,
         damaged_chunks=progress.damaged_chunks,
@@ -210,9 +209,9 @@ def table_messages(table: ChunkTable) -> Iterator[chunk_table_pb2.ChunkTable]:
         )
 
 
-def hold_message(hold: Hold) -> messages.Hold:
+def hold_message(hold: Hold) -> catalog_service_pb2.Hold:
     """Returns a hold as a message."""
-    return messages.Hold(name=hold.name, holder=hold.holder)
+    return catalog_service_pb2.Hold(name=hold.name, holder=hold.holder)
 
 
 def _format(value: image_pb2.ImageFormat.ValueType) -> ImageFormat | None:
@@ -228,8 +227,8 @@ def _format_message(image_format: ImageFormat) -> image_pb2.ImageFormat.ValueTyp
     return image_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{image_format.name}")
 
 
-def _phase_message(phase: ImportPhase) -> messages.ImportImageResponse.Phase.ValueType:
-    return messages.ImportImageResponse.Phase.Value(f"PHASE_{phase.name}")
+def _phase_message(phase: ImportPhase) -> catalog_service_pb2.ImportImageResponse.Phase.ValueType:
+    return catalog_service_pb2.ImportImageResponse.Phase.Value(f"PHASE_{phase.name}")
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from cryptography import x509
-from fleetcast.catalog.v1 import catalog_service_pb2 as messages
+from fleetcast.catalog.v1 import catalog_service_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceServicer,
     add_CatalogServiceServicer_to_server,
@@ -42,9 +42,9 @@ class CatalogServicer(CatalogServiceServicer):
         self._catalog = catalog
         self._authority = authority
 
-    async def ImportImage(  # noqa: N802
-        self, request_iterator: AsyncIterator[messages.ImportImageRequest], context: _Context
-    ) -> AsyncIterator[messages.ImportImageResponse]:
+    async def ImportImage(
+        self, request_iterator: AsyncIterator[catalog_service_pb2.ImportImageRequest], context: _Context
+    ) -> AsyncIterator[catalog_service_pb2.ImportImageResponse]:
         """Imports an image. However the call ends without the READY image, nothing is left of it."""
         requests = aiter(request_iterator)
         first = await anext(requests, None)
@@ -79,16 +79,16 @@ class CatalogServicer(CatalogServiceServicer):
             )
         check_upload_grant(upload_grant, self._authority, machine=caller.name, image=spec.image)
 
-    async def GetImage(  # noqa: N802
-        self, request: messages.GetImageRequest, context: _Context
-    ) -> messages.GetImageResponse:
+    async def GetImage(
+        self, request: catalog_service_pb2.GetImageRequest, context: _Context
+    ) -> catalog_service_pb2.GetImageResponse:
         """Returns one version."""
         image = await self._catalog.images.get(ImageName.parse(request.name))
-        return messages.GetImageResponse(image=convert.image_message(image))
+        return catalog_service_pb2.GetImageResponse(image=convert.image_message(image))
 
-    async def ListImages(  # noqa: N802
-        self, request: messages.ListImagesRequest, context: _Context
-    ) -> messages.ListImagesResponse:
+    async def ListImages(
+        self, request: catalog_service_pb2.ListImagesRequest, context: _Context
+    ) -> catalog_service_pb2.ListImagesResponse:
         """Returns a page of versions."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, int)
@@ -97,11 +97,11 @@ class CatalogServicer(CatalogServiceServicer):
         found = await self._catalog.images.page(image, before_id, size + 1)
         token = encode_page_token([found[size - 1].id]) if len(found) > size else ""
         shown = map(convert.image_message, found[:size])
-        return messages.ListImagesResponse(images=shown, next_page_token=token)
+        return catalog_service_pb2.ListImagesResponse(images=shown, next_page_token=token)
 
-    async def VerifyImage(  # noqa: N802
-        self, request: messages.VerifyImageRequest, context: _Context
-    ) -> AsyncIterator[messages.VerifyImageResponse]:
+    async def VerifyImage(
+        self, request: catalog_service_pb2.VerifyImageRequest, context: _Context
+    ) -> AsyncIterator[catalog_service_pb2.VerifyImageResponse]:
         """Verifies a version; says at most twice a second how far it is, and at once what is damaged."""
         said_at = 0.0
         async for progress in self._catalog.verify(ImageName.parse(request.name)):
@@ -110,58 +110,58 @@ class CatalogServicer(CatalogServiceServicer):
                 said_at = now
                 yield convert.verify_message(progress)
 
-    async def DeleteImage(  # noqa: N802
-        self, request: messages.DeleteImageRequest, context: _Context
-    ) -> messages.DeleteImageResponse:
+    async def DeleteImage(
+        self, request: catalog_service_pb2.DeleteImageRequest, context: _Context
+    ) -> catalog_service_pb2.DeleteImageResponse:
         """Deletes a version."""
         request_id = convert.request_id(request.request_id)
         reclaimed_bytes = await self._catalog.delete(ImageName.parse(request.name), request_id)
-        return messages.DeleteImageResponse(reclaimed_bytes=reclaimed_bytes)
+        return catalog_service_pb2.DeleteImageResponse(reclaimed_bytes=reclaimed_bytes)
 
-    async def GetChunkTable(  # noqa: N802
-        self, request: messages.GetChunkTableRequest, context: _Context
-    ) -> AsyncIterator[messages.GetChunkTableResponse]:
+    async def GetChunkTable(
+        self, request: catalog_service_pb2.GetChunkTableRequest, context: _Context
+    ) -> AsyncIterator[catalog_service_pb2.GetChunkTableResponse]:
         """Streams a chunk table."""
         image, table = await self._catalog.table(convert.pinned_name(request.name))
         shown = convert.image_message(image)
         for run in convert.table_messages(table):
-            yield messages.GetChunkTableResponse(image=None if run.first_chunk else shown, table=run)
+            yield catalog_service_pb2.GetChunkTableResponse(image=None if run.first_chunk else shown, table=run)
 
-    async def ReadChunks(  # noqa: N802
-        self, request: messages.ReadChunksRequest, context: _Context
-    ) -> AsyncIterator[messages.ReadChunksResponse]:
+    async def ReadChunks(
+        self, request: catalog_service_pb2.ReadChunksRequest, context: _Context
+    ) -> AsyncIterator[catalog_service_pb2.ReadChunksResponse]:
         """Streams stored chunks."""
         image, table = await self._catalog.table(convert.pinned_name(request.name))
         async for chunk, stored in self._catalog.read_chunks(table, convert.chunks_of(request.chunks, image)):
-            yield messages.ReadChunksResponse(chunk=chunk, stored=stored)
+            yield catalog_service_pb2.ReadChunksResponse(chunk=chunk, stored=stored)
 
-    async def HoldImage(  # noqa: N802
-        self, request: messages.HoldImageRequest, context: _Context
-    ) -> messages.HoldImageResponse:
+    async def HoldImage(
+        self, request: catalog_service_pb2.HoldImageRequest, context: _Context
+    ) -> catalog_service_pb2.HoldImageResponse:
         """Holds a version."""
         image = await self._catalog.images.hold(ImageName.parse(request.name), convert.holder(request.holder))
-        return messages.HoldImageResponse(image=convert.image_message(image))
+        return catalog_service_pb2.HoldImageResponse(image=convert.image_message(image))
 
-    async def ReleaseImage(  # noqa: N802
-        self, request: messages.ReleaseImageRequest, context: _Context
-    ) -> messages.ReleaseImageResponse:
+    async def ReleaseImage(
+        self, request: catalog_service_pb2.ReleaseImageRequest, context: _Context
+    ) -> catalog_service_pb2.ReleaseImageResponse:
         """Ends a hold."""
         await self._catalog.images.release(convert.pinned_name(request.name), convert.holder(request.holder))
-        return messages.ReleaseImageResponse()
+        return catalog_service_pb2.ReleaseImageResponse()
 
-    async def ListHolds(  # noqa: N802
-        self, request: messages.ListHoldsRequest, context: _Context
-    ) -> messages.ListHoldsResponse:
+    async def ListHolds(
+        self, request: catalog_service_pb2.ListHoldsRequest, context: _Context
+    ) -> catalog_service_pb2.ListHoldsResponse:
         """Returns holds."""
         holds = await self._catalog.images.holds(request.holder_prefix)
-        return messages.ListHoldsResponse(holds=map(convert.hold_message, holds))
+        return catalog_service_pb2.ListHoldsResponse(holds=map(convert.hold_message, holds))
 
 
 def _has_failed(task: asyncio.Task[Image]) -> bool:
     return task.cancelled() or task.exception() is not None
 
 
-async def _feed(requests: AsyncIterator[messages.ImportImageRequest], upload: UploadSource) -> None:
+async def _feed(requests: AsyncIterator[catalog_service_pb2.ImportImageRequest], upload: UploadSource) -> None:
     """Passes the bytes of an upload on; what is wrong with the messages fails the import."""
     sent_bytes: int | None = None
     try:

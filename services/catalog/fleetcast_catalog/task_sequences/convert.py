@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetcast.catalog.v1 import task_sequence_pb2 as messages
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as service_messages
+from fleetcast.catalog.v1 import task_sequence_pb2, task_sequence_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_sequence import (
     Group,
@@ -31,8 +30,8 @@ from fleetcast_catalog.task_sequences.task_sequences import CheckedSequence
 _MAX_VIOLATION_BYTES = 2000
 """Of all problems in a status: it travels in trailing metadata, of which 8 kB are sure to arrive."""
 _KINDS = {
-    "image": messages.TaskSequenceReference.KIND_IMAGE,
-    "task-sequence": messages.TaskSequenceReference.KIND_TASK_SEQUENCE,
+    "image": task_sequence_pb2.TaskSequenceReference.KIND_IMAGE,
+    "task-sequence": task_sequence_pb2.TaskSequenceReference.KIND_TASK_SEQUENCE,
 }
 
 
@@ -65,16 +64,16 @@ def file_error(error: SequenceFileError) -> InvalidArgumentError:
     )
 
 
-def problem_message(problem: Problem) -> messages.TaskSequenceProblem:
+def problem_message(problem: Problem) -> task_sequence_pb2.TaskSequenceProblem:
     """Returns a problem as a message."""
-    return messages.TaskSequenceProblem(
+    return task_sequence_pb2.TaskSequenceProblem(
         line=problem.line, column=problem.column, path=problem.path, message=problem.message
     )
 
 
-def version_message(version: TaskSequenceVersion) -> messages.TaskSequence:
+def version_message(version: TaskSequenceVersion) -> task_sequence_pb2.TaskSequence:
     """Returns a version as lists show it."""
-    return messages.TaskSequence(
+    return task_sequence_pb2.TaskSequence(
         name=version.name,
         task_sequence=version.task_sequence,
         digest=version.digest,
@@ -86,7 +85,7 @@ def version_message(version: TaskSequenceVersion) -> messages.TaskSequence:
     )
 
 
-def checked_message(checked: CheckedSequence) -> messages.TaskSequence:
+def checked_message(checked: CheckedSequence) -> task_sequence_pb2.TaskSequence:
     """Returns a version with all that it says, and where its references lead."""
     message = version_message(checked.version)
     message.variables.extend(_variable_messages(checked.sequence))
@@ -98,7 +97,7 @@ def checked_message(checked: CheckedSequence) -> messages.TaskSequence:
             place = checked.document.problem(reference.path, "")
             line, column = place.line, place.column
         message.references.append(
-            messages.TaskSequenceReference(
+            task_sequence_pb2.TaskSequenceReference(
                 kind=_KINDS[reference.kind],
                 name=_reference_name(reference),
                 step=reference.step,
@@ -111,10 +110,10 @@ def checked_message(checked: CheckedSequence) -> messages.TaskSequence:
     return message
 
 
-def resolved_message(resolved: ResolvedSequence) -> messages.ResolvedTaskSequence:
+def resolved_message(resolved: ResolvedSequence) -> task_sequence_pb2.ResolvedTaskSequence:
     """Returns what a machine would run as a message."""
     variables = resolved.pinned.variables
-    return messages.ResolvedTaskSequence(
+    return task_sequence_pb2.ResolvedTaskSequence(
         task_sequence=version_message(resolved.version),
         canonical_form=canonical(resolved.pinned),
         digest=digest(resolved.pinned),
@@ -127,24 +126,26 @@ def resolved_message(resolved: ResolvedSequence) -> messages.ResolvedTaskSequenc
     )
 
 
-def hold_message(hold: Hold) -> service_messages.TaskSequenceHold:
+def hold_message(hold: Hold) -> task_sequence_service_pb2.TaskSequenceHold:
     """Returns a hold as a message."""
-    return service_messages.TaskSequenceHold(name=hold.name, holder=hold.holder)
+    return task_sequence_service_pb2.TaskSequenceHold(name=hold.name, holder=hold.holder)
 
 
-def _pinned_image_message(image: Image) -> messages.PinnedImage:
-    return messages.PinnedImage(name=image.name, size_bytes=image.size_bytes, is_wim=image.format.is_windows_imaging)
+def _pinned_image_message(image: Image) -> task_sequence_pb2.PinnedImage:
+    return task_sequence_pb2.PinnedImage(
+        name=image.name, size_bytes=image.size_bytes, is_wim=image.format.is_windows_imaging
+    )
 
 
 def _reference_name(reference: Reference) -> str:
     return f"{collection_of(reference)}/{reference.name}"
 
 
-def _variable_messages(sequence: TaskSequence) -> Iterator[messages.TaskSequenceVariable]:
+def _variable_messages(sequence: TaskSequence) -> Iterator[task_sequence_pb2.TaskSequenceVariable]:
     for name, variable in sorted(sequence.variables.items()):
         default = variable.default
         text = ", ".join(default) if isinstance(default, list) else text_of(default)
-        yield messages.TaskSequenceVariable(
+        yield task_sequence_pb2.TaskSequenceVariable(
             variable=name,
             description=variable.description,
             type=variable.type,
@@ -155,10 +156,10 @@ def _variable_messages(sequence: TaskSequence) -> Iterator[messages.TaskSequence
         )
 
 
-def _node_messages(nodes: list[Node], above: str) -> Iterator[messages.TaskSequenceNode]:
+def _node_messages(nodes: list[Node], above: str) -> Iterator[task_sequence_pb2.TaskSequenceNode]:
     for number, node in enumerate(nodes, 1):
         place = f"{above}{number}"
-        yield messages.TaskSequenceNode(
+        yield task_sequence_pb2.TaskSequenceNode(
             place=place,
             display_name=node.name,
             type="" if isinstance(node, Group) else node.type,

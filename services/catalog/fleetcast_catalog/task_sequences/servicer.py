@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.catalog.v1 import task_sequence_service_pb2 as messages
+from fleetcast.catalog.v1 import task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
     TaskSequenceServiceServicer,
     add_TaskSequenceServiceServicer_to_server,
@@ -30,9 +30,9 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
     def __init__(self, sequences: TaskSequences) -> None:
         self._sequences = sequences
 
-    async def CreateTaskSequence(  # noqa: N802
-        self, request: messages.CreateTaskSequenceRequest, context: _Context
-    ) -> messages.CreateTaskSequenceResponse:
+    async def CreateTaskSequence(
+        self, request: task_sequence_service_pb2.CreateTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.CreateTaskSequenceResponse:
         """Stores a file as a version."""
         convert.request_id(request.request_id)  # a version is recognised by its digest
         source_file = sequence_convert.source_file(request.source_file)
@@ -41,27 +41,33 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         except SequenceFileError as error:
             raise sequence_convert.file_error(error) from error
         message = sequence_convert.checked_message(checked)
-        return messages.CreateTaskSequenceResponse(task_sequence=message, created=is_new)
+        return task_sequence_service_pb2.CreateTaskSequenceResponse(task_sequence=message, created=is_new)
 
-    async def ValidateTaskSequence(  # noqa: N802
-        self, request: messages.ValidateTaskSequenceRequest, context: _Context
-    ) -> messages.ValidateTaskSequenceResponse:
+    async def ValidateTaskSequence(
+        self, request: task_sequence_service_pb2.ValidateTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.ValidateTaskSequenceResponse:
         """Checks a file."""
         found = await self._sequences.validate(request.source)
         if isinstance(found, CheckedSequence):
-            return messages.ValidateTaskSequenceResponse(task_sequence=sequence_convert.checked_message(found))
-        return messages.ValidateTaskSequenceResponse(problems=map(sequence_convert.problem_message, found))
+            return task_sequence_service_pb2.ValidateTaskSequenceResponse(
+                task_sequence=sequence_convert.checked_message(found)
+            )
+        return task_sequence_service_pb2.ValidateTaskSequenceResponse(
+            problems=map(sequence_convert.problem_message, found)
+        )
 
-    async def GetTaskSequence(  # noqa: N802
-        self, request: messages.GetTaskSequenceRequest, context: _Context
-    ) -> messages.GetTaskSequenceResponse:
+    async def GetTaskSequence(
+        self, request: task_sequence_service_pb2.GetTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.GetTaskSequenceResponse:
         """Returns one version."""
         checked = await self._sequences.get(TaskSequenceName.parse(request.name))
-        return messages.GetTaskSequenceResponse(task_sequence=sequence_convert.checked_message(checked))
+        return task_sequence_service_pb2.GetTaskSequenceResponse(
+            task_sequence=sequence_convert.checked_message(checked)
+        )
 
-    async def ListTaskSequences(  # noqa: N802
-        self, request: messages.ListTaskSequencesRequest, context: _Context
-    ) -> messages.ListTaskSequencesResponse:
+    async def ListTaskSequences(
+        self, request: task_sequence_service_pb2.ListTaskSequencesRequest, context: _Context
+    ) -> task_sequence_service_pb2.ListTaskSequencesResponse:
         """Returns a page of versions."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, int)
@@ -70,51 +76,53 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         found = await self._sequences.page(series, before_id, size + 1, newest_only=request.newest_only)
         token = encode_page_token([found[size - 1].id]) if len(found) > size else ""
         shown = map(sequence_convert.version_message, found[:size])
-        return messages.ListTaskSequencesResponse(task_sequences=shown, next_page_token=token)
+        return task_sequence_service_pb2.ListTaskSequencesResponse(task_sequences=shown, next_page_token=token)
 
-    async def GetTaskSequenceSource(  # noqa: N802
-        self, request: messages.GetTaskSequenceSourceRequest, context: _Context
-    ) -> messages.GetTaskSequenceSourceResponse:
+    async def GetTaskSequenceSource(
+        self, request: task_sequence_service_pb2.GetTaskSequenceSourceRequest, context: _Context
+    ) -> task_sequence_service_pb2.GetTaskSequenceSourceResponse:
         """Returns the text of a version."""
         version, source = await self._sequences.source(TaskSequenceName.parse(request.name))
-        return messages.GetTaskSequenceSourceResponse(name=version.name, source=source)
+        return task_sequence_service_pb2.GetTaskSequenceSourceResponse(name=version.name, source=source)
 
-    async def DeleteTaskSequence(  # noqa: N802
-        self, request: messages.DeleteTaskSequenceRequest, context: _Context
-    ) -> messages.DeleteTaskSequenceResponse:
+    async def DeleteTaskSequence(
+        self, request: task_sequence_service_pb2.DeleteTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.DeleteTaskSequenceResponse:
         """Deletes a version."""
         request_id = convert.request_id(request.request_id)
         name = await self._sequences.delete(TaskSequenceName.parse(request.name), request_id)
-        return messages.DeleteTaskSequenceResponse(name=name)
+        return task_sequence_service_pb2.DeleteTaskSequenceResponse(name=name)
 
-    async def ResolveTaskSequence(  # noqa: N802
-        self, request: messages.ResolveTaskSequenceRequest, context: _Context
-    ) -> messages.ResolveTaskSequenceResponse:
+    async def ResolveTaskSequence(
+        self, request: task_sequence_service_pb2.ResolveTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.ResolveTaskSequenceResponse:
         """Returns what a machine would run."""
         resolved = await self._sequences.resolve(TaskSequenceName.parse(request.name))
-        return messages.ResolveTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
+        return task_sequence_service_pb2.ResolveTaskSequenceResponse(
+            resolved=sequence_convert.resolved_message(resolved)
+        )
 
-    async def HoldTaskSequence(  # noqa: N802
-        self, request: messages.HoldTaskSequenceRequest, context: _Context
-    ) -> messages.HoldTaskSequenceResponse:
+    async def HoldTaskSequence(
+        self, request: task_sequence_service_pb2.HoldTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.HoldTaskSequenceResponse:
         """Resolves and holds a version and all that it needs."""
         holder = convert.holder(request.holder)
         resolved = await self._sequences.hold(TaskSequenceName.parse(request.name), holder)
-        return messages.HoldTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
+        return task_sequence_service_pb2.HoldTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
 
-    async def ReleaseTaskSequence(  # noqa: N802
-        self, request: messages.ReleaseTaskSequenceRequest, context: _Context
-    ) -> messages.ReleaseTaskSequenceResponse:
+    async def ReleaseTaskSequence(
+        self, request: task_sequence_service_pb2.ReleaseTaskSequenceRequest, context: _Context
+    ) -> task_sequence_service_pb2.ReleaseTaskSequenceResponse:
         """Ends the holds of a holder."""
         await self._sequences.release(convert.holder(request.holder))
-        return messages.ReleaseTaskSequenceResponse()
+        return task_sequence_service_pb2.ReleaseTaskSequenceResponse()
 
-    async def ListTaskSequenceHolds(  # noqa: N802
-        self, request: messages.ListTaskSequenceHoldsRequest, context: _Context
-    ) -> messages.ListTaskSequenceHoldsResponse:
+    async def ListTaskSequenceHolds(
+        self, request: task_sequence_service_pb2.ListTaskSequenceHoldsRequest, context: _Context
+    ) -> task_sequence_service_pb2.ListTaskSequenceHoldsResponse:
         """Returns holds."""
         holds = await self._sequences.holds(request.holder_prefix)
-        return messages.ListTaskSequenceHoldsResponse(holds=map(sequence_convert.hold_message, holds))
+        return task_sequence_service_pb2.ListTaskSequenceHoldsResponse(holds=map(sequence_convert.hold_message, holds))
 
 
 def task_sequence_service(sequences: TaskSequences) -> Service:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import audit_service_pb2 as messages
+from fleetcast.scheduler.v1 import audit_service_pb2
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceServicer, add_AuditServiceServicer_to_server
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc.paging import page_size
@@ -25,16 +25,16 @@ class AuditServicer(AuditServiceServicer):
     def __init__(self, store: AuditStore) -> None:
         self._store = store
 
-    async def ListAuditEntries(  # noqa: N802
-        self, request: messages.ListAuditEntriesRequest, context: _Context
-    ) -> messages.ListAuditEntriesResponse:
+    async def ListAuditEntries(
+        self, request: audit_service_pb2.ListAuditEntriesRequest, context: _Context
+    ) -> audit_service_pb2.ListAuditEntriesResponse:
         """Returns a page of entries."""
         size = page_size(request.page_size)
         found = await self._store.list_audit(
             decode_position(request.page_token), size + 1, resource=request.resource, caller=request.caller
         )
         entries = [
-            messages.AuditEntry(
+            audit_service_pb2.AuditEntry(
                 name=row.name,
                 time=timestamp(row.time),
                 caller=row.caller,
@@ -48,7 +48,7 @@ class AuditServicer(AuditServiceServicer):
             for row in found[:size]
         ]
         token = encode_position(found[size - 1].time, found[size - 1].name) if len(found) > size else ""
-        return messages.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
+        return audit_service_pb2.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
 
 
 def audit_service(store: AuditStore) -> Service:

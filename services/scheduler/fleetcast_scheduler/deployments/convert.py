@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fleetcast.scheduler.v1 import deployment_pb2 as deployments
-from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import deployment_pb2, deployment_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.deployments import schedule_convert as schedule
@@ -30,7 +28,7 @@ from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 _TASK_SEQUENCE = re.compile(r"taskSequences/[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?")
 
 
-def deployment_of(message: deployments.Deployment) -> Deployment:
+def deployment_of(message: deployment_pb2.Deployment) -> Deployment:
     """Returns the deployment that a request drafts, without a name; its content is as written.
 
     Raises:
@@ -45,8 +43,8 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
             raise InvalidArgumentError(
                 "the deployment deploys nothing: give it an image or a task sequence", field="deployment.content"
             )
-    purpose = enum_name(deployments.Deployment.Purpose, message.purpose, "PURPOSE_", "deployment.purpose")
-    rerun = enum_name(deployments.Deployment.Rerun, message.rerun, "RERUN_", "deployment.rerun")
+    purpose = enum_name(deployment_pb2.Deployment.Purpose, message.purpose, "PURPOSE_", "deployment.purpose")
+    rerun = enum_name(deployment_pb2.Deployment.Rerun, message.rerun, "RERUN_", "deployment.rerun")
     draft = Deployment(
         name="",
         create_time=0.0,
@@ -77,25 +75,25 @@ def deployment_of(message: deployments.Deployment) -> Deployment:
     return draft
 
 
-def deployment_message(deployment: Deployment) -> deployments.Deployment:
+def deployment_message(deployment: Deployment) -> deployment_pb2.Deployment:
     """Returns a deployment as the API shows it."""
     counts, template = deployment.counts, deployment.session
-    message = deployments.Deployment(
+    message = deployment_pb2.Deployment(
         name=deployment.name,
         description=deployment.description,
         collection=deployment.collection,
-        purpose=deployments.Deployment.Purpose.Value(f"PURPOSE_{deployment.purpose}"),
+        purpose=deployment_pb2.Deployment.Purpose.Value(f"PURPOSE_{deployment.purpose}"),
         available_time=schedule.time_message(deployment.available_time),
         deadline_time=schedule.time_message(deployment.deadline_time),
         expiry_time=schedule.time_message(deployment.expiry_time),
-        rerun=deployments.Deployment.Rerun.Value(f"RERUN_{deployment.rerun}"),
+        rerun=deployment_pb2.Deployment.Rerun.Value(f"RERUN_{deployment.rerun}"),
         max_run_time=duration(deployment.max_run_seconds),
         ignore_maintenance_windows=deployment.ignore_maintenance_windows,
         wake=deployment.wake,
         phases=[schedule.phase_message(phase) for phase in deployment.phases],
         current_phase=deployment.current_phase,
         variables=public_variables(deployment),
-        session=deployments.SessionTemplate(
+        session=deployment_pb2.SessionTemplate(
             start_rules=policy_convert.start_rules_message(template.rules),
             rate=rate_message(template.rate),
             admission=_admission_message(template.admission),
@@ -103,8 +101,8 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
             slow_policy=slow_policy_message(template.slow_policy),
             site=template.site,
         ),
-        state=deployments.Deployment.State.Value(f"STATE_{deployment.state}"),
-        summary=deployments.DeploymentSummary(
+        state=deployment_pb2.Deployment.State.Value(f"STATE_{deployment.state}"),
+        summary=deployment_pb2.DeploymentSummary(
             target_count=deployment.target_count,
             waiting_count=counts["waiting"],
             running_count=counts["running"],
@@ -122,14 +120,14 @@ def deployment_message(deployment: Deployment) -> deployments.Deployment:
     return message
 
 
-def run_message(run: Run, content: str) -> deployments.Run:
+def run_message(run: Run, content: str) -> deployment_pb2.Run:
     """Returns a run as the API shows it; `content` is what its deployment deploys."""
     progress = run.progress
-    return deployments.Run(
+    return deployment_pb2.Run(
         name=run.name,
         machine=run.machine,
         display_name=run.display_name,
-        state=deployments.Run.State.Value(f"STATE_{run.state}"),
+        state=deployment_pb2.Run.State.Value(f"STATE_{run.state}"),
         reason=run.reason,
         attempt=run.attempt,
         step=progress.step,
@@ -148,22 +146,22 @@ def run_message(run: Run, content: str) -> deployments.Run:
     )
 
 
-def step_message(step: StepRun) -> deployments.StepRun:
+def step_message(step: StepRun) -> deployment_pb2.StepRun:
     """Returns a step as the API shows it."""
-    return deployments.StepRun(
+    return deployment_pb2.StepRun(
         node=step.node,
         step_name=step.step_name,
         attempt=step.attempt,
-        outcome=deployments.StepRun.Outcome.Value(f"OUTCOME_{step.outcome}"),
+        outcome=deployment_pb2.StepRun.Outcome.Value(f"OUTCOME_{step.outcome}"),
         message=step.message,
         start_time=timestamp(step.start_time),
         end_time=timestamp(step.end_time),
     )
 
 
-def planned_run_message(planned: PlannedRun) -> messages.PlannedRun:
+def planned_run_message(planned: PlannedRun) -> deployment_service_pb2.PlannedRun:
     """Returns what a deployment means for one machine, as the API shows it."""
-    return messages.PlannedRun(
+    return deployment_service_pb2.PlannedRun(
         machine=planned.machine,
         display_name=planned.display_name,
         targeted=planned.targeted,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetcast.scheduler.v1 import deployment_pb2 as deployments
+from fleetcast.scheduler.v1 import deployment_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
@@ -15,7 +15,7 @@ MAX_PHASE_COUNT = 20
 MAX_DELAY_SECONDS = 90 * 86400.0
 
 
-def time_of(message: deployments.Deployment, field: str) -> ScheduleTime | None:
+def time_of(message: deployment_pb2.Deployment, field: str) -> ScheduleTime | None:
     """Returns a time of a deployment, or None if it is not given.
 
     Raises:
@@ -23,7 +23,7 @@ def time_of(message: deployments.Deployment, field: str) -> ScheduleTime | None:
     """
     if not message.HasField(field):  # type: ignore[arg-type]
         return None
-    time: deployments.ScheduleTime = getattr(message, field)
+    time: deployment_pb2.ScheduleTime = getattr(message, field)
     match time.WhichOneof("time"):
         case "utc":
             return ScheduleTime(utc=seconds_of(time.utc, f"deployment.{field}"))
@@ -33,16 +33,16 @@ def time_of(message: deployments.Deployment, field: str) -> ScheduleTime | None:
             return None
 
 
-def time_message(time: ScheduleTime | None) -> deployments.ScheduleTime | None:
+def time_message(time: ScheduleTime | None) -> deployment_pb2.ScheduleTime | None:
     """Returns a time as the API shows it."""
     if time is None:
         return None
     if time.local is not None:
-        return deployments.ScheduleTime(local=time.local.isoformat())
-    return deployments.ScheduleTime(utc=timestamp(time.utc))
+        return deployment_pb2.ScheduleTime(local=time.local.isoformat())
+    return deployment_pb2.ScheduleTime(utc=timestamp(time.utc))
 
 
-def max_run_seconds_of(message: deployments.Deployment) -> float:
+def max_run_seconds_of(message: deployment_pb2.Deployment) -> float:
     """Returns how long a run may take.
 
     Raises:
@@ -58,7 +58,7 @@ def max_run_seconds_of(message: deployments.Deployment) -> float:
     return seconds
 
 
-def phases_of(message: deployments.Deployment) -> tuple[Phase, ...]:
+def phases_of(message: deployment_pb2.Deployment) -> tuple[Phase, ...]:
     """Returns the phases of a deployment.
 
     Raises:
@@ -95,9 +95,9 @@ def phases_of(message: deployments.Deployment) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def phase_message(phase: Phase) -> deployments.Phase:
+def phase_message(phase: Phase) -> deployment_pb2.Phase:
     """Returns a phase as the API shows it."""
-    message = deployments.Phase(
+    message = deployment_pb2.Phase(
         success_percent=phase.success_percent,
         manual=phase.manual,
         delay=duration(phase.delay_seconds),

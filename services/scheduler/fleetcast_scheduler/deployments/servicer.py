@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import deployment_pb2
-from fleetcast.scheduler.v1 import deployment_service_pb2 as messages
+from fleetcast.scheduler.v1 import deployment_pb2, deployment_service_pb2
 from fleetcast.scheduler.v1.deployment_service_pb2_grpc import (
     DeploymentServiceServicer,
     add_DeploymentServiceServicer_to_server,
@@ -41,55 +40,55 @@ class DeploymentServicer(DeploymentServiceServicer):
         self._logs = logs
         self._machines = machines
 
-    async def CreateDeployment(  # noqa: N802
-        self, request: messages.CreateDeploymentRequest, context: _Context
-    ) -> messages.CreateDeploymentResponse:
+    async def CreateDeployment(
+        self, request: deployment_service_pb2.CreateDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.CreateDeploymentResponse:
         """Makes a deployment, or says what it would do."""
         draft = convert.deployment_of(request.deployment)
         if request.validate_only:
             made, planned = await self._deployments.rehearse(draft)
         else:
             made, planned = await self._deployments.create(draft, request.confirmed_machine_count, request.request_id)
-        return messages.CreateDeploymentResponse(
+        return deployment_service_pb2.CreateDeploymentResponse(
             deployment=convert.deployment_message(made), planned_runs=map(convert.planned_run_message, planned)
         )
 
-    async def GetDeployment(  # noqa: N802
-        self, request: messages.GetDeploymentRequest, context: _Context
-    ) -> messages.GetDeploymentResponse:
+    async def GetDeployment(
+        self, request: deployment_service_pb2.GetDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.GetDeploymentResponse:
         """Returns one deployment."""
         deployment = await self._deployments.get(deployment_name(request.name))
-        return messages.GetDeploymentResponse(deployment=convert.deployment_message(deployment))
+        return deployment_service_pb2.GetDeploymentResponse(deployment=convert.deployment_message(deployment))
 
-    async def ListDeployments(  # noqa: N802
-        self, request: messages.ListDeploymentsRequest, context: _Context
-    ) -> messages.ListDeploymentsResponse:
+    async def ListDeployments(
+        self, request: deployment_service_pb2.ListDeploymentsRequest, context: _Context
+    ) -> deployment_service_pb2.ListDeploymentsResponse:
         """Returns a page of deployments."""
         size = page_size(request.page_size)
         found = await self._deployments.list_deployments(decode_position(request.page_token), size + 1)
         token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
-        return messages.ListDeploymentsResponse(
+        return deployment_service_pb2.ListDeploymentsResponse(
             deployments=map(convert.deployment_message, found[:size]), next_page_token=token
         )
 
-    async def WatchDeployment(  # noqa: N802
-        self, request: messages.WatchDeploymentRequest, context: _Context
-    ) -> AsyncIterator[messages.WatchDeploymentResponse]:
+    async def WatchDeployment(
+        self, request: deployment_service_pb2.WatchDeploymentRequest, context: _Context
+    ) -> AsyncIterator[deployment_service_pb2.WatchDeploymentResponse]:
         """Streams a deployment and its runs."""
         if request.after_revision < 0:
             raise InvalidArgumentError(
                 f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
             )
         async for view in self._deployments.watch(deployment_name(request.name), request.after_revision):
-            yield messages.WatchDeploymentResponse(
+            yield deployment_service_pb2.WatchDeploymentResponse(
                 deployment=convert.deployment_message(view.deployment),
                 runs=[convert.run_message(run, view.deployment.content) for run in view.runs],
                 lost=view.lost,
             )
 
-    async def PauseDeployment(  # noqa: N802
-        self, request: messages.PauseDeploymentRequest, context: _Context
-    ) -> messages.PauseDeploymentResponse:
+    async def PauseDeployment(
+        self, request: deployment_service_pb2.PauseDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.PauseDeploymentResponse:
         """Holds what runs."""
         deployment, _ = await self._deployments.operate(
             deployment_name(request.name),
@@ -97,11 +96,11 @@ class DeploymentServicer(DeploymentServiceServicer):
             request.request_id,
             lambda deployment: self._operations.pause(deployment, self._clock()),
         )
-        return messages.PauseDeploymentResponse(deployment=convert.deployment_message(deployment))
+        return deployment_service_pb2.PauseDeploymentResponse(deployment=convert.deployment_message(deployment))
 
-    async def ResumeDeployment(  # noqa: N802
-        self, request: messages.ResumeDeploymentRequest, context: _Context
-    ) -> messages.ResumeDeploymentResponse:
+    async def ResumeDeployment(
+        self, request: deployment_service_pb2.ResumeDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.ResumeDeploymentResponse:
         """Goes on after a pause."""
         deployment, _ = await self._deployments.operate(
             deployment_name(request.name),
@@ -109,11 +108,11 @@ class DeploymentServicer(DeploymentServiceServicer):
             request.request_id,
             lambda deployment: self._operations.resume(deployment, self._clock()),
         )
-        return messages.ResumeDeploymentResponse(deployment=convert.deployment_message(deployment))
+        return deployment_service_pb2.ResumeDeploymentResponse(deployment=convert.deployment_message(deployment))
 
-    async def CancelDeployment(  # noqa: N802
-        self, request: messages.CancelDeploymentRequest, context: _Context
-    ) -> messages.CancelDeploymentResponse:
+    async def CancelDeployment(
+        self, request: deployment_service_pb2.CancelDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.CancelDeploymentResponse:
         """Ends a deployment."""
         deployment, _ = await self._deployments.operate(
             deployment_name(request.name),
@@ -121,20 +120,20 @@ class DeploymentServicer(DeploymentServiceServicer):
             request.request_id,
             lambda deployment: self._operations.cancel(deployment, self._clock()),
         )
-        return messages.CancelDeploymentResponse(deployment=convert.deployment_message(deployment))
+        return deployment_service_pb2.CancelDeploymentResponse(deployment=convert.deployment_message(deployment))
 
-    async def AdvanceDeployment(  # noqa: N802
-        self, request: messages.AdvanceDeploymentRequest, context: _Context
-    ) -> messages.AdvanceDeploymentResponse:
+    async def AdvanceDeployment(
+        self, request: deployment_service_pb2.AdvanceDeploymentRequest, context: _Context
+    ) -> deployment_service_pb2.AdvanceDeploymentResponse:
         """Begins the next phase."""
         deployment, _ = await self._deployments.operate(
             deployment_name(request.name), "advance", request.request_id, self._operations.advance
         )
-        return messages.AdvanceDeploymentResponse(deployment=convert.deployment_message(deployment))
+        return deployment_service_pb2.AdvanceDeploymentResponse(deployment=convert.deployment_message(deployment))
 
-    async def RetryRuns(  # noqa: N802
-        self, request: messages.RetryRunsRequest, context: _Context
-    ) -> messages.RetryRunsResponse:
+    async def RetryRuns(
+        self, request: deployment_service_pb2.RetryRunsRequest, context: _Context
+    ) -> deployment_service_pb2.RetryRunsResponse:
         """Has machines run it again."""
         machines = [machine_name(name, "machines") for name in request.machines]
         deployment, runs = await self._deployments.operate(
@@ -143,14 +142,14 @@ class DeploymentServicer(DeploymentServiceServicer):
             request.request_id,
             lambda deployment: self._operations.retry(deployment, machines, self._clock()),
         )
-        return messages.RetryRunsResponse(
+        return deployment_service_pb2.RetryRunsResponse(
             deployment=convert.deployment_message(deployment),
             runs=[convert.run_message(run, deployment.content) for run in runs],
         )
 
-    async def SkipRuns(  # noqa: N802
-        self, request: messages.SkipRunsRequest, context: _Context
-    ) -> messages.SkipRunsResponse:
+    async def SkipRuns(
+        self, request: deployment_service_pb2.SkipRunsRequest, context: _Context
+    ) -> deployment_service_pb2.SkipRunsResponse:
         """Excepts machines."""
         machines = [machine_name(name, "machines") for name in request.machines]
         if not machines:
@@ -161,12 +160,14 @@ class DeploymentServicer(DeploymentServiceServicer):
             request.request_id,
             lambda deployment: self._operations.skip(deployment, machines, self._clock()),
         )
-        return messages.SkipRunsResponse(
+        return deployment_service_pb2.SkipRunsResponse(
             deployment=convert.deployment_message(deployment),
             runs=[convert.run_message(run, deployment.content) for run in runs],
         )
 
-    async def ListRuns(self, request: messages.ListRunsRequest, context: _Context) -> messages.ListRunsResponse:  # noqa: N802
+    async def ListRuns(
+        self, request: deployment_service_pb2.ListRunsRequest, context: _Context
+    ) -> deployment_service_pb2.ListRunsResponse:
         """Returns a page of runs."""
         size = page_size(request.page_size)
         if request.parent.startswith("machines/"):
@@ -175,31 +176,38 @@ class DeploymentServicer(DeploymentServiceServicer):
             parent = deployment_name(request.parent, "parent")
         found = await self._deployments.list_runs(parent, decode_position(request.page_token), size + 1)
         token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
-        return messages.ListRunsResponse(
+        return deployment_service_pb2.ListRunsResponse(
             runs=[await self._run_message(run) for run in found[:size]], next_page_token=token
         )
 
-    async def GetRun(self, request: messages.GetRunRequest, context: _Context) -> messages.GetRunResponse:  # noqa: N802
+    async def GetRun(
+        self, request: deployment_service_pb2.GetRunRequest, context: _Context
+    ) -> deployment_service_pb2.GetRunResponse:
         """Returns one run with its steps."""
         run, steps = await self._deployments.get_run(run_name(request.name))
-        return messages.GetRunResponse(run=await self._run_message(run), steps=map(convert.step_message, steps))
+        return deployment_service_pb2.GetRunResponse(
+            run=await self._run_message(run), steps=map(convert.step_message, steps)
+        )
 
-    async def ReadRunLog(  # noqa: N802
-        self, request: messages.ReadRunLogRequest, context: _Context
-    ) -> AsyncIterator[messages.ReadRunLogResponse]:
+    async def ReadRunLog(
+        self, request: deployment_service_pb2.ReadRunLogRequest, context: _Context
+    ) -> AsyncIterator[deployment_service_pb2.ReadRunLogResponse]:
         """Streams the log of a run."""
         async for piece in self._logs.read(run_name(request.name)):
-            yield messages.ReadRunLogResponse(data=piece)
+            yield deployment_service_pb2.ReadRunLogResponse(data=piece)
 
-    async def WatchMachine(  # noqa: N802
-        self, request: messages.WatchMachineRequest, context: _Context
-    ) -> AsyncIterator[messages.WatchMachineResponse]:
+    async def WatchMachine(
+        self, request: deployment_service_pb2.WatchMachineRequest, context: _Context
+    ) -> AsyncIterator[deployment_service_pb2.WatchMachineResponse]:
         """Streams a machine and its runs."""
         async for view in self._machines.watch(machine_name(request.name)):
-            yield messages.WatchMachineResponse(
+            yield deployment_service_pb2.WatchMachineResponse(
                 machine=machine_message(view.machine, view.presence),
                 runs=[await self._run_message(run) for run in view.runs],
-                steps=[messages.WatchedStep(run=step.run, step=convert.step_message(step)) for step in view.steps],
+                steps=[
+                    deployment_service_pb2.WatchedStep(run=step.run, step=convert.step_message(step))
+                    for step in view.steps
+                ],
                 lost=view.lost,
             )
 
@@ -209,7 +217,7 @@ class DeploymentServicer(DeploymentServiceServicer):
 
 def deployment_service(deployments: Deployments, pump: RunPump, logs: RunLogs, machines: MachineWatch) -> Service:
     """Returns the service, ready to be served."""
-    methods = messages.DESCRIPTOR.services_by_name["DeploymentService"].methods
+    methods = deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"].methods
     return Service(
         add=add_DeploymentServiceServicer_to_server,
         servicer=DeploymentServicer(deployments, pump, logs, machines),

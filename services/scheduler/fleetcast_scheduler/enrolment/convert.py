@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from fleetcast.scheduler.v1 import enrolment_service_pb2 as pb
+from fleetcast.scheduler.v1 import enrolment_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
 
@@ -13,19 +13,19 @@ from fleetcast_scheduler.enrolment.enrolment import DEFAULT_LIFETIME
 from fleetcast_scheduler.enrolment.store import TokenRecord
 
 _ROLES = {
-    pb.ENROLMENT_ROLE_UNSPECIFIED: Role.MACHINE,
-    pb.ENROLMENT_ROLE_MACHINE: Role.MACHINE,
-    pb.ENROLMENT_ROLE_SENDER: Role.SENDER,
-    pb.ENROLMENT_ROLE_SERVICE: Role.SERVICE,
+    enrolment_service_pb2.ENROLMENT_ROLE_UNSPECIFIED: Role.MACHINE,
+    enrolment_service_pb2.ENROLMENT_ROLE_MACHINE: Role.MACHINE,
+    enrolment_service_pb2.ENROLMENT_ROLE_SENDER: Role.SENDER,
+    enrolment_service_pb2.ENROLMENT_ROLE_SERVICE: Role.SERVICE,
 }
 _PROTO_ROLES = {
-    Role.MACHINE: pb.ENROLMENT_ROLE_MACHINE,
-    Role.SENDER: pb.ENROLMENT_ROLE_SENDER,
-    Role.SERVICE: pb.ENROLMENT_ROLE_SERVICE,
+    Role.MACHINE: enrolment_service_pb2.ENROLMENT_ROLE_MACHINE,
+    Role.SENDER: enrolment_service_pb2.ENROLMENT_ROLE_SENDER,
+    Role.SERVICE: enrolment_service_pb2.ENROLMENT_ROLE_SERVICE,
 }
 
 
-def role_of(request: pb.CreateEnrolmentTokenRequest) -> Role:
+def role_of(request: enrolment_service_pb2.CreateEnrolmentTokenRequest) -> Role:
     """Returns what the token's holders shall become."""
     role = _ROLES.get(request.role)
     if role is None:
@@ -33,7 +33,7 @@ def role_of(request: pb.CreateEnrolmentTokenRequest) -> Role:
     return role
 
 
-def lifetime_of(request: pb.CreateEnrolmentTokenRequest) -> timedelta:
+def lifetime_of(request: enrolment_service_pb2.CreateEnrolmentTokenRequest) -> timedelta:
     """Returns how long the token shall work."""
     if not request.HasField("lifetime"):
         return DEFAULT_LIFETIME
@@ -43,7 +43,7 @@ def lifetime_of(request: pb.CreateEnrolmentTokenRequest) -> timedelta:
         raise InvalidArgumentError("the lifetime is out of range", field="lifetime") from None
 
 
-def request_id_of(request: pb.CreateEnrolmentTokenRequest) -> str:
+def request_id_of(request: enrolment_service_pb2.CreateEnrolmentTokenRequest) -> str:
     """Returns the request id, or nothing."""
     if not request.request_id:
         return ""
@@ -61,9 +61,9 @@ def token_id_of(name: str) -> str:
     return token_id
 
 
-def token_to_proto(record: TokenRecord) -> pb.EnrolmentToken:
+def token_to_proto(record: TokenRecord) -> enrolment_service_pb2.EnrolmentToken:
     """Returns the token without its secret."""
-    token = pb.EnrolmentToken(
+    token = enrolment_service_pb2.EnrolmentToken(
         name=record.name, role=_PROTO_ROLES[record.role], uses=record.uses, used_count=record.used_count
     )
     token.create_time.FromDatetime(record.create_time)

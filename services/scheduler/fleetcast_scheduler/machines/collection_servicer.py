@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import collection_service_pb2 as messages
+from fleetcast.scheduler.v1 import collection_service_pb2
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import (
     CollectionServiceServicer,
     add_CollectionServiceServicer_to_server,
@@ -31,37 +31,37 @@ class CollectionServicer(CollectionServiceServicer):
         self._collections = collections
         self._presence = presence
 
-    async def CreateCollection(  # noqa: N802
-        self, request: messages.CreateCollectionRequest, context: _Context
-    ) -> messages.CreateCollectionResponse:
+    async def CreateCollection(
+        self, request: collection_service_pb2.CreateCollectionRequest, context: _Context
+    ) -> collection_service_pb2.CreateCollectionResponse:
         """Makes a collection."""
         wanted = convert.collection_of(request.collection)
         made = await self._collections.create(wanted, request.request_id)
         _, count = await self._collections.get(made.name)
-        return messages.CreateCollectionResponse(collection=convert.collection_message(made, count))
+        return collection_service_pb2.CreateCollectionResponse(collection=convert.collection_message(made, count))
 
-    async def GetCollection(  # noqa: N802
-        self, request: messages.GetCollectionRequest, context: _Context
-    ) -> messages.GetCollectionResponse:
+    async def GetCollection(
+        self, request: collection_service_pb2.GetCollectionRequest, context: _Context
+    ) -> collection_service_pb2.GetCollectionResponse:
         """Returns one collection."""
         found = await self._collections.get(collection_name(request.name))
-        return messages.GetCollectionResponse(collection=convert.collection_message(*found))
+        return collection_service_pb2.GetCollectionResponse(collection=convert.collection_message(*found))
 
-    async def ListCollections(  # noqa: N802
-        self, request: messages.ListCollectionsRequest, context: _Context
-    ) -> messages.ListCollectionsResponse:
+    async def ListCollections(
+        self, request: collection_service_pb2.ListCollectionsRequest, context: _Context
+    ) -> collection_service_pb2.ListCollectionsResponse:
         """Returns a page of collections."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         found = await self._collections.list_collections(str(position[0]) if position else "", size + 1)
-        return messages.ListCollectionsResponse(
+        return collection_service_pb2.ListCollectionsResponse(
             collections=[convert.collection_message(*one) for one in found[:size]],
             next_page_token=encode_page_token([found[size - 1][0].name]) if len(found) > size else "",
         )
 
-    async def UpdateCollection(  # noqa: N802
-        self, request: messages.UpdateCollectionRequest, context: _Context
-    ) -> messages.UpdateCollectionResponse:
+    async def UpdateCollection(
+        self, request: collection_service_pb2.UpdateCollectionRequest, context: _Context
+    ) -> collection_service_pb2.UpdateCollectionResponse:
         """Changes a collection."""
         edited = await self._collections.update(
             collection_name(request.collection.name, "collection.name"),
@@ -69,42 +69,42 @@ class CollectionServicer(CollectionServiceServicer):
             request.collection.etag,
             request.request_id,
         )
-        return messages.UpdateCollectionResponse(collection=convert.collection_message(*edited))
+        return collection_service_pb2.UpdateCollectionResponse(collection=convert.collection_message(*edited))
 
-    async def DeleteCollection(  # noqa: N802
-        self, request: messages.DeleteCollectionRequest, context: _Context
-    ) -> messages.DeleteCollectionResponse:
+    async def DeleteCollection(
+        self, request: collection_service_pb2.DeleteCollectionRequest, context: _Context
+    ) -> collection_service_pb2.DeleteCollectionResponse:
         """Deletes a collection."""
         await self._collections.delete(collection_name(request.name), request.request_id)
-        return messages.DeleteCollectionResponse()
+        return collection_service_pb2.DeleteCollectionResponse()
 
-    async def AddMembers(  # noqa: N802
-        self, request: messages.AddMembersRequest, context: _Context
-    ) -> messages.AddMembersResponse:
+    async def AddMembers(
+        self, request: collection_service_pb2.AddMembersRequest, context: _Context
+    ) -> collection_service_pb2.AddMembersResponse:
         """Makes machines members."""
         names = [machine_name(name, "machines") for name in request.machines]
         name = collection_name(request.name)
         changed = await self._collections.change_members(name, names, request.request_id, add=True)
-        return messages.AddMembersResponse(collection=convert.collection_message(*changed))
+        return collection_service_pb2.AddMembersResponse(collection=convert.collection_message(*changed))
 
-    async def RemoveMembers(  # noqa: N802
-        self, request: messages.RemoveMembersRequest, context: _Context
-    ) -> messages.RemoveMembersResponse:
+    async def RemoveMembers(
+        self, request: collection_service_pb2.RemoveMembersRequest, context: _Context
+    ) -> collection_service_pb2.RemoveMembersResponse:
         """Ends memberships."""
         names = [machine_name(name, "machines") for name in request.machines]
         name = collection_name(request.name)
         changed = await self._collections.change_members(name, names, request.request_id, add=False)
-        return messages.RemoveMembersResponse(collection=convert.collection_message(*changed))
+        return collection_service_pb2.RemoveMembersResponse(collection=convert.collection_message(*changed))
 
-    async def ListMembers(  # noqa: N802
-        self, request: messages.ListMembersRequest, context: _Context
-    ) -> messages.ListMembersResponse:
+    async def ListMembers(
+        self, request: collection_service_pb2.ListMembersRequest, context: _Context
+    ) -> collection_service_pb2.ListMembersResponse:
         """Returns a page of members."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         after = str(position[0]) if position else ""
         found = await self._collections.list_members(collection_name(request.name), after, size + 1)
-        return messages.ListMembersResponse(
+        return collection_service_pb2.ListMembersResponse(
             machines=[convert.machine_message(one, self._presence(one.name)) for one in found[:size]],
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
         )

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from fleetcast.scheduler.v1 import collection_service_pb2 as collections
-from fleetcast.scheduler.v1 import machine_service_pb2 as machines
+from fleetcast.scheduler.v1 import collection_service_pb2, machine_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.calendar.local_time import time_zone
@@ -30,7 +29,7 @@ MAX_TEXT_LENGTH = 255
 _PLAIN = ("smbios_uuid", "serial_number", "manufacturer", "model", "architecture", "firmware", "processor")
 
 
-def inventory_of(message: machines.Inventory) -> Inventory:
+def inventory_of(message: machine_service_pb2.Inventory) -> Inventory:
     """Returns the hardware in a request.
 
     Raises:
@@ -55,23 +54,23 @@ def time_zone_said(name: str) -> str:
         return ""
 
 
-def machine_message(machine: Machine, presence: MachinePresence | None = None) -> machines.Machine:
+def machine_message(machine: Machine, presence: MachinePresence | None = None) -> machine_service_pb2.Machine:
     """Returns a machine as the API shows it."""
     inventory = machine.inventory
     presence = presence or MachinePresence()
-    return machines.Machine(
+    return machine_service_pb2.Machine(
         name=machine.name,
         display_name=machine.display_name,
-        state=machines.Machine.State.Value(f"STATE_{machine.state}"),
+        state=machine_service_pb2.Machine.State.Value(f"STATE_{machine.state}"),
         held_reason=machine.held_reason,
         resembles=machine.resembles,
-        inventory=machines.Inventory(
+        inventory=machine_service_pb2.Inventory(
             **{field: getattr(inventory, field) for field in _PLAIN},
             mac_addresses=inventory.mac_addresses,
             processor_count=inventory.processor_count,
             memory_bytes=inventory.memory_bytes,
             disks=[
-                machines.Disk(
+                machine_service_pb2.Disk(
                     device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
                 )
                 for disk in inventory.disks
@@ -89,7 +88,7 @@ def machine_message(machine: Machine, presence: MachinePresence | None = None) -
     )
 
 
-def machine_edit(message: machines.Machine, paths: Iterable[str]) -> Callable[[Machine], Machine]:
+def machine_edit(message: machine_service_pb2.Machine, paths: Iterable[str]) -> Callable[[Machine], Machine]:
     """Returns what a request does to a machine.
 
     Raises:
@@ -105,13 +104,13 @@ def machine_edit(message: machines.Machine, paths: Iterable[str]) -> Callable[[M
     return lambda machine: replace(machine, **changes)  # type: ignore[arg-type]
 
 
-def policy_of(message: machines.RegistrationPolicy) -> RegistrationPolicy:
+def policy_of(message: machine_service_pb2.RegistrationPolicy) -> RegistrationPolicy:
     """Returns the registration policy in a request.
 
     Raises:
         InvalidArgumentError: the collection is none.
     """
-    action = enum_name(machines.RegistrationPolicy.Action, message.action, "ACTION_", "policy.action")
+    action = enum_name(machine_service_pb2.RegistrationPolicy.Action, message.action, "ACTION_", "policy.action")
     if message.collection:
         collection_name(message.collection, "policy.collection")
     return RegistrationPolicy(
@@ -119,14 +118,15 @@ def policy_of(message: machines.RegistrationPolicy) -> RegistrationPolicy:
     )
 
 
-def policy_message(policy: RegistrationPolicy) -> machines.RegistrationPolicy:
+def policy_message(policy: RegistrationPolicy) -> machine_service_pb2.RegistrationPolicy:
     """Returns the registration policy as the API shows it."""
-    return machines.RegistrationPolicy(
-        action=machines.RegistrationPolicy.Action.Value(f"ACTION_{policy.action}"), collection=policy.collection
+    return machine_service_pb2.RegistrationPolicy(
+        action=machine_service_pb2.RegistrationPolicy.Action.Value(f"ACTION_{policy.action}"),
+        collection=policy.collection,
     )
 
 
-def collection_of(message: collections.Collection) -> Collection:
+def collection_of(message: collection_service_pb2.Collection) -> Collection:
     """Returns the collection in a request.
 
     Raises:
@@ -145,7 +145,9 @@ def collection_of(message: collections.Collection) -> Collection:
     )
 
 
-def collection_edit(message: collections.Collection, paths: Iterable[str]) -> Callable[[Collection], Collection]:
+def collection_edit(
+    message: collection_service_pb2.Collection, paths: Iterable[str]
+) -> Callable[[Collection], Collection]:
     """Returns what a request does to a collection.
 
     Raises:
@@ -157,9 +159,9 @@ def collection_edit(message: collections.Collection, paths: Iterable[str]) -> Ca
     return lambda collection: replace(collection, **changes)
 
 
-def collection_message(collection: Collection, named_member_count: int) -> collections.Collection:
+def collection_message(collection: Collection, named_member_count: int) -> collection_service_pb2.Collection:
     """Returns a collection as the API shows it."""
-    return collections.Collection(
+    return collection_service_pb2.Collection(
         name=collection.name,
         description=collection.description,
         rule=collection.rule,
@@ -167,7 +169,7 @@ def collection_message(collection: Collection, named_member_count: int) -> colle
         protected=collection.protected,
         named_member_count=named_member_count,
         maintenance_windows=[
-            collections.MaintenanceWindow(
+            collection_service_pb2.MaintenanceWindow(
                 start=window.start.isoformat(timespec="minutes"),
                 duration=duration(window.duration_seconds),
                 recurrence=window.recurrence,
@@ -180,7 +182,7 @@ def collection_message(collection: Collection, named_member_count: int) -> colle
     )
 
 
-def _windows_of(messages: Sequence[collections.MaintenanceWindow]) -> tuple[MaintenanceWindow, ...]:
+def _windows_of(messages: Sequence[collection_service_pb2.MaintenanceWindow]) -> tuple[MaintenanceWindow, ...]:
     field = "collection.maintenance_windows"
     if len(messages) > MAX_WINDOW_COUNT:
         raise InvalidArgumentError(

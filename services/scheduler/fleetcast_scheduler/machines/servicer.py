@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import machine_service_pb2 as messages
+from fleetcast.scheduler.v1 import machine_service_pb2
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
     MachineServiceServicer,
     add_MachineServiceServicer_to_server,
@@ -32,9 +32,9 @@ class MachineServicer(MachineServiceServicer):
         self._machines = machines
         self._presence = presence
 
-    async def RegisterMachine(  # noqa: N802
-        self, request: messages.RegisterMachineRequest, context: _Context
-    ) -> messages.RegisterMachineResponse:
+    async def RegisterMachine(
+        self, request: machine_service_pb2.RegisterMachineRequest, context: _Context
+    ) -> machine_service_pb2.RegisterMachineResponse:
         """Registers the caller."""
         machine = await self._machines.register(
             current_identity().name,
@@ -42,30 +42,30 @@ class MachineServicer(MachineServiceServicer):
             convert.inventory_of(request.inventory),
             convert.time_zone_said(request.time_zone),
         )
-        return messages.RegisterMachineResponse(machine=self._message(machine))
+        return machine_service_pb2.RegisterMachineResponse(machine=self._message(machine))
 
-    async def GetMachine(  # noqa: N802
-        self, request: messages.GetMachineRequest, context: _Context
-    ) -> messages.GetMachineResponse:
+    async def GetMachine(
+        self, request: machine_service_pb2.GetMachineRequest, context: _Context
+    ) -> machine_service_pb2.GetMachineResponse:
         """Returns one machine."""
         machine = await self._machines.get(machine_name(request.name))
-        return messages.GetMachineResponse(machine=self._message(machine))
+        return machine_service_pb2.GetMachineResponse(machine=self._message(machine))
 
-    async def ListMachines(  # noqa: N802
-        self, request: messages.ListMachinesRequest, context: _Context
-    ) -> messages.ListMachinesResponse:
+    async def ListMachines(
+        self, request: machine_service_pb2.ListMachinesRequest, context: _Context
+    ) -> machine_service_pb2.ListMachinesResponse:
         """Returns a page of machines."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
         found = await self._machines.list_machines(str(position[0]) if position else "", size + 1, request.filter)
-        return messages.ListMachinesResponse(
+        return machine_service_pb2.ListMachinesResponse(
             machines=map(self._message, found[:size]),
             next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
         )
 
-    async def UpdateMachine(  # noqa: N802
-        self, request: messages.UpdateMachineRequest, context: _Context
-    ) -> messages.UpdateMachineResponse:
+    async def UpdateMachine(
+        self, request: machine_service_pb2.UpdateMachineRequest, context: _Context
+    ) -> machine_service_pb2.UpdateMachineResponse:
         """Changes a machine."""
         machine = await self._machines.update(
             machine_name(request.machine.name, "machine.name"),
@@ -73,45 +73,45 @@ class MachineServicer(MachineServiceServicer):
             request.machine.etag,
             request.request_id,
         )
-        return messages.UpdateMachineResponse(machine=self._message(machine))
+        return machine_service_pb2.UpdateMachineResponse(machine=self._message(machine))
 
-    async def ImportMachines(  # noqa: N802
-        self, request: messages.ImportMachinesRequest, context: _Context
-    ) -> messages.ImportMachinesResponse:
+    async def ImportMachines(
+        self, request: machine_service_pb2.ImportMachinesRequest, context: _Context
+    ) -> machine_service_pb2.ImportMachinesResponse:
         """Makes known machines."""
         made = await self._machines.import_rows(read_csv(request.csv), request.request_id)
-        return messages.ImportMachinesResponse(machines=map(self._message, made))
+        return machine_service_pb2.ImportMachinesResponse(machines=map(self._message, made))
 
-    async def ApproveMachine(  # noqa: N802
-        self, request: messages.ApproveMachineRequest, context: _Context
-    ) -> messages.ApproveMachineResponse:
+    async def ApproveMachine(
+        self, request: machine_service_pb2.ApproveMachineRequest, context: _Context
+    ) -> machine_service_pb2.ApproveMachineResponse:
         """Approves a machine."""
         as_machine = machine_name(request.as_machine, "as_machine") if request.as_machine else ""
         machine = await self._machines.approve(machine_name(request.name), as_machine, request.request_id)
-        return messages.ApproveMachineResponse(machine=self._message(machine))
+        return machine_service_pb2.ApproveMachineResponse(machine=self._message(machine))
 
-    async def RemoveMachine(  # noqa: N802
-        self, request: messages.RemoveMachineRequest, context: _Context
-    ) -> messages.RemoveMachineResponse:
+    async def RemoveMachine(
+        self, request: machine_service_pb2.RemoveMachineRequest, context: _Context
+    ) -> machine_service_pb2.RemoveMachineResponse:
         """Forgets a machine."""
         await self._machines.remove(machine_name(request.name), request.request_id)
-        return messages.RemoveMachineResponse()
+        return machine_service_pb2.RemoveMachineResponse()
 
-    async def GetRegistrationPolicy(  # noqa: N802
-        self, request: messages.GetRegistrationPolicyRequest, context: _Context
-    ) -> messages.GetRegistrationPolicyResponse:
+    async def GetRegistrationPolicy(
+        self, request: machine_service_pb2.GetRegistrationPolicyRequest, context: _Context
+    ) -> machine_service_pb2.GetRegistrationPolicyResponse:
         """Returns what becomes of unknown machines."""
         policy = await self._machines.policy()
-        return messages.GetRegistrationPolicyResponse(policy=convert.policy_message(policy))
+        return machine_service_pb2.GetRegistrationPolicyResponse(policy=convert.policy_message(policy))
 
-    async def SetRegistrationPolicy(  # noqa: N802
-        self, request: messages.SetRegistrationPolicyRequest, context: _Context
-    ) -> messages.SetRegistrationPolicyResponse:
+    async def SetRegistrationPolicy(
+        self, request: machine_service_pb2.SetRegistrationPolicyRequest, context: _Context
+    ) -> machine_service_pb2.SetRegistrationPolicyResponse:
         """Sets what becomes of unknown machines."""
         policy = await self._machines.set_policy(convert.policy_of(request.policy), request.request_id)
-        return messages.SetRegistrationPolicyResponse(policy=convert.policy_message(policy))
+        return machine_service_pb2.SetRegistrationPolicyResponse(policy=convert.policy_message(policy))
 
-    def _message(self, machine: Machine) -> messages.Machine:
+    def _message(self, machine: Machine) -> machine_service_pb2.Machine:
         return convert.machine_message(machine, self._presence(machine.name))
 
 

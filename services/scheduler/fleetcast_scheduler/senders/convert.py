@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as registry
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.values.addresses import split_address
 
@@ -19,7 +18,7 @@ from fleetcast_scheduler.senders.domain.transmission import ReportState, Transmi
 MAX_SUBNETS = 64
 
 
-def registration_of(message: registry.SenderRegistration) -> Registration:
+def registration_of(message: sender_registry_service_pb2.SenderRegistration) -> Registration:
     """Returns what a sender offers.
 
     Raises:
@@ -64,7 +63,7 @@ def registration_of(message: registry.SenderRegistration) -> Registration:
     )
 
 
-def _subnets_of(message: registry.SenderRegistration) -> tuple[str, ...]:
+def _subnets_of(message: sender_registry_service_pb2.SenderRegistration) -> tuple[str, ...]:
     if len(message.subnets) > MAX_SUBNETS:
         raise InvalidArgumentError(
             f"a sender is in {len(message.subnets)} subnets: it may name {MAX_SUBNETS}", field="registration.subnets"
@@ -75,15 +74,15 @@ def _subnets_of(message: registry.SenderRegistration) -> tuple[str, ...]:
         raise InvalidArgumentError(f"a subnet is none: {error}", field="registration.subnets") from error
 
 
-def report_of(message: registry.TransmissionReport) -> TransmissionReport:
+def report_of(message: sender_registry_service_pb2.TransmissionReport) -> TransmissionReport:
     """Returns what a sender says about a transmission.
 
     Raises:
         InvalidArgumentError: it says no state.
     """
-    if message.state == registry.TransmissionReport.STATE_UNSPECIFIED:
+    if message.state == sender_registry_service_pb2.TransmissionReport.STATE_UNSPECIFIED:
         raise InvalidArgumentError("a transmission report must have a state", field="report.state")
-    name = enum_name(registry.TransmissionReport.State, message.state, "STATE_", "report.state")
+    name = enum_name(sender_registry_service_pb2.TransmissionReport.State, message.state, "STATE_", "report.state")
     sent = message.transmission
     totals = TransmissionTotals(
         pass_=getattr(sent, "pass"),
@@ -97,9 +96,9 @@ def report_of(message: registry.TransmissionReport) -> TransmissionReport:
     return TransmissionReport(sent.name, ReportState(name), totals, message.error)
 
 
-def command_message(command_id: int, command: commands.Command) -> registry.ServeSenderResponse:
+def command_message(command_id: int, command: commands.Command) -> sender_registry_service_pb2.ServeSenderResponse:
     """Returns what a sender is to do."""
-    response = registry.ServeSenderResponse(command_id=command_id)
+    response = sender_registry_service_pb2.ServeSenderResponse(command_id=command_id)
     match command:
         case commands.StartTransmission():
             response.start.transmission = command.transmission

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import sender_registry_service_pb2 as messages
+from fleetcast.scheduler.v1 import sender_registry_service_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import (
     SenderRegistryServiceServicer,
     add_SenderRegistryServiceServicer_to_server,
@@ -31,9 +31,9 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         self._pump = pump
         self._catalog_address = catalog_address
 
-    async def ServeSender(  # noqa: N802
-        self, request_iterator: AsyncIterator[messages.ServeSenderRequest], context: _Context
-    ) -> AsyncIterator[messages.ServeSenderResponse]:
+    async def ServeSender(
+        self, request_iterator: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest], context: _Context
+    ) -> AsyncIterator[sender_registry_service_pb2.ServeSenderResponse]:
         """Serves one sender as long as its stream lives."""
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "registration":
@@ -44,8 +44,8 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:
             await self._pump.durable()
-            registered = messages.SenderRegistered(name=name, catalog_address=self._catalog_address)
-            yield messages.ServeSenderResponse(registered=registered)
+            registered = sender_registry_service_pb2.SenderRegistered(name=name, catalog_address=self._catalog_address)
+            yield sender_registry_service_pb2.ServeSenderResponse(registered=registered)
             while (numbered := await stream.next()) is not None:
                 yield convert.command_message(*numbered)
         finally:
@@ -53,7 +53,9 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _read(self, requests: AsyncIterator[messages.ServeSenderRequest], stream: SenderStream) -> None:
+    async def _read(
+        self, requests: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest], stream: SenderStream
+    ) -> None:
         """Takes in what the sender says; ends the stream if that makes no sense."""
         try:
             async for request in requests:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import sender_service_pb2 as messages
+from fleetcast.scheduler.v1 import sender_service_pb2
 from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceServicer, add_SenderServiceServicer_to_server
 from fleetcast_kit.errors import NotFoundError
 from fleetcast_kit.identity.peer import Role
@@ -34,15 +34,15 @@ class SenderServicer(SenderServiceServicer):
         self._pump = pump
         self._audit = audit
 
-    async def GetSender(  # noqa: N802
-        self, request: messages.GetSenderRequest, context: _Context
-    ) -> messages.GetSenderResponse:
+    async def GetSender(
+        self, request: sender_service_pb2.GetSenderRequest, context: _Context
+    ) -> sender_service_pb2.GetSenderResponse:
         """Returns one sender."""
-        return messages.GetSenderResponse(sender=self._message(self._sender(request.name)))
+        return sender_service_pb2.GetSenderResponse(sender=self._message(self._sender(request.name)))
 
-    async def ListSenders(  # noqa: N802
-        self, request: messages.ListSendersRequest, context: _Context
-    ) -> messages.ListSendersResponse:
+    async def ListSenders(
+        self, request: sender_service_pb2.ListSendersRequest, context: _Context
+    ) -> sender_service_pb2.ListSendersResponse:
         """Returns a page of senders."""
         size = page_size(request.page_size)
         position = decode_page_token(request.page_token, str)
@@ -50,39 +50,39 @@ class SenderServicer(SenderServiceServicer):
         names = sorted(name for name in self._pump.pool.senders if name > after)
         token = encode_page_token([names[size - 1]]) if len(names) > size else ""
         shown = [self._message(self._sender(name)) for name in names[:size]]
-        return messages.ListSendersResponse(senders=shown, next_page_token=token)
+        return sender_service_pb2.ListSendersResponse(senders=shown, next_page_token=token)
 
-    async def WatchSenders(  # noqa: N802
-        self, request: messages.WatchSendersRequest, context: _Context
-    ) -> AsyncIterator[messages.WatchSendersResponse]:
+    async def WatchSenders(
+        self, request: sender_service_pb2.WatchSendersRequest, context: _Context
+    ) -> AsyncIterator[sender_service_pb2.WatchSendersResponse]:
         """Streams every sender, then those that changed."""
-        shown: dict[str, messages.Sender] = {}
+        shown: dict[str, sender_service_pb2.Sender] = {}
         first = True
         while True:
             await self._pump.durable()
             present = {name: self._message(sender) for name, sender in self._pump.pool.senders.items()}
             changed = [name for name in sorted(present) if _changed(shown.get(name), present[name])]
             if changed or first:
-                yield messages.WatchSendersResponse(senders=[present[name] for name in changed])
+                yield sender_service_pb2.WatchSendersResponse(senders=[present[name] for name in changed])
                 shown |= {name: present[name] for name in changed}
                 first = False
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def DrainSender(  # noqa: N802
-        self, request: messages.DrainSenderRequest, context: _Context
-    ) -> messages.DrainSenderResponse:
+    async def DrainSender(
+        self, request: sender_service_pb2.DrainSenderRequest, context: _Context
+    ) -> sender_service_pb2.DrainSenderResponse:
         """Gives a sender no more sessions."""
         sender = await self._drain(request.name, request.request_id, draining=True)
-        return messages.DrainSenderResponse(sender=sender)
+        return sender_service_pb2.DrainSenderResponse(sender=sender)
 
-    async def ResumeSender(  # noqa: N802
-        self, request: messages.ResumeSenderRequest, context: _Context
-    ) -> messages.ResumeSenderResponse:
+    async def ResumeSender(
+        self, request: sender_service_pb2.ResumeSenderRequest, context: _Context
+    ) -> sender_service_pb2.ResumeSenderResponse:
         """Gives a drained sender sessions again."""
         sender = await self._drain(request.name, request.request_id, draining=False)
-        return messages.ResumeSenderResponse(sender=sender)
+        return sender_service_pb2.ResumeSenderResponse(sender=sender)
 
-    async def _drain(self, name: str, request_id: str, *, draining: bool) -> messages.Sender:
+    async def _drain(self, name: str, request_id: str, *, draining: bool) -> sender_service_pb2.Sender:
         sender = self._sender(name)
         if sender.draining is not draining:
             self._pump.drain_sender(name, draining)
@@ -99,12 +99,12 @@ class SenderServicer(SenderServiceServicer):
                 reason="SENDER_NOT_FOUND",
             ) from None
 
-    def _message(self, sender: Sender) -> messages.Sender:
+    def _message(self, sender: Sender) -> sender_service_pb2.Sender:
         offer = sender.registration
         running = [
             one for one in self._pump.pool.transmissions.values() if one.sender == sender.name and one.state.live
         ]
-        return messages.Sender(
+        return sender_service_pb2.Sender(
             name=sender.name,
             address=offer.address,
             interface=offer.interface,
@@ -126,11 +126,11 @@ class SenderServicer(SenderServiceServicer):
         )
 
 
-def _changed(shown: messages.Sender | None, present: messages.Sender) -> bool:
+def _changed(shown: sender_service_pb2.Sender | None, present: sender_service_pb2.Sender) -> bool:
     """Returns whether there is more to tell than that the sender still lives."""
     if shown is None:
         return True
-    told = messages.Sender()
+    told = sender_service_pb2.Sender()
     told.CopyFrom(shown)
     told.contact_time.CopyFrom(present.contact_time)
     return told != present

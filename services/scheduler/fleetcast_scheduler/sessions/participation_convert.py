@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fleetcast.scheduler.v1 import participation_service_pb2 as participation
-from fleetcast.scheduler.v1 import session_pb2
+from fleetcast.scheduler.v1 import participation_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.sessions import convert
@@ -14,7 +13,7 @@ from fleetcast_scheduler.sessions.mailbox import Letter
 # Machines
 
 
-def joiner_of(machine: str, message: participation.Join, address: str = "") -> Joiner:
+def joiner_of(machine: str, message: participation_service_pb2.Join, address: str = "") -> Joiner:
     """Returns who joins; `address` is where the stream comes from.
 
     Raises:
@@ -41,9 +40,9 @@ def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:
     return ReceptionTotals(*[getattr(message, field) for field in convert.TOTALS])
 
 
-def letter_message(letter: Letter) -> participation.ParticipateResponse:
+def letter_message(letter: Letter) -> participation_service_pb2.ParticipateResponse:
     """Returns what a machine hears."""
-    response = participation.ParticipateResponse(acknowledged_sequence=letter.acknowledged_sequence)
+    response = participation_service_pb2.ParticipateResponse(acknowledged_sequence=letter.acknowledged_sequence)
     match letter.message:
         case events.Waiting() as waiting:
             response.waiting.session = waiting.session
@@ -59,7 +58,7 @@ def letter_message(letter: Letter) -> participation.ParticipateResponse:
             response.assignment.sender_address = assignment.sender_address
             response.assignment.traceparent = assignment.traceparent
         case events.Dismissal(reason, detail):
-            response.dismissal.reason = participation.Dismissal.Reason.Value(f"REASON_{reason}")
+            response.dismissal.reason = participation_service_pb2.Dismissal.Reason.Value(f"REASON_{reason}")
             response.dismissal.detail = detail
     return response
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-from fleetcast.scheduler.v1 import participation_service_pb2 as messages
+from fleetcast.scheduler.v1 import participation_service_pb2
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     ParticipationServiceServicer,
     add_ParticipationServiceServicer_to_server,
@@ -43,9 +43,9 @@ class ParticipationServicer(ParticipationServiceServicer):
         self._deployments = deployments
         self._pump = pump
 
-    async def Participate(  # noqa: N802
-        self, request_iterator: AsyncIterator[messages.ParticipateRequest], context: _Context
-    ) -> AsyncIterator[messages.ParticipateResponse]:
+    async def Participate(
+        self, request_iterator: AsyncIterator[participation_service_pb2.ParticipateRequest], context: _Context
+    ) -> AsyncIterator[participation_service_pb2.ParticipateResponse]:
         """Serves one machine in one session until its part is over."""
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "join":
@@ -63,7 +63,7 @@ class ParticipationServicer(ParticipationServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _join(self, join: messages.Join) -> Mailbox:
+    async def _join(self, join: participation_service_pb2.Join) -> Mailbox:
         caller = current_peer()
         joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
         if join.run and join.WhichOneof("target") == "image":
@@ -78,7 +78,9 @@ class ParticipationServicer(ParticipationServiceServicer):
             case _:
                 raise InvalidArgumentError("a join must name a session or an image", field="join.target")
 
-    async def _read(self, requests: AsyncIterator[messages.ParticipateRequest], mailbox: Mailbox) -> None:
+    async def _read(
+        self, requests: AsyncIterator[participation_service_pb2.ParticipateRequest], mailbox: Mailbox
+    ) -> None:
         """Takes in what the machine says; ends the stream if that makes no sense."""
         try:
             async for request in requests:
@@ -96,7 +98,7 @@ class ParticipationServicer(ParticipationServiceServicer):
         except FleetcastError as error:
             mailbox.close(error)
 
-    def _take(self, request: messages.ParticipateRequest, mailbox: Mailbox) -> None:
+    def _take(self, request: participation_service_pb2.ParticipateRequest, mailbox: Mailbox) -> None:
         dispatcher, now = self._pump.dispatcher, self._pump.clock()
         key = (mailbox.session, mailbox.machine)
         match request.WhichOneof("message"):

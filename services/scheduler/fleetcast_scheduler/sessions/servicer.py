@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import session_pb2
-from fleetcast.scheduler.v1 import session_service_pb2 as messages
+from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
     add_SessionServiceServicer_to_server,
@@ -33,12 +32,12 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 
 
 _Operation = (
-    messages.StartSessionRequest
-    | messages.CancelSessionRequest
-    | messages.CloseSessionRequest
-    | messages.DrainSessionRequest
-    | messages.StopSessionRequest
-    | messages.ExtendSessionRequest
+    session_service_pb2.StartSessionRequest
+    | session_service_pb2.CancelSessionRequest
+    | session_service_pb2.CloseSessionRequest
+    | session_service_pb2.DrainSessionRequest
+    | session_service_pb2.StopSessionRequest
+    | session_service_pb2.ExtendSessionRequest
 )
 
 
@@ -50,9 +49,9 @@ class SessionServicer(SessionServiceServicer):
         self._operations = pump.dispatcher.operations
         self._clock = pump.clock
 
-    async def CreateSession(  # noqa: N802
-        self, request: messages.CreateSessionRequest, context: _Context
-    ) -> messages.CreateSessionResponse:
+    async def CreateSession(
+        self, request: session_service_pb2.CreateSessionRequest, context: _Context
+    ) -> session_service_pb2.CreateSessionResponse:
         """Opens a session."""
         session = await self._sessions.create(
             image_name(request.image),
@@ -69,28 +68,28 @@ class SessionServicer(SessionServiceServicer):
             ),
             request.request_id,
         )
-        return messages.CreateSessionResponse(session=await self._message(session))
+        return session_service_pb2.CreateSessionResponse(session=await self._message(session))
 
-    async def GetSession(  # noqa: N802
-        self, request: messages.GetSessionRequest, context: _Context
-    ) -> messages.GetSessionResponse:
+    async def GetSession(
+        self, request: session_service_pb2.GetSessionRequest, context: _Context
+    ) -> session_service_pb2.GetSessionResponse:
         """Returns one session."""
         session = await self._sessions.get(session_name(request.name))
-        return messages.GetSessionResponse(session=await self._message(session))
+        return session_service_pb2.GetSessionResponse(session=await self._message(session))
 
-    async def ListSessions(  # noqa: N802
-        self, request: messages.ListSessionsRequest, context: _Context
-    ) -> messages.ListSessionsResponse:
+    async def ListSessions(
+        self, request: session_service_pb2.ListSessionsRequest, context: _Context
+    ) -> session_service_pb2.ListSessionsResponse:
         """Returns a page of sessions."""
         size = page_size(request.page_size)
         found = await self._sessions.list(decode_position(request.page_token), size + 1)
         token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
         shown = [await self._message(session) for session in found[:size]]
-        return messages.ListSessionsResponse(sessions=shown, next_page_token=token)
+        return session_service_pb2.ListSessionsResponse(sessions=shown, next_page_token=token)
 
-    async def ListParticipants(  # noqa: N802
-        self, request: messages.ListParticipantsRequest, context: _Context
-    ) -> messages.ListParticipantsResponse:
+    async def ListParticipants(
+        self, request: session_service_pb2.ListParticipantsRequest, context: _Context
+    ) -> session_service_pb2.ListParticipantsResponse:
         """Returns a page of participants."""
         size = page_size(request.page_size, default=1000, maximum=10000)
         position = decode_page_token(request.page_token, int)
@@ -99,35 +98,35 @@ class SessionServicer(SessionServiceServicer):
         participants = list(session.participants.values())
         shown = participants[start : start + size]
         token = encode_page_token([start + size]) if start + size < len(participants) else ""
-        return messages.ListParticipantsResponse(
+        return session_service_pb2.ListParticipantsResponse(
             participants=map(convert.participant_message, shown), next_page_token=token
         )
 
-    async def WatchSession(  # noqa: N802
-        self, request: messages.WatchSessionRequest, context: _Context
-    ) -> AsyncIterator[messages.WatchSessionResponse]:
+    async def WatchSession(
+        self, request: session_service_pb2.WatchSessionRequest, context: _Context
+    ) -> AsyncIterator[session_service_pb2.WatchSessionResponse]:
         """Streams a session and its participants."""
         if request.after_revision < 0:
             raise InvalidArgumentError(
                 f"after_revision is {request.after_revision}: it cannot be negative", field="after_revision"
             )
         async for view in self._sessions.watch(session_name(request.name), request.after_revision):
-            yield messages.WatchSessionResponse(
+            yield session_service_pb2.WatchSessionResponse(
                 session=convert.session_message(view.session, view.transmission),
                 participants=map(convert.participant_message, view.participants),
                 lost=view.lost,
             )
 
-    async def StartSession(  # noqa: N802
-        self, request: messages.StartSessionRequest, context: _Context
-    ) -> messages.StartSessionResponse:
+    async def StartSession(
+        self, request: session_service_pb2.StartSessionRequest, context: _Context
+    ) -> session_service_pb2.StartSessionResponse:
         """Starts a session now."""
         session = await self._operate(request, "start", self._operations.start)
-        return messages.StartSessionResponse(session=session)
+        return session_service_pb2.StartSessionResponse(session=session)
 
-    async def CancelSession(  # noqa: N802
-        self, request: messages.CancelSessionRequest, context: _Context
-    ) -> messages.CancelSessionResponse:
+    async def CancelSession(
+        self, request: session_service_pb2.CancelSessionRequest, context: _Context
+    ) -> session_service_pb2.CancelSessionResponse:
         """Ends a session."""
         session = await self._operate(
             request,
@@ -135,32 +134,32 @@ class SessionServicer(SessionServiceServicer):
             lambda session: self._operations.cancel(session, self._clock(), series=request.series),
             **({"series": True} if request.series else {}),
         )
-        return messages.CancelSessionResponse(session=session)
+        return session_service_pb2.CancelSessionResponse(session=session)
 
-    async def CloseSession(  # noqa: N802
-        self, request: messages.CloseSessionRequest, context: _Context
-    ) -> messages.CloseSessionResponse:
+    async def CloseSession(
+        self, request: session_service_pb2.CloseSessionRequest, context: _Context
+    ) -> session_service_pb2.CloseSessionResponse:
         """Admits no more machines."""
         session = await self._operate(request, "close", self._operations.close)
-        return messages.CloseSessionResponse(session=session)
+        return session_service_pb2.CloseSessionResponse(session=session)
 
-    async def DrainSession(  # noqa: N802
-        self, request: messages.DrainSessionRequest, context: _Context
-    ) -> messages.DrainSessionResponse:
+    async def DrainSession(
+        self, request: session_service_pb2.DrainSessionRequest, context: _Context
+    ) -> session_service_pb2.DrainSessionResponse:
         """Lets a session run out."""
         session = await self._operate(request, "drain", lambda session: self._operations.drain(session, self._clock()))
-        return messages.DrainSessionResponse(session=session)
+        return session_service_pb2.DrainSessionResponse(session=session)
 
-    async def StopSession(  # noqa: N802
-        self, request: messages.StopSessionRequest, context: _Context
-    ) -> messages.StopSessionResponse:
+    async def StopSession(
+        self, request: session_service_pb2.StopSessionRequest, context: _Context
+    ) -> session_service_pb2.StopSessionResponse:
         """Completes a session at once."""
         session = await self._operate(request, "stop", lambda session: self._operations.stop(session, self._clock()))
-        return messages.StopSessionResponse(session=session)
+        return session_service_pb2.StopSessionResponse(session=session)
 
-    async def ExtendSession(  # noqa: N802
-        self, request: messages.ExtendSessionRequest, context: _Context
-    ) -> messages.ExtendSessionResponse:
+    async def ExtendSession(
+        self, request: session_service_pb2.ExtendSessionRequest, context: _Context
+    ) -> session_service_pb2.ExtendSessionResponse:
         """Moves the end of a session to later."""
         seconds = seconds_of(request.extension, "extension")
         if not 0 < seconds <= policy_convert.MAX_DELAY_SECONDS:
@@ -170,11 +169,11 @@ class SessionServicer(SessionServiceServicer):
         session = await self._operate(
             request, "extend", lambda session: self._operations.extend(session, seconds), extension_seconds=seconds
         )
-        return messages.ExtendSessionResponse(session=session)
+        return session_service_pb2.ExtendSessionResponse(session=session)
 
-    async def UpdateSession(  # noqa: N802
-        self, request: messages.UpdateSessionRequest, context: _Context
-    ) -> messages.UpdateSessionResponse:
+    async def UpdateSession(
+        self, request: session_service_pb2.UpdateSessionRequest, context: _Context
+    ) -> session_service_pb2.UpdateSessionResponse:
         """Changes a session."""
         paths = list(request.update_mask.paths)
         if not paths:
@@ -190,15 +189,15 @@ class SessionServicer(SessionServiceServicer):
             edit,
             **convert.values_of(request.session, paths),
         )
-        return messages.UpdateSessionResponse(session=await self._message(session))
+        return session_service_pb2.UpdateSessionResponse(session=await self._message(session))
 
-    async def KickParticipant(  # noqa: N802
-        self, request: messages.KickParticipantRequest, context: _Context
-    ) -> messages.KickParticipantResponse:
+    async def KickParticipant(
+        self, request: session_service_pb2.KickParticipantRequest, context: _Context
+    ) -> session_service_pb2.KickParticipantResponse:
         """Takes a machine out."""
         name, machine = convert.participant_name(request.name)
         reason = request.reason[:255]
-        apart = request.action == messages.KickParticipantRequest.ACTION_UNICAST
+        apart = request.action == session_service_pb2.KickParticipantRequest.ACTION_UNICAST
 
         def kick(session: Session) -> None:
             if apart:
@@ -215,11 +214,13 @@ class SessionServicer(SessionServiceServicer):
             reason=reason,
             becomes="unicast" if apart else "abort",
         )
-        return messages.KickParticipantResponse(participant=convert.participant_message(session.participants[machine]))
+        return session_service_pb2.KickParticipantResponse(
+            participant=convert.participant_message(session.participants[machine])
+        )
 
-    async def RetryParticipants(  # noqa: N802
-        self, request: messages.RetryParticipantsRequest, context: _Context
-    ) -> messages.RetryParticipantsResponse:
+    async def RetryParticipants(
+        self, request: session_service_pb2.RetryParticipantsRequest, context: _Context
+    ) -> session_service_pb2.RetryParticipantsResponse:
         """Gives machines another chance."""
         parent = session_name(request.parent, "parent")
         machines = []
@@ -236,7 +237,7 @@ class SessionServicer(SessionServiceServicer):
         await self._sessions.operate(
             parent, "retry", request.request_id, retry, machines=" ".join(machines)[:4000] or "all that failed"
         )
-        return messages.RetryParticipantsResponse(participants=map(convert.participant_message, retried))
+        return session_service_pb2.RetryParticipantsResponse(participants=map(convert.participant_message, retried))
 
     async def _operate(
         self, request: _Operation, action: str, act: Callable[[Session], object], **detail: object

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from blake3 import blake3
-from fleetcast.catalog.v1 import catalog_service_pb2 as pb
+from fleetcast.catalog.v1 import catalog_service_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.chunks.codec import ChunkEncoding, decode
 from fleetcast_kit.errors import DataLossError, UnavailableError, from_rpc_error
@@ -31,7 +31,7 @@ class Catalog:
         self._loop = asyncio.get_running_loop()
 
     async def chunk_table(self, image: str) -> ChunkTable:
-        """Return the chunk table of `images/{image}@sha256:{hex}`, proven.
+        """Returns the chunk table of `images/{image}@sha256:{hex}`, proven.
 
         Raises:
             FleetcastError: there is no such image, or it cannot be had.
@@ -39,7 +39,9 @@ class Catalog:
         size_bytes = chunk_size_bytes = 0
         runs = []
         try:
-            async for response in self._stub.GetChunkTable(pb.GetChunkTableRequest(name=image), timeout=_TABLE_SECONDS):
+            async for response in self._stub.GetChunkTable(
+                catalog_service_pb2.GetChunkTableRequest(name=image), timeout=_TABLE_SECONDS
+            ):
                 if response.HasField("image"):
                     size_bytes, chunk_size_bytes = response.image.size_bytes, response.image.chunk_size_bytes
                 runs.append(response.table)
@@ -48,7 +50,7 @@ class Catalog:
         return await asyncio.to_thread(convert.chunk_table_of, size_bytes, chunk_size_bytes, runs, image)
 
     async def read_chunks(self, image: str, chunks: Sequence[int], chunk_count: int) -> dict[int, bytes]:
-        """Return the stored bytes of some chunks.
+        """Returns the stored bytes of some chunks.
 
         Raises:
             FleetcastError: they cannot be had.
@@ -88,7 +90,7 @@ class ChunkCache:
                 self._note(entry.name, entry.stat().st_size)
 
     def read(self, digest: str) -> bytes:
-        """Return a chunk; nothing if it is not here."""
+        """Returns a chunk; nothing if it is not here."""
         with self._lock:
             if digest not in self._sizes:
                 return b""
@@ -99,7 +101,7 @@ class ChunkCache:
             return b""
 
     def has(self, digest: str) -> bool:
-        """Return whether a chunk is here."""
+        """Returns whether a chunk is here."""
         return digest in self._sizes
 
     def put(self, digest: str, stored: bytes) -> None:
@@ -143,7 +145,7 @@ class RemoteChunks:
         return cached if whole else self._fetch([chunk])[chunk]
 
     def _fetch(self, chunks: Sequence[int]) -> dict[int, bytes]:
-        """Return chunks from the catalog, proven, and keep them."""
+        """Returns chunks from the catalog, proven, and keep them."""
         fetched = self._catalog.read_chunks_blocking(self._image, chunks, self._table.manifest.chunk_count)
         for chunk in chunks:
             stored, digest = fetched.get(chunk, b""), self._digests[chunk]

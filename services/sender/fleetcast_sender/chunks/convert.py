@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from fleetcast.catalog.v1 import catalog_service_pb2 as catalog_pb
+from fleetcast.catalog.v1 import catalog_service_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import DataLossError
 from fleetcast_wire.chunkset import pack_chunk_set
@@ -17,7 +17,7 @@ from fleetcast_sender.engine.messages import ChunkMembers
 
 
 def chunk_set(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
-    """Return the message of a set."""
+    """Returns the message of a set."""
     bitmap, compressed = pack_chunk_set(members)
     return chunk_set_pb2.ChunkSet(chunk_count=len(members), bitmap=bitmap, compressed=compressed)
 
@@ -25,7 +25,7 @@ def chunk_set(members: ChunkMembers) -> chunk_set_pb2.ChunkSet:
 def chunk_table_of(
     size_bytes: int, chunk_size_bytes: int, runs: Sequence[chunk_table_pb2.ChunkTable], image: str
 ) -> ChunkTable:
-    """Return the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
+    """Returns the chunk table of an image, proven against the digest in its name `images/{image}@sha256:{hex}`.
 
     Raises:
         DataLossError: the table is not that of the image.
@@ -46,6 +46,6 @@ def chunk_table_of(
     return ChunkTable(manifest, sizes, encodings)
 
 
-def read_chunks_request(image: str, members: ChunkMembers) -> catalog_pb.ReadChunksRequest:
-    """Return the request for stored chunks of an image."""
-    return catalog_pb.ReadChunksRequest(name=image, chunks=chunk_set(members))
+def read_chunks_request(image: str, members: ChunkMembers) -> catalog_service_pb2.ReadChunksRequest:
+    """Returns the request for stored chunks of an image."""
+    return catalog_service_pb2.ReadChunksRequest(name=image, chunks=chunk_set(members))

@@ -35,7 +35,7 @@ class ChunkSource(Protocol):
         ...
 
     def stored(self, chunk: int) -> Buffer:
-        """Return a chunk's stored bytes, which do not change as long as they are held.
+        """Returns a chunk's stored bytes, which do not change as long as they are held.
 
         Raises:
             FleetcastError: it cannot be read.

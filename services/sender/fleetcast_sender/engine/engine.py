@@ -232,17 +232,17 @@ class Engine:
         return self._pass_number
 
     def unheard(self, now: float) -> bool:
-        """Return whether no receiver was heard for so long that nothing more is sent until one is."""
+        """Returns whether no receiver was heard for so long that nothing more is sent until one is."""
         return now - self._heard_at > 1 + 2 * self.report_interval_seconds
 
     def take_told(self) -> list[tuple[int, Told]]:
-        """Return the messages to receivers since the last call, by seat."""
+        """Returns the messages to receivers since the last call, by seat."""
         told = list(self._told)
         self._told.clear()
         return told
 
     def take_work(self) -> list[WorkItem]:
-        """Return the work on windows since the last call."""
+        """Returns the work on windows since the last call."""
         if not self.current or not self.current.work:
             return []
         work = list(self.current.work)
@@ -250,7 +250,7 @@ class Engine:
         return work
 
     def next(self, now: float, limit: int) -> Train | SendMark | None:
-        """Return what to send next, at most `limit` symbols; None when nothing is to be sent before `wake_at`."""
+        """Returns what to send next, at most `limit` symbols; None when nothing is to be sent before `wake_at`."""
         self._tick(now)
         if not self.current:
             return None
@@ -274,7 +274,7 @@ class Engine:
         return sent
 
     def wake_at(self, now: float) -> float:
-        """Return when to call `next` again if no input comes before."""
+        """Returns when to call `next` again if no input comes before."""
         times = [self._check_silence_at] if self._participants else [now + 1]
         heard = not self.unheard(now)
         if self.phase is Phase.ENDING:
@@ -300,7 +300,7 @@ class Engine:
     # Receivers
 
     def _fits(self, join: Join) -> bool:
-        """Return whether the receiver can take windows and datagrams of this geometry."""
+        """Returns whether the receiver can take windows and datagrams of this geometry."""
         return (
             join.window_memory_bytes >= 2 * self.geometry.window_bytes
             and join.max_payload_bytes >= datagram_bytes(self.geometry.symbol_bytes)

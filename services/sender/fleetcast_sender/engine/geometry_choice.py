@@ -40,7 +40,7 @@ def choose_geometry(
     ip_version: int,
     overrides: GeometryOverrides,
 ) -> Geometry:
-    """Return the geometry for a transmission of so many bytes to so many receivers, of which `joins` are known.
+    """Returns the geometry for a transmission of so many bytes to so many receivers, of which `joins` are known.
 
     Receivers that it does not suit are served by unicast, so one of them must not spoil it for all: its limits count
     only down to what still works well.
@@ -68,5 +68,5 @@ def choose_geometry(
 
 
 def _parity_symbols(k: int) -> int:
-    """Return about a quarter of a codeword, the most that is repaired, as a power of two, which the codec likes."""
+    """Returns about a quarter of a codeword, the most that is repaired, as a power of two, which the codec likes."""
     return min(1 << max(0, round(math.log2(k / 4))), _MOST_PARITY_SYMBOLS)

@@ -52,19 +52,19 @@ class Needs:
         self._lacking.pop(seat, None)
 
     def counted(self, seat: int) -> bool:
-        """Return whether the receiver's needs count."""
+        """Returns whether the receiver's needs count."""
         return seat in self._counted
 
     def lacking(self, seat: int) -> ChunkMembers:
-        """Return the chunks that the receiver lacks, as a new array."""
+        """Returns the chunks that the receiver lacks, as a new array."""
         return np.unpackbits(self._lacking[seat], count=len(self._sizes)).view(np.bool_)
 
     def lacking_bytes(self, seat: int) -> int:
-        """Return the stored size of all that the receiver lacks."""
+        """Returns the stored size of all that the receiver lacks."""
         return int(self._sizes[self.lacking(seat)].sum())
 
     def first_bytes(self, members: ChunkMembers, limit_bytes: int) -> ChunkMembers:
-        """Return the first of `members` whose stored sizes add up to `limit_bytes` at most, at least one."""
+        """Returns the first of `members` whose stored sizes add up to `limit_bytes` at most, at least one."""
         chunks = np.flatnonzero(members)
         count = int(np.searchsorted(np.cumsum(self._sizes[chunks]), limit_bytes, side="right"))
         first = np.zeros(len(self._sizes), np.bool_)

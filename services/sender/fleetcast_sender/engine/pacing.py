@@ -19,7 +19,7 @@ class Pacer:
         self._next_at = 0.0
 
     def delay(self, now: float) -> float:
-        """Return the seconds to wait before the next burst; 0 or less means now."""
+        """Returns the seconds to wait before the next burst; 0 or less means now."""
         return self._next_at - now
 
     def sent(self, bits: int, rate_bits_per_second: float, now: float) -> None:
@@ -30,7 +30,7 @@ class Pacer:
 def burst_datagrams(
     rate_bits_per_second: float, link_bits_per_second: float, datagram_bits: int, train: int, limit: int
 ) -> int:
-    """Return how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones.
+    """Returns how many datagrams may go out at once at a rate: few at low rates, up to `limit` at high ones.
 
     `link_bits_per_second` is the speed of the receivers' links; 0 while bursts have to be short.
 

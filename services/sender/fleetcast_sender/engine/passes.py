@@ -158,7 +158,7 @@ class Pass:
             repair.gather_until = now
 
     def next(self, now: float, limit: int) -> Train | SendMark | None:
-        """Return what to send next, at most `limit` symbols; None when nothing is to be sent before `wake_at`."""
+        """Returns what to send next, at most `limit` symbols; None when nothing is to be sent before `wake_at`."""
         self._settle(now)
         if self._open and now >= self._mark_at:
             return self._mark(now)
@@ -170,7 +170,7 @@ class Pass:
         return None
 
     def wake_at(self, now: float) -> float:
-        """Return when `next` may have something again if no input comes before."""
+        """Returns when `next` may have something again if no input comes before."""
         if self._source_ready() or self._sendable_repair():
             return now
         times = [self._mark_at] if self._open else []
@@ -180,7 +180,7 @@ class Pass:
         return max(now, min(times, default=now + 1))
 
     def ended_mark(self) -> Mark:
-        """Return the mark that says that the pass has ended."""
+        """Returns the mark that says that the pass has ended."""
         return Mark((), self.layout.window_count, ended=True)
 
     # Source

@@ -115,7 +115,7 @@ class RateController:
         return min(self._automatic * 1.3, ceiling)
 
     def lag_seconds(self, now: float) -> float:
-        """Return how far the last receiver that reports and bounds the rate is behind, in seconds of sending."""
+        """Returns how far the last receiver that reports and bounds the rate is behind, in seconds of sending."""
         lags = [
             pace.lag_packets
             for seat, pace in self._receivers.items()
@@ -124,7 +124,7 @@ class RateController:
         return max(lags, default=0) * self._datagram_bits / max(self.rate, 1.0)
 
     def loss_shares(self) -> list[float]:
-        """Return the share of datagrams that each receiver lost lately, of those that can say."""
+        """Returns the share of datagrams that each receiver lost lately, of those that can say."""
         return [pace.loss for pace in self._receivers.values() if pace.loss is not None]
 
     def join(
@@ -158,7 +158,7 @@ class RateController:
         self._suspects.pop(seat, None)
 
     def may_send(self, sent: int, now: float) -> bool:
-        """Return whether all receivers that are waited for have room for more; `sent` as in `report`.
+        """Returns whether all receivers that are waited for have room for more; `sent` as in `report`.
 
         This is what keeps a rate that is too high for some moments from costing anything. Only for the automatic rate.
         """
@@ -256,7 +256,7 @@ class RateController:
             self._step_at = now + (self._step_wait if near else _STEP_SECONDS)
 
     def _strain(self, paces: Iterable[ReceiverPace], sent: int, now: float) -> float:
-        """Return how strained the most strained receiver is that is no exception."""
+        """Returns how strained the most strained receiver is that is no exception."""
         datagram_bytes = self._datagram_bits // 8
         strains = sorted(pace.strain(sent, now, datagram_bytes, self._interval_seconds) for pace in paces)
         return strains[-1 - len(strains) // _EXCEPTIONS]
@@ -281,7 +281,7 @@ class RateController:
             pace.restart()
 
     def _factor(self, seat: int, pace: ReceiverPace) -> float:
-        """Return the factor that one receiver puts on the rate: 1 if it keeps up."""
+        """Returns the factor that one receiver puts on the rate: 1 if it keeps up."""
         if not pace.telling:
             return 1.0
         if pace.overflow_share > _OVERFLOW_HEAVY:

@@ -158,11 +158,11 @@ class ReceiverPace:
         return max(progress, 0) / max(last.at - first.at, _RECENT_SECONDS / 2)
 
     def stands_still(self, now: float, interval_seconds: float) -> bool:
-        """Return whether it took and wrote nothing for so long that the others go on without it."""
+        """Returns whether it took and wrote nothing for so long that the others go on without it."""
         return now - self._progressed_at > _STANDSTILL_SECONDS + 1.5 * interval_seconds
 
     def limit(self, now: float, datagram_bytes: int, interval_seconds: float) -> float:
-        """Return the packet counter up to which may be sent now without overrunning it.
+        """Returns the packet counter up to which may be sent now without overrunning it.
 
         It is taken to go on as it did since its last report; infinite when it stands still.
         """
@@ -176,12 +176,12 @@ class ReceiverPace:
         return min(probable, self._progress[0] + max(_CERTAIN_SHARE * buffer_packets, between_reports))
 
     def strain(self, sent: int, now: float, datagram_bytes: int, interval_seconds: float) -> float:
-        """Return how much of what it can keep waiting does wait: 0 keeps up with ease, 1 is its limit."""
+        """Returns how much of what it can keep waiting does wait: 0 keeps up with ease, 1 is its limit."""
         lag = sent - self._taken(now, interval_seconds)
         return max(lag / (_LAG_SHARE * self._buffer_packets(datagram_bytes)), self.backlog_share / _BACKLOG_ENDS)
 
     def _taken(self, now: float, interval_seconds: float) -> float:
-        """Return the packet counter where it probably is now, had it gone on as it did lately.
+        """Returns the packet counter where it probably is now, had it gone on as it did lately.
 
         Delays of threads and streams only make a report older than it looks, so the one that says most is the truest.
         """

@@ -124,7 +124,7 @@ class WindowRepair:
         return bool(len(self.sending))
 
     def _highest_level(self) -> int:
-        """Return the level of the largest deficits that are no exceptions: up to twice those of all but a few."""
+        """Returns the level of the largest deficits that are no exceptions: up to twice those of all but a few."""
         level, above = 0, sum(self._counts[1:])
         while above > self._members // _EXCEPTIONS:
             level += 1
@@ -132,12 +132,12 @@ class WindowRepair:
         return level if not above else min(level + 1, len(_LEVELS) - 1)
 
     def regular_peaks(self) -> list[int]:
-        """Return the largest deficit of every report on round 1, exceptions left out; before `answer`."""
+        """Returns the largest deficit of every report on round 1, exceptions left out; before `answer`."""
         most = _LEVELS[self._highest_level()]
         return [peak for peak in self.first_peaks if peak <= most]
 
     def take(self, limit: int) -> NDArray[np.int64]:
-        """Return the next symbols of the running round, at most `limit`."""
+        """Returns the next symbols of the running round, at most `limit`."""
         taken, self.sending = self.sending[:limit], self.sending[limit:]
         return taken
 
@@ -146,7 +146,7 @@ class WindowRepair:
         return MarkedWindow(self.window, self.round, min(rows, 0xFFFF))
 
     def _symbols(self, done: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return the symbols from `done` to `target`, row by row, so that neighbours belong to different codewords."""
+        """Returns the symbols from `done` to `target`, row by row, so that neighbours belong to different codewords."""
         if not self._parity:
             return np.flatnonzero(target > done)
         low, high = int(done.min()), int(target.max())

@@ -38,7 +38,7 @@ class SlowReceivers:
         self._slow.discard(seat)
 
     def is_followed(self, pace: ReceiverPace, since: float) -> bool:
-        """Return whether a receiver bounds the rate: not if it has been behind since before `since`, slow or not."""
+        """Returns whether a receiver bounds the rate: not if it has been behind since before `since`, slow or not."""
         return self.policy.action is SlowAction.KEEP or pace.slow_since is None or pace.slow_since > since
 
     def judge(self, paces: Mapping[int, ReceiverPace], is_strained: Callable[[ReceiverPace], bool], now: float) -> None:
@@ -67,14 +67,14 @@ class SlowReceivers:
                 self._slow.add(seat)
 
     def _floor(self, usual: float, bits: int) -> float:
-        """Return below how many units of so many bits a second a receiver is slow, where `usual` ones are taken."""
+        """Returns below how many units of so many bits a second a receiver is slow, where `usual` ones are taken."""
         if self.policy.bits_per_second:
             return min(self.policy.bits_per_second / bits, _USUAL_SHARE * usual)
         return self.policy.threshold * usual
 
 
 def _takes(pace: ReceiverPace, strained: bool) -> float:
-    """Return how many datagrams a second a receiver can take, as far as is known.
+    """Returns how many datagrams a second a receiver can take, as far as is known.
 
     That is what it takes, or what it took at best if it is at ease: then it may only be waiting for others. One that
     was behind has to show that it is not.

@@ -11,7 +11,7 @@ _IPV4_ALLOWED = (ipaddress.ip_network("239.0.0.0/8"), ipaddress.ip_network("232.
 
 
 def parse_group(text: str, *, field: str = "group") -> IPAddress:
-    """Return the group address that `text` is.
+    """Returns the group address that `text` is.
 
     Raises:
         InvalidArgumentError: it is no multicast address, or one reserved for others (RFC 5771, RFC 4291).
@@ -51,7 +51,7 @@ class SpareGroups:
         self._next = 0
 
     def lease(self) -> IPAddress:
-        """Return a group that nobody has, the longest unused one first.
+        """Returns a group that nobody has, the longest unused one first.
 
         Raises:
             ResourceExhaustedError: all are taken.
@@ -72,7 +72,7 @@ class SpareGroups:
 
 
 def split_range(first: IPAddress, last: IPAddress) -> tuple[IPAddress, SpareGroups]:
-    """Return the last group that the scheduler may lease, and the spare ones after it: a quarter of the range."""
+    """Returns the last group that the scheduler may lease, and the spare ones after it: a quarter of the range."""
     count = int(last) - int(first) + 1
     spare = max(count // 4, 1) if count > 1 else 0
     border = last - spare

@@ -36,12 +36,12 @@ class Interface:
     """Those that its addresses are in, link-local ones left out, such as `192.0.2.0/24`."""
 
     def address(self, version: int) -> IPAddress | None:
-        """Return the interface's address of IP version 4 or 6."""
+        """Returns the interface's address of IP version 4 or 6."""
         return self.ipv4 if version == 4 else self.ipv6
 
 
 def find_interface(wanted: str = "") -> Interface:
-    """Return the interface with this name or address; without one that of the default route, else loopback.
+    """Returns the interface with this name or address; without one that of the default route, else loopback.
 
     Raises:
         InvalidArgumentError: there is none.
@@ -63,7 +63,7 @@ def find_interface(wanted: str = "") -> Interface:
 
 
 def read_interface(name: str) -> Interface:
-    """Return what the kernel says of an interface.
+    """Returns what the kernel says of an interface.
 
     Raises:
         FailedPreconditionError: it is gone or down.
@@ -97,7 +97,7 @@ def read_interface(name: str) -> Interface:
 
 
 def _ioctl(probe: socket.socket, request: int, name: str) -> bytes:
-    """Return the union of `struct ifreq` after a request, 24 bytes."""
+    """Returns the union of `struct ifreq` after a request, 24 bytes."""
     return fcntl.ioctl(probe, request, struct.pack("16s24x", name.encode()))[16:]
 
 
@@ -112,7 +112,7 @@ def _ipv6_addresses(name: str) -> list[ipaddress.IPv6Interface]:
 
 
 def _default_route() -> str:
-    """Return the interface of the IPv4 default route with the least metric, or of the IPv6 one; empty if none."""
+    """Returns the interface of the IPv4 default route with the least metric, or of the IPv6 one; empty if none."""
     routes = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/net/route").read_text().splitlines()[1:]:

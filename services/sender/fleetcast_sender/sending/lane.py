@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fleetcast.sender.v1 import transmission_service_pb2 as pb
+from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
@@ -74,7 +74,7 @@ class Lane:
         self.port = port
         self.geometry = geometry
         self.keys = SealKeys.fresh()
-        self._plan: tuple[Planned, pb.ReceiveResponse] | None = None
+        self._plan: tuple[Planned, transmission_service_pb2.ReceiveResponse] | None = None
         payload = datagram_bytes(geometry.symbol_bytes)
         overhead = 28 if group.version == 4 else 48
         link = outlet.link.bits_per_second or outlet.interface.link_bits_per_second
@@ -109,8 +109,8 @@ class Lane:
         """Begin to send when somebody is there to receive."""
         self.pump.start()
 
-    def message(self, told: Told) -> pb.ReceiveResponse:
-        """Return what a receiver is told; the same plan goes to many and is packed once."""
+    def message(self, told: Told) -> transmission_service_pb2.ReceiveResponse:
+        """Returns what a receiver is told; the same plan goes to many and is packed once."""
         if isinstance(told, Welcomed):
             return self._welcome(told)
         if isinstance(told, Planned):
@@ -127,8 +127,8 @@ class Lane:
         """End and release everything. Blocks shortly."""
         self.pump.stop()
 
-    def _welcome(self, welcomed: Welcomed) -> pb.ReceiveResponse:
-        """Return the answer to a join, with the keys."""
+    def _welcome(self, welcomed: Welcomed) -> transmission_service_pb2.ReceiveResponse:
+        """Returns the answer to a join, with the keys."""
         return convert.welcome_message(
             welcomed, self.keys, group=str(self.group), port=self.port, source_address=self.source_address
         )

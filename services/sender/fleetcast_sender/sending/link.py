@@ -16,7 +16,7 @@ class Link:
         self._lock = threading.Lock()
 
     def share(self, user: object, demand_bits_per_second: float) -> int:
-        """Return what `user` may use now that it wants so much; 0 when the link has no limit."""
+        """Returns what `user` may use now that it wants so much; 0 when the link has no limit."""
         if not self.bits_per_second:
             return 0
         with self._lock:
@@ -29,7 +29,7 @@ class Link:
             self._demands.pop(user, None)
 
     def _share_of(self, user: object) -> float:
-        """Return the share of one: rising demands are served whole while an even split of the rest exceeds them."""
+        """Returns the share of one: rising demands are served whole while an even split of the rest exceeds them."""
         left, wanting = float(self.bits_per_second), sorted(self._demands.items(), key=lambda item: item[1])
         for index, (name, demand) in enumerate(wanting):
             even = left / (len(wanting) - index)

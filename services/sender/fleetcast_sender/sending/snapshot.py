@@ -18,7 +18,7 @@ class Snapshot:
     participant_count: int = 0
 
     def __add__(self, other: "Snapshot") -> "Snapshot":
-        """Return what two lanes do together; the pass is that of the first."""
+        """Returns what two lanes do together; the pass is that of the first."""
         return Snapshot(
             self.sending or other.sending,
             self.pass_number,

@@ -32,7 +32,7 @@ _TRANSIENT = (errno.ENOBUFS, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREA
 
 
 def train_limit(datagram_bytes: int) -> int:
-    """Return how many datagrams of this size go out in one call at most."""
+    """Returns how many datagrams of this size go out in one call at most."""
     return max(1, min(MAX_TRAIN_DATAGRAMS, _MAX_TRAIN_BYTES // datagram_bytes))
 
 

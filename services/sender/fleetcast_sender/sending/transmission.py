@@ -146,7 +146,7 @@ class Transmission:
                 self._tell(seat, seat.lane, Dismissed(reason))
 
     async def require_admission(self, machine: str) -> None:
-        """Return when a machine is admitted: the scheduler's word may come a little later than the machine.
+        """Returns when a machine is admitted: the scheduler's word may come a little later than the machine.
 
         Raises:
             PermissionDeniedError: it is not.
@@ -163,7 +163,7 @@ class Transmission:
         self._raise_if_failed()
 
     async def enter(self, join: Join) -> Seat:
-        """Return the seat of a machine that is admitted; its welcome follows. A former stream of it is dismissed.
+        """Returns the seat of a machine that is admitted; its welcome follows. A former stream of it is dismissed.
 
         Raises:
             FleetcastError: the transmission cannot run.
@@ -276,7 +276,7 @@ class Transmission:
         return lane
 
     def _make_lane(self, outlet: Outlet, group: IPAddress, joins: Sequence[Join], receiver_count: int) -> Lane:
-        """Return a lane that is not started.
+        """Returns a lane that is not started.
 
         Raises:
             FleetcastError: the interface cannot send to the group.
@@ -304,7 +304,7 @@ class Transmission:
         )
 
     def _make_slow_lane(self, joins: Sequence[Join]) -> Lane:
-        """Return a lane of its own for slow receivers, started.
+        """Returns a lane of its own for slow receivers, started.
 
         Raises:
             FleetcastError: there is no group for it.

@@ -41,7 +41,7 @@ class WindowMemory:
         self._parity_rows = _PARITY_ROWS  # as many as were ever asked for
 
     def get(self, pass_number: int, window: int) -> LoadedWindow:
-        """Return a window that is loaded."""
+        """Returns a window that is loaded."""
         return self._windows[pass_number, window]
 
     def load(self, pass_number: int, layout: PassLayout, window: int, loaded: Callable[[int], None]) -> None:
@@ -79,7 +79,7 @@ class WindowMemory:
             time.sleep(0)  # the codec may hold the interpreter: let the sending thread have its turn
 
     def parity(self, pass_number: int, window: int, symbols: Numbers) -> list[Buffer]:
-        """Return parity symbols of a window that is encoded, making what was not asked for before."""
+        """Returns parity symbols of a window that is encoded, making what was not asked for before."""
         loaded = self.get(pass_number, window)
         rows, codewords = np.divmod(symbols, loaded.shape.codewords)
         missing = int(rows.max(initial=0)) + 1 - self._parity_rows

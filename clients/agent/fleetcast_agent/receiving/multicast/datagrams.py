@@ -68,7 +68,7 @@ class GroupSocket:
         self._reader = self._best_reader()
 
     def fileno(self) -> int:
-        """Return the descriptor, to wait for."""
+        """Returns the descriptor, to wait for."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class GroupSocket:
         self._socket.close()
 
     def receive(self, run: NativeRun | None = None) -> Received:
-        """Return what has come, as much as fits the slots, without waiting; have what belongs to a run opened by it."""
+        """Returns what has come, as much as fits the slots, without waiting; opens what belongs to a run by it."""
         received = self._reader.read(run)
         if isinstance(self._reader, TrainReader) and self._is_futile(self._reader):
             self._socket.setsockopt(*UDP_GRO, 0)
@@ -116,7 +116,7 @@ class GroupSocket:
 
     @staticmethod
     def _is_futile(reader: TrainReader) -> bool:
-        """Return whether trains turned out to be too short to be worth it."""
+        """Returns whether trains turned out to be too short to be worth it."""
         return reader.datagram_count >= _SEEN_BEFORE_JUDGING and reader.mean_train < _SHORT_TRAIN
 
 
@@ -146,7 +146,7 @@ def _join(sock: socket.socket, group: str, interface: Interface, source_address:
 
 
 def _storage(family: int, address: str) -> bytes:
-    """Return a `struct sockaddr_storage`."""
+    """Returns a `struct sockaddr_storage`."""
     packed = socket.inet_pton(family, address.partition("%")[0])
     head = struct.pack("=HH", family, 0) + (b"" if family == socket.AF_INET else bytes(4))
     return (head + packed).ljust(128, b"\0")

@@ -14,7 +14,7 @@ from fleetcast_wire.geometry import Geometry
 
 from fleetcast_agent.receiving.multicast.events import CodewordCompleted
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def rebuild(completed: CodewordCompleted, codec: ParityCodec, geometry: Geometry) -> None:
@@ -64,6 +64,6 @@ class Decoder:
             try:
                 rebuild(job, self._codec, self._geometry)
             except GeometryError as error:
-                _log.warning("a codeword of window %d was not rebuilt: %s", job.window.number, error)
+                _logger.warning("a codeword of window %d was not rebuilt: %s", job.window.number, error)
                 rebuilt = False
             self._settle(job, rebuilt)

@@ -30,7 +30,7 @@ class Interface:
 
 
 def find_interface(wanted: str, family: socket.AddressFamily) -> Interface:
-    """Return the interface with the name or address `wanted`.
+    """Returns the interface with the name or address `wanted`.
 
     Raises:
         InterfaceError: there is none, or it has no address of the family.
@@ -56,7 +56,7 @@ def find_interface(wanted: str, family: socket.AddressFamily) -> Interface:
 
 
 def interface_towards(host: str, port: int, family: socket.AddressFamily) -> Interface:
-    """Return the interface by which this machine reaches `host`.
+    """Returns the interface by which this machine reaches `host`.
 
     Raises:
         MulticastError: there is no route, or no interface has the address that the route uses.
@@ -74,7 +74,7 @@ def interface_towards(host: str, port: int, family: socket.AddressFamily) -> Int
 
 
 def largest_payload_bytes(interface: Interface) -> int:
-    """Return the largest UDP payload that an interface sends or takes unfragmented, over IPv4 and IPv6."""
+    """Returns the largest UDP payload that an interface sends or takes unfragmented, over IPv4 and IPv6."""
     statistics = psutil.net_if_stats().get(interface.name)
     if statistics is None or statistics.mtu <= 0:
         return _USUAL_MTU_BYTES - _HEADERS_BYTES
@@ -82,13 +82,13 @@ def largest_payload_bytes(interface: Interface) -> int:
 
 
 def link_bits_per_second(interface: Interface) -> int:
-    """Return the speed that an interface says it has; 0 if it says none."""
+    """Returns the speed that an interface says it has; 0 if it says none."""
     statistics = psutil.net_if_stats().get(interface.name)
     return max(0, statistics.speed) * 1_000_000 if statistics else 0
 
 
 def unfit_for_multicast(interface: Interface) -> str:
-    """Return why multicast should not be received on an interface; empty if it should."""
+    """Returns why multicast should not be received on an interface; empty if it should."""
     entry = _INTERFACES / interface.name
     if (entry / "wireless").exists() or (entry / "phy80211").exists():
         return f"{interface.name} is a wireless interface"

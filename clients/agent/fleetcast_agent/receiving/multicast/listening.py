@@ -18,7 +18,7 @@ from fleetcast_agent.receiving.multicast.events import Event
 from fleetcast_agent.receiving.multicast.readers import BATCH_DATAGRAMS
 from fleetcast_agent.receiving.multicast.reception import Reception
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _LEAST_GATHER_SECONDS, _MOST_GATHER_SECONDS, _MOST_REPAIR_GATHER_SECONDS = 0.0005, 0.024, 0.012
 """A batch costs 0.1 ms whatever its size, more on a busy host, so the thread sleeps between reads until most of a batch
@@ -108,7 +108,7 @@ class Listener:
         try:
             self._receive()
         except Exception as error:
-            _log.exception("receiving ended with a defect")
+            _logger.exception("receiving ended with a defect")
             self.failure = error
 
     def _receive(self) -> None:

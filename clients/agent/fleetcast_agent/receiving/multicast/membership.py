@@ -12,7 +12,7 @@ import struct
 
 from fleetcast_agent.receiving.multicast.interfaces import Interface
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _IGMP_REPORT, _MLD_REPORT = 0x16, 131
 _ROUTER_ALERT = bytes((0x94, 4, 0, 0))
@@ -30,19 +30,19 @@ def announce_membership(group: str, interface: Interface) -> bool:
         else:
             _announce_ipv4(group, interface)
     except OSError as error:
-        _log.debug("the membership in %s cannot be announced: %s", group, error)
+        _logger.debug("the membership in %s cannot be announced: %s", group, error)
         return False
     return True
 
 
 def igmp_report(group: str) -> bytes:
-    """Return the IGMPv2 membership report for an IPv4 group."""
+    """Returns the IGMPv2 membership report for an IPv4 group."""
     body = struct.pack(">BBH4s", _IGMP_REPORT, 0, 0, socket.inet_aton(group))
     return body[:2] + struct.pack(">H", internet_checksum(body)) + body[4:]
 
 
 def internet_checksum(content: bytes) -> int:
-    """Return the checksum of RFC 1071 over an even number of bytes."""
+    """Returns the checksum of RFC 1071 over an even number of bytes."""
     total: int = sum(struct.unpack(f">{len(content) // 2}H", content))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

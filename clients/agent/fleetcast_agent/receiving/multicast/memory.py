@@ -25,7 +25,7 @@ _RECEIVE_BUFFER_BYTES = 64 << 20
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory that this process had in use."""
+    """Returns the most memory that this process had in use."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -43,7 +43,7 @@ class MemoryPlan:
 
     @staticmethod
     def of(limit_bytes: int = 0) -> MemoryPlan:
-        """Return the plan for a process of about `limit_bytes` in all; 0 chooses by the machine's memory."""
+        """Returns the plan for a process of about `limit_bytes` in all; 0 chooses by the machine's memory."""
         total = limit_bytes or min(_DEFAULT_BYTES, psutil.virtual_memory().total // 3)
         windows = max(total - _PROCESS_BYTES, _LEAST_WINDOWS_BYTES, total // 4)
         return MemoryPlan(windows, _RECEIVE_BUFFER_BYTES if total >= _DEFAULT_BYTES else _RECEIVE_BUFFER_BYTES // 4)
@@ -54,7 +54,7 @@ class MemoryPlan:
         return self.windows_bytes * 1408 // (1408 + _VIEW_BYTES)
 
     def memories(self, geometry: Geometry, largest_window_symbols: int) -> WindowMemories:
-        """Return the memory of as many windows as fit, at least two."""
+        """Returns the memory of as many windows as fit, at least two."""
         symbols = min(geometry.window_symbols, largest_window_symbols)
         count = self.windows_bytes // (symbols * (geometry.symbol_bytes + _VIEW_BYTES))
         return WindowMemories(geometry, symbols, min(max(count, 2), _MAX_WINDOWS))

@@ -59,7 +59,7 @@ class Network:
         self.link_bits_per_second = link_bits_per_second(interface)
 
     def interface_for(self, group: str, sender_host: str) -> Interface:
-        """Return where to join a group.
+        """Returns where to join a group.
 
         Raises:
             MulticastError: no interface leads there.

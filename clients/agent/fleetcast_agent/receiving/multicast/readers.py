@@ -38,7 +38,7 @@ _CONTROL = np.dtype(
 
 
 def train_slots(stride: int) -> int:
-    """Return how many slots of `stride` bytes have room for any train."""
+    """Returns how many slots of `stride` bytes have room for any train."""
     return -(-_TRAIN_BYTES // stride)
 
 
@@ -75,7 +75,7 @@ class BatchReader:
         """Of the size of a slot."""
 
     def read(self, run: NativeRun | None) -> Received:
-        """Return what has come, as much as has room, without waiting; the slots are valid until the next call."""
+        """Returns what has come, as much as has room, without waiting; the slots are valid until the next call."""
         most = min(self._rooms, math.ceil(BATCH_DATAGRAMS / self._expected))
         came = self._receive(self._socket.fileno(), most, run)
         self.drained = not came.more
@@ -92,7 +92,7 @@ class BatchReader:
         return max(1.0, self.datagram_count / max(1, self.message_count))
 
     def _cut(self, room: int, full: int, length: int, size: int) -> list[bytes]:
-        """Return the datagrams of a message after its first `full`, which have the size of a slot."""
+        """Returns the datagrams of a message after its first `full`, which have the size of a slot."""
         start, size = room * self._room_bytes, max(1, size)
         return [
             bytes(self._buffer[at : min(at + size, start + length)])

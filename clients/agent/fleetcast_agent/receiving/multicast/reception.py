@@ -80,7 +80,7 @@ class Reception:
         return self._ring.repairing
 
     def take_events(self) -> list[Event]:
-        """Return what has happened since the last call."""
+        """Returns what has happened since the last call."""
         events, self._ring.events = self._ring.events, []
         return events
 
@@ -290,13 +290,13 @@ class Reception:
                 self._ring.complete_codeword(window, codeword)
 
     def _admit(self, number: int, symbols: Numbers, slots: Numbers) -> Window | None:
-        """Return a new window for a genuine symbol, or None if the window is finished, not needed or has no room."""
+        """Returns a new window for a genuine symbol, or None if the window is finished, not needed or has no room."""
         if not self._ring.possible(number) or self._genuine_slot(slots) is None:
             return None
         return self._ring.admit(number, int(symbols[0]), self._now)
 
     def _genuine_slot(self, slots: Numbers) -> int | None:
-        """Return the last of the slots that opens, or None if none does: one is enough to believe in its train."""
+        """Returns the last of the slots that opens, or None if none does: one is enough to believe in its train."""
         for slot in reversed(slots.tolist()):
             if not self._opener.open_symbols(np.array([slot]), self._scratch, np.zeros(1, np.int64)):
                 return int(slot)

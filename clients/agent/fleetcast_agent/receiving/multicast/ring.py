@@ -89,7 +89,7 @@ class WindowRing:
     # Windows.
 
     def window(self, number: int) -> Window | None:
-        """Return a window that is being collected."""
+        """Returns a window that is being collected."""
         return self._open.get(number)
 
     @property
@@ -98,13 +98,13 @@ class WindowRing:
         return len(self._open) > 1
 
     def possible(self, number: int) -> bool:
-        """Return whether the pass runs and has such a window, neither finished nor given up."""
+        """Returns whether the pass runs and has such a window, neither finished nor given up."""
         if self._layout is None or self._ended:
             return False
         return number not in self._finished and 0 <= number < self._layout.window_count
 
     def admit(self, number: int, first_symbol: int, now: float) -> Window | None:
-        """Return a new window, or None if nothing of it is wanted or there is no room.
+        """Returns a new window, or None if nothing of it is wanted or there is no room.
 
         `number` is possible, and proven by a genuine symbol; `first_symbol` is the first that came.
         """

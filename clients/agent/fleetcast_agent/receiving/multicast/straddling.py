@@ -34,7 +34,7 @@ class StraddlingChunks:
         self._lost.clear()
 
     def possible(self, piece: Piece) -> bool:
-        """Return whether the chunk of a piece can still become whole in this pass."""
+        """Returns whether the chunk of a piece can still become whole in this pass."""
         return piece.position not in self._lost
 
     def add(self, layout: PassLayout, window: int, piece: Piece, stored: memoryview) -> memoryview | None:

@@ -49,7 +49,7 @@ class WindowMemories:
             self._made += 1
 
     def take(self) -> WindowMemory | None:
-        """Return memory for a window, the one used last first (it is in the cache); None if all are taken."""
+        """Returns memory for a window, the one used last first (it is in the cache); None if all are taken."""
         if self._free:
             return self._free.pop()
         if self._made == self.count:
@@ -84,7 +84,7 @@ class Piece:
 
 
 def cut_pieces(layout: PassLayout, window: int) -> list[Piece]:
-    """Return the pieces of a window in the order of the stream."""
+    """Returns the pieces of a window in the order of the stream."""
     first, end = layout.window_span(window)
     size = layout.geometry.symbol_bytes
     positions = layout.window_chunks(window)
@@ -134,7 +134,7 @@ class Window:
         return self.memory.held[: self.shape.symbol_count]
 
     def deficits(self) -> NDArray[np.int32]:
-        """Return how many symbols each codeword lacks, parity counted: shape (codewords,)."""
+        """Returns how many symbols each codeword lacks, parity counted: shape (codewords,)."""
         lost = np.flatnonzero(~self.held)
         deficits = np.bincount(lost % self.shape.codewords, minlength=self.shape.codewords).astype(np.int32)
         for codeword, rows in self.parity.items():

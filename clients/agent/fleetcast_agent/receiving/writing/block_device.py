@@ -15,14 +15,14 @@ _BLKZEROOUT = 0x127F
 
 
 def device_bytes(descriptor: int) -> int:
-    """Return the size of an open block device in bytes."""
+    """Returns the size of an open block device in bytes."""
     if sys.platform != "linux":
         return os.lseek(descriptor, 0, os.SEEK_END)
     return int(struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0])
 
 
 def is_read_only(descriptor: int) -> bool:
-    """Return whether an open block device refuses writes."""
+    """Returns whether an open block device refuses writes."""
     if sys.platform != "linux":
         return False
     return bool(struct.unpack("=i", fcntl.ioctl(descriptor, _BLKROGET, bytes(4)))[0])

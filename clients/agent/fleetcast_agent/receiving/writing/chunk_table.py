@@ -23,7 +23,7 @@ class ChunkTable:
     """Shape (chunk_count,): which chunks travel as a zstd frame."""
 
     def prove(self, chunk: int, stored: Stored) -> Stored | None:
-        """Return the content of a chunk from its stored form, or None if it does not match its digest."""
+        """Returns the content of a chunk from its stored form, or None if it does not match its digest."""
         size = self.manifest.chunk_bytes(chunk)
         content: Stored | None = stored
         if self.compressed[chunk]:
@@ -33,12 +33,12 @@ class ChunkTable:
         return content if self.matches(chunk, content) else None
 
     def matches(self, chunk: int, content: Stored) -> bool:
-        """Return whether `content` is that of a chunk; a zero chunk never is, it has no digest."""
+        """Returns whether `content` is that of a chunk; a zero chunk never is, it has no digest."""
         return bool(chunk_digest(content) == self.manifest.digests[chunk].tobytes())
 
 
 def _decompress(stored: Stored, size: int) -> bytes | None:
-    """Return what a zstd frame holds, never more than `size` bytes; None if it is damaged or larger."""
+    """Returns what a zstd frame holds, never more than `size` bytes; None if it is damaged or larger."""
     try:
         stated = zstandard.get_frame_parameters(stored).content_size
         if stated not in (size, zstandard.CONTENTSIZE_UNKNOWN):

@@ -16,7 +16,7 @@ from fleetcast_agent.receiving.writing.holding import Arrivals, Holding
 from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 Settle = Callable[[Collection[int], Collection[int]], None]
@@ -119,12 +119,12 @@ class ChunkWriter:
         content = self._table.prove(chunk, stored)
         if content is None:
             self._holding.note_damage()
-            _log.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
+            _logger.warning("chunk %d came whole and does not match its digest: it is fetched again", chunk)
         return content
 
 
 def _runs(chunks: Iterable[int]) -> list[list[int]]:
-    """Return numbers in groups that follow each other: a file system keeps what is written at once in larger pages."""
+    """Returns numbers in groups that follow each other: a file system keeps what is written at once in larger pages."""
     runs: list[list[int]] = []
     for chunk in sorted(chunks):
         if not runs or runs[-1][-1] != chunk - 1:

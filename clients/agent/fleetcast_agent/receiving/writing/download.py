@@ -53,7 +53,7 @@ class Download:
 
     @classmethod
     async def open(cls, image: str, table: ChunkTable, target: Target, journal: Journal) -> Download:
-        """Return the download of an image: the target has room, and what it holds already is proven.
+        """Returns the download of an image: the target has room, and what it holds already is proven.
 
         Raises:
             TargetRefusedError, JournalError: see there.
@@ -98,7 +98,7 @@ class Download:
         self._counts = counts
 
     def totals(self) -> Totals:
-        """Return what was received so far."""
+        """Returns what was received so far."""
         holding, past = self.holding, self._past
         counts = self._counts or ReceptionCounts()
         absent = counts.absent_datagram_count + past.lost_datagram_count + past.overflow_datagram_count
@@ -121,7 +121,7 @@ class Download:
         )
 
     async def finish(self) -> None:
-        """Return once every chunk is held and on the medium.
+        """Returns once every chunk is held and on the medium.
 
         Raises:
             TargetFailedError: the medium failed.
@@ -159,7 +159,7 @@ class Download:
 
 
 def open_target(path: Path, journals: Path, *, keep_size: bool = False) -> tuple[Target, Journal]:
-    """Return a checked target and its journal; with `keep_size` a file that is larger than the image stays so.
+    """Returns a checked target and its journal; with `keep_size` a file that is larger than the image stays so.
 
     Raises:
         TargetRefusedError, JournalError: see there.

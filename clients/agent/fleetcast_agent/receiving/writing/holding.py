@@ -48,7 +48,7 @@ class Holding:
             completed()
 
     def snapshot(self) -> NDArray[np.bool_]:
-        """Return which chunks are held now, shape (chunk_count,)."""
+        """Returns which chunks are held now, shape (chunk_count,)."""
         return self._held.copy()
 
     @property

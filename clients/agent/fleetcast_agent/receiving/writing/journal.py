@@ -24,7 +24,7 @@ from fleetcast_agent.receiving.errors import JournalError
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.target import Target
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _INDEX = struct.Struct("<I")
 _MAX_HEAD_BYTES = 65536
 
@@ -71,7 +71,7 @@ class Journal:
         return bool(self._head.image) and not self._head.complete
 
     def claims(self, image: str, chunk_size_bytes: int) -> list[int]:
-        """Return the chunks that may be held of an image: those written of it, or of another version of it."""
+        """Returns the chunks that may be held of an image: those written of it, or of another version of it."""
         same = self.image.partition("@")[0] == image.partition("@")[0]
         same = same and self._head.chunk_size_bytes == chunk_size_bytes
         return sorted(set(self._claims)) if same else []
@@ -98,7 +98,7 @@ class Journal:
         try:
             self._rewrite(self._path.read_bytes().partition(b"\n")[2])
         except OSError as error:
-            _log.warning("the journal of %s cannot be completed: %s", self._target, error.strerror)
+            _logger.warning("the journal of %s cannot be completed: %s", self._target, error.strerror)
 
     def _rewrite(self, body: bytes) -> None:
         head = json.dumps({**vars(self._head), "target": self._target}).encode()
@@ -113,7 +113,9 @@ class Journal:
         try:
             os.write(self._descriptor, b"".join(map(_INDEX.pack, chunks)))
         except OSError as error:
-            _log.warning("the journal of %s cannot be continued (%s): a restart would receive more again", *_why(error))
+            _logger.warning(
+                "the journal of %s cannot be continued (%s): a restart would receive more again", *_why(error)
+            )
             self.close()
 
     def discard_if_empty(self) -> None:
@@ -122,7 +124,7 @@ class Journal:
             if not _parse(self._path.read_bytes())[1]:
                 self._path.unlink()
         except OSError as error:
-            _log.debug("the journal %s stays: %s", self._path, error)
+            _logger.debug("the journal %s stays: %s", self._path, error)
 
     def close(self) -> None:
         """Close the file; it stays, to show what the target holds."""
@@ -136,7 +138,7 @@ def _why(error: OSError) -> tuple[str, str]:
 
 
 def _parse(content: bytes) -> tuple[_Head, list[int]]:
-    """Return the head and the claims of a journal; nothing of one that is damaged."""
+    """Returns the head and the claims of a journal; nothing of one that is damaged."""
     head, newline, body = content[: _MAX_HEAD_BYTES + 4 * (1 << 24)].partition(b"\n")
     try:
         fields = json.loads(head) if newline and len(head) <= _MAX_HEAD_BYTES else {}
@@ -148,7 +150,7 @@ def _parse(content: bytes) -> tuple[_Head, list[int]]:
 
 
 def prove_claims(claims: Iterable[int], table: ChunkTable, target: Target) -> NDArray[np.bool_]:
-    """Return which of the claimed chunks really are on the target, shape (chunk_count,): each is read and hashed."""
+    """Returns which of the claimed chunks really are on the target, shape (chunk_count,): each is read and hashed."""
     manifest = table.manifest
     held = np.zeros(manifest.chunk_count, np.bool_)
     candidates = [chunk for chunk in claims if chunk < manifest.chunk_count and not manifest.zero[chunk]]

@@ -186,7 +186,7 @@ class Target:
         self._raise_failure()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return what is at an offset, fewer bytes if the target ends there or cannot be read."""
+        """Returns what is at an offset, fewer bytes if the target ends there or cannot be read."""
         try:
             return _read_at(self._descriptor, length, offset)
         except OSError:
@@ -222,7 +222,7 @@ class Target:
                 self.write(step, _ZEROS[: min(len(_ZEROS), start + length - step)])
 
     def flush(self) -> None:
-        """Return once everything is on the medium.
+        """Returns once everything is on the medium.
 
         Raises:
             TargetFailedError: it is not.

@@ -22,7 +22,7 @@ from fleetcast_agent.sequence.content.content import Delivery, ImageDescription,
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 _NO_MULTICAST = "the task sequence wants unicast"
@@ -184,4 +184,4 @@ class _Observer:
         if self._observer is not None:
             self._observer.noticed(sentence)
         else:
-            logger.info("%s", sentence)
+            _logger.info("%s", sentence)

@@ -50,7 +50,7 @@ from fleetcast_agent.sequence.engine.timeout import unpaused_timeout
 from fleetcast_agent.sequence.errors import JournalError, StepError, first_problem
 from fleetcast_agent.sequence.tools import Tools
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class SequenceRunner:
@@ -227,7 +227,7 @@ class SequenceRunner:
             await asyncio.wait([work])
             raise
         except Exception as error:
-            logger.exception("step %s failed in a way nobody expected", command.step.name)
+            _logger.exception("step %s failed in a way nobody expected", command.step.name)
             return ended(Outcome.FAILED, f"a defect of the step: {type(error).__name__}: {error}")
         finally:
             cancelled.cancel()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fleetcast.scheduler.v1 import deployment_pb2 as deployments
-from fleetcast.scheduler.v1 import run_service_pb2 as messages
+from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, StandbyTold
@@ -17,7 +16,7 @@ MAX_TAIL_LENGTH = 65536
 MAX_STEP_COUNT = 10_000
 
 
-def progress_of(message: messages.RunProgress) -> RunProgress:
+def progress_of(message: run_service_pb2.RunProgress) -> RunProgress:
     """Returns how far a run is.
 
     Raises:
@@ -40,7 +39,7 @@ def progress_of(message: messages.RunProgress) -> RunProgress:
     )
 
 
-def step_of(message: deployments.StepRun) -> StepRun:
+def step_of(message: deployment_pb2.StepRun) -> StepRun:
     """Returns a step that began or ended; its run is not known here.
 
     Raises:
@@ -59,7 +58,7 @@ def step_of(message: deployments.StepRun) -> StepRun:
     )
 
 
-def outcome_of(message: messages.RunOutcome) -> RunOutcome:
+def outcome_of(message: run_service_pb2.RunOutcome) -> RunOutcome:
     """Returns how a run ended.
 
     Raises:
@@ -78,9 +77,9 @@ def outcome_of(message: messages.RunOutcome) -> RunOutcome:
     )
 
 
-def letter_message(letter: RunLetter) -> messages.AttendResponse:
+def letter_message(letter: RunLetter) -> run_service_pb2.AttendResponse:
     """Returns what a machine hears."""
-    response = messages.AttendResponse(acknowledged_sequence=letter.acknowledged_sequence)
+    response = run_service_pb2.AttendResponse(acknowledged_sequence=letter.acknowledged_sequence)
     match letter.message:
         case StandbyTold() as standby:
             response.standby.reason = standby.reason
@@ -90,20 +89,20 @@ def letter_message(letter: RunLetter) -> messages.AttendResponse:
             response.order.CopyFrom(_order_message(order))
         case RunControlled() as control:
             response.control.run = control.run
-            response.control.action = messages.RunControl.Action.Value(f"ACTION_{control.action}")
+            response.control.action = run_service_pb2.RunControl.Action.Value(f"ACTION_{control.action}")
             response.control.reason = control.reason
         case RunClosed() as closed:
             response.closed.run = closed.run
     return response
 
 
-def _order_message(order: Order) -> messages.RunOrder:
+def _order_message(order: Order) -> run_service_pb2.RunOrder:
     content = order.content
-    message = messages.RunOrder(
+    message = run_service_pb2.RunOrder(
         run=order.run,
         task_sequence_digest=content.digest,
         images=[
-            messages.PinnedImage(image=image.name, size_bytes=image.size_bytes, is_wim=image.is_wim)
+            run_service_pb2.PinnedImage(image=image.name, size_bytes=image.size_bytes, is_wim=image.is_wim)
             for image in content.images
         ],
         collection_variables=order.collection_variables,
@@ -123,5 +122,5 @@ def _order_message(order: Order) -> messages.RunOrder:
     return message
 
 
-def _outcome_of(value: deployments.StepRun.Outcome.ValueType) -> StepOutcome:
-    return StepOutcome(enum_name(deployments.StepRun.Outcome, value, "OUTCOME_", "outcome"))
+def _outcome_of(value: deployment_pb2.StepRun.Outcome.ValueType) -> StepOutcome:
+    return StepOutcome(enum_name(deployment_pb2.StepRun.Outcome, value, "OUTCOME_", "outcome"))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from fleetcast.scheduler.v1 import run_service_pb2 as messages
+from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_kit.identity.peer import Role, current_identity
@@ -31,9 +31,9 @@ class RunServicer(RunServiceServicer):
         self._logs = logs
         self._check_admission = check_admission
 
-    async def Attend(  # noqa: N802
-        self, request_iterator: AsyncIterator[messages.AttendRequest], context: _Context
-    ) -> AsyncIterator[messages.AttendResponse]:
+    async def Attend(
+        self, request_iterator: AsyncIterator[run_service_pb2.AttendRequest], context: _Context
+    ) -> AsyncIterator[run_service_pb2.AttendResponse]:
         """Serves one machine for as long as its stream lives."""
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "arrival":
@@ -54,9 +54,9 @@ class RunServicer(RunServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def UploadRunLog(  # noqa: N802
-        self, request_iterator: AsyncIterator[messages.UploadRunLogRequest], context: _Context
-    ) -> messages.UploadRunLogResponse:
+    async def UploadRunLog(
+        self, request_iterator: AsyncIterator[run_service_pb2.UploadRunLogRequest], context: _Context
+    ) -> run_service_pb2.UploadRunLogResponse:
         """Keeps the log of a run of the caller."""
         first = await anext(request_iterator, None)
         name = run_name(first.run if first is not None else "", "run")
@@ -68,9 +68,9 @@ class RunServicer(RunServiceServicer):
                 yield request.data
 
         await self._logs.put(name, current_identity().name, pieces())
-        return messages.UploadRunLogResponse()
+        return run_service_pb2.UploadRunLogResponse()
 
-    async def _read(self, requests: AsyncIterator[messages.AttendRequest], mailbox: RunMailbox) -> None:
+    async def _read(self, requests: AsyncIterator[run_service_pb2.AttendRequest], mailbox: RunMailbox) -> None:
         """Takes in what the machine says; ends the stream if that makes no sense."""
         try:
             async for request in requests:
@@ -87,7 +87,7 @@ class RunServicer(RunServiceServicer):
         except FleetcastError as error:
             mailbox.close(error)
 
-    def _take(self, request: messages.AttendRequest, machine: str) -> None:
+    def _take(self, request: run_service_pb2.AttendRequest, machine: str) -> None:
         presence, now = self._pump.presence, self._pump.clock()
         match request.WhichOneof("message"):
             case "progress":
