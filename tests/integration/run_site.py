@@ -18,9 +18,9 @@ from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
 )
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from fleetcast_agent.deployments.agent import Agent
-from fleetcast_agent.deployments.executing import Site
+from fleetcast_agent.deployments.executing import LocalMachine
 from fleetcast_agent.deployments.hardware import open_hardware
-from fleetcast_agent.deployments.orders import Environment, Progress, RunControl, RunEnd, RunOrder, Standby
+from fleetcast_agent.deployments.orders import Environment, RunControl, RunEnd, RunOrder, RunProgress, Standby
 from fleetcast_agent.deployments.restarting import Rehearsal
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.identity.peer import Role
@@ -220,7 +220,7 @@ class Shown:
 
     def ordered(self, order: RunOrder, *, again: bool) -> None: ...
 
-    def progressed(self, progress: Progress) -> None: ...
+    def progressed(self, progress: RunProgress) -> None: ...
 
     def controlled(self, control: RunControl) -> None: ...
 
@@ -261,14 +261,14 @@ class Room:
         environment: Environment | None = None,
     ) -> Agent:
         """Returns an agent as it is after a start of the machine's process; with the disk file `named`, or without."""
-        site = Site(
+        local = LocalMachine(
             server=self.server.address,
             state_dir=self.state,
             hardware=open_hardware([self.disk] if named else [], None, self.state),
             starter=Rehearsal(self.state, environment),
             display_name="pc1",
         )
-        return Agent(site, self.shown, accepted=accepted, once=once)
+        return Agent(local, self.shown, accepted=accepted, once=once)
 
     async def run(self, **how: Any) -> RunEnd | None:
         """Runs an agent until its first run ended."""

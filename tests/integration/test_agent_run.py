@@ -119,7 +119,7 @@ async def test_a_refused_machine_says_what_to_do(tmp_path: Path) -> None:
 async def test_a_held_machine_says_so_and_goes_on_once_it_is_approved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleetcast_agent.deployments.attending._HELD_SECONDS", 0.05)
+    monkeypatch.setattr("fleetcast_agent.deployments.scheduler_stream._HELD_SECONDS", 0.05)
     async with room(tmp_path, Script(order_for(sequence(ECHO % "x")), held=3)) as here:
         end = await here.run()
         assert end is not None

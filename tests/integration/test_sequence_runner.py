@@ -14,10 +14,10 @@ import pytest
 from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.context import RestartRequest, StepContext
 from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.engine.interface import RunResources, SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.sequence.engine.runner import SequenceRunner
-from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress, Surroundings
-from fleetcast_agent.sequence.errors import JournalError, StepError
+from fleetcast_agent.sequence.errors import RunJournalError, StepError
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
 from fleetcast_sequence import Scope, VariableError, Variables, parse
@@ -44,7 +44,7 @@ class Machine:
 
     async def run(self) -> SequenceOutcome:
         self.control = Control()
-        around = Surroundings(
+        around = RunResources(
             content=DirectoryContent(self.directory),
             disks=Disks(),
             steps=self.steps,  # type: ignore[arg-type]
@@ -283,7 +283,7 @@ async def test_pausing_stops_programs_and_their_clock(tmp_path: Path) -> None:
 
 async def test_the_directory_of_another_sequence_is_refused(tmp_path: Path) -> None:
     await Machine(tmp_path, source(command("One", "['true']"))).run()
-    with pytest.raises(JournalError, match="another task sequence"):
+    with pytest.raises(RunJournalError, match="another task sequence"):
         await Machine(tmp_path, source(command("Two", "['true']"))).run()
 
 

@@ -14,10 +14,10 @@ import pytest
 from fleetcast_agent.sequence.content.content import ContentSource, DirectoryContent
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.engine.journal import Journal
+from fleetcast_agent.sequence.engine.interface import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import Record
+from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.state import replay
-from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.execution import Assignment, execute
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.tools import Tools
@@ -120,7 +120,7 @@ def looking_at(disk: Path, directory: Path, volumes: Mapping[str, dict[str, Any]
 
 
 def _records(state: Path) -> list[Record]:
-    journal = Journal(state / "journal")
+    journal = RunJournal(state / "journal")
     journal.close()
     return journal.records
 

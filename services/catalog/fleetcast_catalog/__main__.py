@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
 from fleetcast_kit.process import logs, telemetry
@@ -91,7 +92,12 @@ async def _serve(settings: CatalogSettings) -> None:
     directory = settings.credentials or settings.data_dir / "server"
     names = served_names(settings.listen, settings.advertise)
     credentials = await join_installation(
-        settings.scheduler, settings.token, directory, display_name=f"{socket.gethostname()} catalog", names=names
+        settings.scheduler,
+        settings.token,
+        directory,
+        role=Role.SERVICE,
+        display_name=f"{socket.gethostname()} catalog",
+        names=names,
     )
     catalog = await open_catalog(settings.data_dir, settings.database_url, authority=credentials.authority)
     shown = ServerCredentials(credentials)

@@ -18,7 +18,7 @@ from fleetcast_kit.files import make_private_directory
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_catalog.images.catalog import Catalog
-from fleetcast_catalog.images.importing.image_import import Workshop
+from fleetcast_catalog.images.importing.image_import import ImageStorage
 from fleetcast_catalog.images.pins import PinnedStore
 from fleetcast_catalog.images.reclamation import Reclamation
 from fleetcast_catalog.images.servicer import catalog_service
@@ -39,22 +39,22 @@ class CatalogApp:
     """The catalog: its services, and what is behind them."""
 
     def __init__(
-        self, workshop: Workshop, sequences: TaskSequences, authority: x509.Certificate, resources: AsyncExitStack
+        self, storage: ImageStorage, sequences: TaskSequences, authority: x509.Certificate, resources: AsyncExitStack
     ) -> None:
-        self._workshop = workshop
+        self._storage = storage
         self._resources = resources
-        self._catalog = Catalog(workshop)
+        self._catalog = Catalog(storage)
         self.services: list[Service] = [catalog_service(self._catalog, authority), task_sequence_service(sequences)]
         """What a server serves, from `start` on."""
 
     @property
     def chunk_store(self) -> ChunkStore:
         """The stored chunks, for a sender on the same host."""
-        return self._workshop.store
+        return self._storage.store
 
     async def start(self) -> None:
         """Removes what an interrupted process left. To be awaited before the server listens."""
-        await self._workshop.reclamation.recover()
+        await self._storage.reclamation.recover()
 
     async def stop(self) -> None:
         """Ends imports without a trace, and closes. To be awaited after the server stopped."""
@@ -84,7 +84,7 @@ async def open_catalog(data_directory: Path, database_url: str = "", *, authorit
         store = ChunkStore(data_directory / "store")
         pinned = PinnedStore(store)
         incoming = data_directory / INCOMING
-        workshop = Workshop(
+        storage = ImageStorage(
             images=images,
             store=store,
             pinned=pinned,
@@ -96,7 +96,7 @@ async def open_catalog(data_directory: Path, database_url: str = "", *, authorit
             slots=asyncio.Semaphore(MAX_IMPORTS),
         )
         sequences = TaskSequences(SequenceStore(database, images.deciding))
-        return CatalogApp(workshop, sequences, authority, resources)
+        return CatalogApp(storage, sequences, authority, resources)
     except BaseException:
         await resources.aclose()
         raise

@@ -24,10 +24,10 @@ from fleetcast_scheduler.deployments.image_sessions import DeploymentSessions
 from fleetcast_scheduler.enrolment.enrolment import Enrolment
 from fleetcast_scheduler.enrolment.servicer import enrolment_service
 from fleetcast_scheduler.enrolment.store import EnrolmentStore
-from fleetcast_scheduler.machines.census_keeper import CensusKeeper
 from fleetcast_scheduler.machines.collection_servicer import collection_service
 from fleetcast_scheduler.machines.collections import Collections
-from fleetcast_scheduler.machines.domain.census import Census
+from fleetcast_scheduler.machines.domain.fleet import Fleet
+from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
 from fleetcast_scheduler.machines.machines import Machines
 from fleetcast_scheduler.machines.servicer import machine_service
 from fleetcast_scheduler.machines.store import MachineStore
@@ -116,7 +116,7 @@ async def open_scheduler(
         UnavailableError: the database cannot be opened.
     """
     options = deployment_options or DeploymentOptions()
-    census_zone = time_zone(options.time_zone)
+    default_zone = time_zone(options.time_zone)
     database = open_database(database_url)
     try:
         await database.upgrade(MIGRATIONS)
@@ -132,8 +132,8 @@ async def open_scheduler(
         enrolment = Enrolment(EnrolmentStore(database), authority, trust)
         await enrolment.start()
         machine_store = MachineStore(database)
-        census = CensusKeeper(Census(census_zone), machine_store)
-        await census.start()
+        fleet = FleetKeeper(Fleet(default_zone), machine_store)
+        await fleet.start()
         catalog = Catalog()
         holds = Holds(catalog)
         pump = Pump(
@@ -141,7 +141,7 @@ async def open_scheduler(
         )
         audit_store = AuditStore(database)
         audit = Audit(pump, audit_store)
-        machines = Machines(machine_store, audit, census, clock)
+        machines = Machines(machine_store, audit, fleet, clock)
         await machines.start()
         deployments = await open_deployments(
             database,
@@ -150,7 +150,7 @@ async def open_scheduler(
             catalog=catalog,
             catalog_address=catalog_address,
             audit=audit,
-            census=census,
+            fleet=fleet,
             machines=machines,
             waking=Waking(pump),
             clock=clock,
@@ -158,7 +158,7 @@ async def open_scheduler(
     except BaseException:
         await database.close()
         raise
-    collections = Collections(machine_store, audit, census, clock)
+    collections = Collections(machine_store, audit, fleet, clock)
     awaited = Awaited(pump, collections, deployments.awaited)
     awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
     sessions = Sessions(pump, store, catalog, holds, audit, admit=machines.admit, members=awaited.members)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
 from fleetcast_kit.process import logs, telemetry
@@ -104,6 +105,7 @@ async def _serve(settings: SenderSettings) -> None:
         settings.scheduler,
         settings.token,
         settings.credentials,
+        role=Role.SENDER,
         display_name=f"{socket.gethostname()} sender",
         names=names,
     )

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, RunEvent, RunOrdered, StandbyTold
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, RunTiming
+from fleetcast_scheduler.deployments.domain.machine_reports import Presence
 from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
-from fleetcast_scheduler.deployments.domain.presence import Presence
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome
-from fleetcast_scheduler.machines.domain.census import Census
 from fleetcast_scheduler.machines.domain.collection import Collection
+from fleetcast_scheduler.machines.domain.fleet import Fleet
 from fleetcast_scheduler.machines.domain.machine import Inventory, Machine, MachineState
 
 LAB = "collections/lab"
@@ -38,9 +38,9 @@ class DeploymentWorld:
 
     def __init__(self, machine_count: int = 3, *, time_zone: str = "UTC", **collection: Any) -> None:
         self.now = START
-        self.census = Census(ZoneInfo("UTC"))
+        self.fleet = Fleet(ZoneInfo("UTC"))
         self.collection = Collection(name=LAB, create_time=0.0, **collection)
-        self.census.put_collection(self.collection)
+        self.fleet.put_collection(self.collection)
         self.machines: dict[str, Machine] = {}
         self.timing = RunTiming()
         self._build([])
@@ -50,7 +50,7 @@ class DeploymentWorld:
             self.add_machine(number, time_zone=time_zone)
 
     def _build(self, deployments: list[Deployment]) -> None:
-        self.ledger = DeploymentLedger(self.census, deployments, self.timing)
+        self.ledger = DeploymentLedger(self.fleet, deployments, self.timing)
         self.presence = Presence(self.ledger)
         self.rollout = Rollout(self.ledger, self.presence)
         self.operations = DeploymentOperations(self.ledger, self.rollout)
@@ -66,14 +66,14 @@ class DeploymentWorld:
 
     def put_machine(self, machine: Machine) -> None:
         self.machines[machine.name] = machine
-        self.census.put_machine(machine, {LAB})
+        self.fleet.put_machine(machine, {LAB})
 
     def change_machine(self, number: int, **fields: Any) -> None:
         self.put_machine(replace(self.machines[machine_name(number)], **fields))
 
     def change_collection(self, **fields: Any) -> None:
         self.collection = replace(self.collection, **fields)
-        self.census.put_collection(self.collection)
+        self.fleet.put_collection(self.collection)
 
     def deploy(self, name: str = DEPLOYMENT, **fields: Any) -> Deployment:
         values: dict[str, Any] = {"purpose": Purpose.REQUIRED, "content": "images/x@sha256:" + "a" * 64}

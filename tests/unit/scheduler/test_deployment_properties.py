@@ -61,12 +61,12 @@ class Deploying(RuleBasedStateMachine):
         if found is None or name in self.known:
             return  # repeated to one that lost it
         self.known.add(name)
-        resident = world.census.machine(machine_name(number))
-        assert resident is not None
-        assert not world.census.exclusion(resident), "a protected or held machine was ordered something"
+        facts = world.fleet.machine(machine_name(number))
+        assert facts is not None
+        assert not world.fleet.exclusion(facts), "a protected or held machine was ordered something"
         assert found[0].state is not DeploymentState.PAUSED
         if not found[0].ignore_maintenance_windows:
-            assert fits(WINDOWS, world.now, resident.zone, RUN_SECONDS), "outside a maintenance window"
+            assert fits(WINDOWS, world.now, facts.zone, RUN_SECONDS), "outside a maintenance window"
         assert self.executing.get(number) is None, "two runs at once"
 
     def choose(self, index: int) -> Deployment | None:

@@ -90,7 +90,7 @@ def test_a_plan_says_what_happens_where_and_who_is_left_out_and_why() -> None:
     world.change_machine(1, protected=True)
     world.change_machine(2, state=MachineState.HELD)
     world.change_machine(3, state=MachineState.EXPECTED)
-    planned = plan(world.census, draft(world, phases=(Phase(count=1),)), world.now)
+    planned = plan(world.fleet, draft(world, phases=(Phase(count=1),)), world.now)
     assert [(one.machine[-1], one.targeted, one.phase) for one in planned] == [
         ("1", False, 0),
         ("2", False, 0),
@@ -106,7 +106,7 @@ def test_a_plan_says_what_happens_where_and_who_is_left_out_and_why() -> None:
 
 def test_a_plan_says_when_a_machine_can_never_begin() -> None:
     world = DeploymentWorld(1, maintenance_windows=(nightly(),))
-    (one,) = plan(world.census, draft(world, expiry_time=utc("2026-06-01T20:00")), world.now)
+    (one,) = plan(world.fleet, draft(world, expiry_time=utc("2026-06-01T20:00")), world.now)
     assert one.reason == (
         "never begins: no maintenance window has room for it before it expires at 2026-06-01 20:00:00 UTC"
     )
@@ -115,35 +115,35 @@ def test_a_plan_says_when_a_machine_can_never_begin() -> None:
 def test_a_required_deployment_of_which_no_machine_can_ever_begin_is_refused() -> None:
     world = DeploymentWorld(2, maintenance_windows=(nightly(),))
     made = draft(world, expiry_time=utc("2026-06-01T20:00"))
-    planned = plan(world.census, made, world.now)
+    planned = plan(world.fleet, made, world.now)
     with pytest.raises(FailedPreconditionError, match=r"no machine of the 2 .*pc-1 never begins: no .*20:00:00"):
         check_begins(made, planned)
     late = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-01T23:00"))
     with pytest.raises(FailedPreconditionError, match="it is due only after it expires at 2026-06-01 23:00:00 UTC"):
-        check_begins(late, plan(world.census, late, world.now))
+        check_begins(late, plan(world.fleet, late, world.now))
 
 
 def test_a_required_deployment_is_made_if_one_machine_can_begin_or_none_is_there_yet() -> None:
     world = DeploymentWorld(1, time_zone="America/New_York")
     world.add_machine(2, time_zone="Europe/Berlin")
     made = draft(world, deadline_time=local("2026-06-02T02:00"), expiry_time=utc("2026-06-02T02:00"))
-    planned = plan(world.census, made, world.now)
+    planned = plan(world.fleet, made, world.now)
     assert [one.never for one in planned] == [True, False]
     check_begins(made, planned)
     empty = DeploymentWorld(0)
-    check_begins(made, plan(empty.census, made, empty.now))
+    check_begins(made, plan(empty.fleet, made, empty.now))
 
 
 def test_a_plan_shows_a_local_deadline_with_the_machines_offset() -> None:
     world = DeploymentWorld(1, time_zone="America/New_York")
-    (one,) = plan(world.census, draft(world, deadline_time=local("2026-06-02T02:00")), world.now)
+    (one,) = plan(world.fleet, draft(world, deadline_time=local("2026-06-02T02:00")), world.now)
     assert one.start_time == "2026-06-02T02:00:00-04:00"
 
 
 def test_a_plan_leaves_nothing_behind() -> None:
     world = DeploymentWorld(2)
     made = draft(world)
-    plan(world.census, made, world.now)
+    plan(world.fleet, made, world.now)
     assert not made.runs
     assert not made.target_count
 
@@ -151,18 +151,18 @@ def test_a_plan_leaves_nothing_behind() -> None:
 def test_a_session_that_would_wait_for_more_machines_than_there_are_is_refused() -> None:
     world = DeploymentWorld(2)
     made = draft(world, session=SessionTemplate(rules=StartRules(min_clients=3)))
-    planned = plan(world.census, made, world.now)
+    planned = plan(world.fleet, made, world.now)
     with pytest.raises(FailedPreconditionError, match="with 3 machines, and 2 are targeted"):
-        check_plan(world.census, made, planned, ())
+        check_plan(world.fleet, made, planned, ())
     made.session = SessionTemplate(rules=StartRules(min_clients=3, start_delay_seconds=60))
-    check_plan(world.census, made, planned, ())
+    check_plan(world.fleet, made, planned, ())
 
 
 def test_a_required_variable_without_a_value_somewhere_is_refused() -> None:
     world = DeploymentWorld(2, variables={"room": "5"})
     world.change_machine(1, variables={"owner": "me"})
     made = draft(world, variables={"language": "de"})
-    planned = plan(world.census, made, world.now)
-    check_plan(world.census, made, planned, ("room", "language"))
+    planned = plan(world.fleet, made, world.now)
+    check_plan(world.fleet, made, planned, ("room", "language"))
     with pytest.raises(FailedPreconditionError, match="owner, and pc-2 has none"):
-        check_plan(world.census, made, planned, ("owner",))
+        check_plan(world.fleet, made, planned, ("owner",))

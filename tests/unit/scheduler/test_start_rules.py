@@ -3,15 +3,15 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from fleetcast_scheduler.sessions.domain.start_rules import Attendance, Match, StartRules, evaluate
+from fleetcast_scheduler.sessions.domain.start_rules import Match, PresentMachines, StartRules, evaluate
 from hypothesis import given
 from hypothesis import strategies as st
 
 NOW = 1_800_000_000.0
 
 
-def attendance(count: int, first: float | None = NOW, last: float | None = NOW) -> Attendance:
-    return Attendance(count, first, last)
+def attendance(count: int, first: float | None = NOW, last: float | None = NOW) -> PresentMachines:
+    return PresentMachines(count, first, last)
 
 
 def test_without_rules_the_first_machine_starts_it() -> None:

@@ -10,22 +10,22 @@ from typing import Protocol
 from fleetcast_kit.errors import FleetcastError
 
 from fleetcast_agent.deployments import convert
-from fleetcast_agent.deployments.attending import Attendance
 from fleetcast_agent.deployments.convert import Word
-from fleetcast_agent.deployments.executing import Execution, Site
+from fleetcast_agent.deployments.executing import Execution, LocalMachine
 from fleetcast_agent.deployments.kept_runs import KeptRun, KeptRuns
 from fleetcast_agent.deployments.orders import (
     Arrival,
     ControlAction,
     Environment,
-    Progress,
     RunClosed,
     RunControl,
     RunEnd,
     RunOrder,
+    RunProgress,
     Standby,
 )
 from fleetcast_agent.deployments.registering import MachineDescription, describe
+from fleetcast_agent.deployments.scheduler_stream import SchedulerStream
 from fleetcast_agent.sequence.engine.records import Outcome
 
 ANY_DEPLOYMENT = "any"
@@ -34,7 +34,7 @@ _FAREWELL_SECONDS = 5.0
 """How long a machine that restarts waits for the scheduler to know."""
 
 
-class Display(Protocol):
+class RunDisplay(Protocol):
     """Shows what the agent does."""
 
     def registered(self, machine: str) -> None:
@@ -46,7 +46,7 @@ class Display(Protocol):
     def ordered(self, order: RunOrder, *, again: bool) -> None:
         """A run begins, or goes on."""
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: RunProgress) -> None:
         """A run is so far."""
 
     def controlled(self, control: RunControl) -> None:
@@ -65,18 +65,20 @@ class Display(Protocol):
 class Agent:
     """Attends, and runs one thing at a time."""
 
-    def __init__(self, site: Site, display: Display, *, accepted: Collection[str] = (), once: bool = False) -> None:
+    def __init__(
+        self, local: LocalMachine, display: RunDisplay, *, accepted: Collection[str] = (), once: bool = False
+    ) -> None:
         """Takes the available deployments to ask for, and whether to end after one run."""
-        self._site = site
+        self._local = local
         self._display = display
         self._accepted = frozenset(accepted)
         self._once = once
-        self._runs = KeptRuns(site.state_dir)
+        self._runs = KeptRuns(local.state_dir)
         self._kept: KeptRun | None = None
         self._execution: Execution | None = None
         self._next_order: RunOrder | None = None
         self._wanted: set[str] = set()
-        self._attendance: Attendance | None = None
+        self._stream: SchedulerStream | None = None
 
     async def run(self, stop: asyncio.Event) -> RunEnd | None:
         """Returns the end of the first run, when it is to return then; None once `stop` is set.
@@ -85,16 +87,16 @@ class Agent:
             FleetcastError: this machine may not take part; the sentence says what to do.
         """
         self._kept = await asyncio.to_thread(self._runs.unfinished)
-        self._attendance = Attendance(
-            self._site.server,
-            self._site.state_dir,
+        self._stream = SchedulerStream(
+            self._local.server,
+            self._local.state_dir,
             describe=self._describe,
             arrival=self._arrival,
             notice=self._display.noticed,
             registered=self._display.registered,
         )
         stopping = asyncio.create_task(stop.wait())
-        word = asyncio.create_task(self._attendance.next())
+        word = asyncio.create_task(self._stream.next())
         try:
             if self._kept is not None:
                 await self._go_on(self._kept)
@@ -109,21 +111,21 @@ class Agent:
                     end = await self._take(word.result())
                     if end is not None and self._once:
                         return end
-                    word = asyncio.create_task(self._attendance.next())
+                    word = asyncio.create_task(self._stream.next())
         finally:
             for task in (stopping, word):
                 task.cancel()
             await asyncio.gather(stopping, word, return_exceptions=True)
             if self._execution is not None:
                 await self._execution.stop()
-            await self._attendance.close()
+            await self._stream.close()
 
     def _describe(self) -> MachineDescription:
-        return describe(self._site.hardware.gather(), self._site.display_name)
+        return describe(self._local.hardware.gather(), self._local.display_name)
 
     def _arrival(self) -> Arrival:
         run = self._kept.order.run if self._kept is not None and not self._kept.closed else ""
-        return Arrival(run, self._site.starter.environment)
+        return Arrival(run, self._local.starter.environment)
 
     # What the scheduler says.
 
@@ -148,16 +150,16 @@ class Agent:
         """Returns the run whose end the scheduler knows for certain, even if its word of that was lost."""
         if self._kept is None or self._kept.end is None or self._execution is not None:
             return None
-        return self._kept if self._attendance is not None and self._attendance.all_known else None
+        return self._kept if self._stream is not None and self._stream.all_known else None
 
     def _want(self, standby: Standby) -> None:
-        if self._kept is not None or self._attendance is None:
+        if self._kept is not None or self._stream is None:
             return
         for offered in standby.offered:
             names = {ANY_DEPLOYMENT, offered.name, offered.name.removeprefix("deployments/")}
             if names & self._accepted and offered.name not in self._wanted:
                 self._wanted.add(offered.name)
-                self._attendance.tell(partial(convert.wanted_message, offered.name))
+                self._stream.tell(partial(convert.wanted_message, offered.name))
                 return
 
     async def _obey(self, order: RunOrder) -> None:
@@ -175,12 +177,12 @@ class Agent:
 
     def _apply(self, control: RunControl) -> None:
         execution = self._execution
-        if self._attendance is None:
+        if self._stream is None:
             return
         if self._kept is None:
             if control.action is ControlAction.CANCEL:  # this machine lost it: nothing of it will run here
                 end = RunEnd(outcome=Outcome.CANCELLED, error=control.reason or "cancelled")
-                self._attendance.tell(partial(convert.outcome_message, control.run, end))
+                self._stream.tell(partial(convert.outcome_message, control.run, end))
             return
         if control.run != self._kept.order.run or self._kept.end is not None:
             return
@@ -213,12 +215,12 @@ class Agent:
         self._execute(kept)
 
     def _execute(self, kept: KeptRun) -> None:
-        if self._attendance is None:
+        if self._stream is None:
             return
         self._execution = Execution(
             kept,
-            self._site,
-            self._attendance,
+            self._local,
+            self._stream,
             noticed=self._display.noticed,
             progressed=self._display.progressed,
         )
@@ -243,9 +245,9 @@ class Agent:
 
     async def _restart_for(self, kept: KeptRun, environment: Environment) -> None:
         """Restarts the machine in the middle of a run."""
-        if self._attendance is not None:
-            self._attendance.tell(partial(convert.restarting_message, environment))
-            await self._attendance.known(_FAREWELL_SECONDS)
+        if self._stream is not None:
+            self._stream.tell(partial(convert.restarting_message, environment))
+            await self._stream.known(_FAREWELL_SECONDS)
         if await self._restart(environment):
             self._execute(kept)
 
@@ -253,12 +255,12 @@ class Agent:
         """Restarts the machine; returns whether this process goes on as part of one that has started anew."""
         self._display.restarting(environment)
         try:
-            goes_on = await self._site.starter.restart(environment)
+            goes_on = await self._local.starter.restart(environment)
         except (FleetcastError, OSError, TimeoutError) as error:
             self._display.noticed(str(error) or "the machine does not restart: restart it by hand")
             return False
-        if goes_on and self._attendance is not None:
-            self._attendance.reopen()
+        if goes_on and self._stream is not None:
+            self._stream.reopen()
         return goes_on
 
     async def _close(self, kept: KeptRun) -> RunEnd | None:
@@ -266,13 +268,13 @@ class Agent:
         if self._execution is not None:
             execution, self._execution = self._execution, None
             await execution.stop()
-        if self._attendance is not None:
-            self._attendance.forget()
+        if self._stream is not None:
+            self._stream.forget()
         self._kept = None
         end = kept.end
         if end is not None:
             self._display.ended(kept.order, end)
-            if end.restart is not None and end.boot_id == self._site.starter.boot_id:
+            if end.restart is not None and end.boot_id == self._local.starter.boot_id:
                 await asyncio.to_thread(kept.close)
                 if not await self._restart(end.restart):
                     return end  # what is left of it goes when the machine has started anew

@@ -14,9 +14,9 @@ from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.joining.enrolment import enrol
 from fleetcast_kit.process.commandline import ExitCode
 
-from fleetcast_agent.deployments.agent import ANY_DEPLOYMENT, Agent, Display
+from fleetcast_agent.deployments.agent import ANY_DEPLOYMENT, Agent, RunDisplay
 from fleetcast_agent.deployments.display import JsonDisplay, PlainDisplay
-from fleetcast_agent.deployments.executing import Site
+from fleetcast_agent.deployments.executing import LocalMachine
 from fleetcast_agent.deployments.hardware import on_files, open_hardware
 from fleetcast_agent.deployments.orders import RunEnd
 from fleetcast_agent.deployments.restarting import Computer, Rehearsal
@@ -68,7 +68,7 @@ def run(  # noqa: PLR0917 - typer makes options of them
         multicast_interface=multicast_interface,
         memory=memory,
     )
-    display: Display = JsonDisplay() if json else PlainDisplay()
+    display: RunDisplay = JsonDisplay() if json else PlainDisplay()
     end = asyncio.run(_run(settings, inventory, token, display, once))
     if once and end is None:
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -77,7 +77,7 @@ def run(  # noqa: PLR0917 - typer makes options of them
 
 
 async def _run(
-    settings: AgentSettings, inventory: Path | None, token: str, display: Display, once: bool
+    settings: AgentSettings, inventory: Path | None, token: str, display: RunDisplay, once: bool
 ) -> RunEnd | None:
     stop = asyncio.Event()
     if sys.platform != "win32":
@@ -91,14 +91,14 @@ async def _run(
         enrolment.cancel()
         return None
     enrolment.result()
-    agent = Agent(_site(settings, inventory), display, accepted=settings.accept, once=once)
+    agent = Agent(_local_machine(settings, inventory), display, accepted=settings.accept, once=once)
     return await agent.run(stop)
 
 
-def _site(settings: AgentSettings, inventory: Path | None) -> Site:
+def _local_machine(settings: AgentSettings, inventory: Path | None) -> LocalMachine:
     environment = settings.environment or None
     rehearsed = on_files(settings.disk)
-    return Site(
+    return LocalMachine(
         server=settings.server_address(),
         state_dir=settings.state_dir,
         hardware=open_hardware(settings.disk, inventory, settings.state_dir),
@@ -109,7 +109,7 @@ def _site(settings: AgentSettings, inventory: Path | None) -> Site:
     )
 
 
-async def _enrol(settings: AgentSettings, token: str, display: Display) -> None:
+async def _enrol(settings: AgentSettings, token: str, display: RunDisplay) -> None:
     """Makes sure that this machine has an identity; waits for a server that is away.
 
     Raises:

@@ -12,11 +12,11 @@ from fleetcast_agent.deployments.orders import (
     ControlAction,
     OfferedDeployment,
     PinnedImage,
-    Progress,
     RunClosed,
     RunControl,
     RunEnd,
     RunOrder,
+    RunProgress,
     Standby,
     StepOutcome,
     StepRun,
@@ -49,12 +49,12 @@ _STEP_OUTCOMES = {
 
 
 def arrival_message(arrival: Arrival, sequence: int) -> run_service_pb2.AttendRequest:
-    """Returns the first message of an attendance."""
+    """Returns the first message of a stream."""
     message = run_service_pb2.Arrival(run=arrival.run, environment=arrival.environment)
     return run_service_pb2.AttendRequest(sequence=sequence, arrival=message)
 
 
-def progress_message(progress: Progress, sequence: int) -> run_service_pb2.AttendRequest:
+def progress_message(progress: RunProgress, sequence: int) -> run_service_pb2.AttendRequest:
     """Returns a report of progress."""
     message = run_service_pb2.RunProgress(**vars(progress))
     return run_service_pb2.AttendRequest(sequence=sequence, progress=message)

@@ -10,10 +10,10 @@ from typing import Any
 from fleetcast_agent.deployments.orders import (
     ControlAction,
     Environment,
-    Progress,
     RunControl,
     RunEnd,
     RunOrder,
+    RunProgress,
     Standby,
 )
 from fleetcast_agent.sequence.engine.records import Outcome
@@ -55,7 +55,7 @@ class PlainDisplay:
         what = f": {order.image.removeprefix('images/')}" if order.image else ""
         _say(f"{order.title} {'goes on' if again else 'begins'}{what}")
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: RunProgress) -> None:
         """A run is so far."""
         step, now = (progress.step, progress.step_name), time.monotonic()
         if not progress.step_count or (step == self._step and now - self._line_at < _LINE_SECONDS):
@@ -101,7 +101,7 @@ class JsonDisplay:
         """A run begins, or goes on."""
         _print("order", run=order.run, attempt=order.attempt, image=order.image, again=again)
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: RunProgress) -> None:
         """A run is so far."""
         if progress.step_count:
             _print("progress", **vars(progress))

@@ -23,18 +23,18 @@ from fleetcast_sequence import Redactor, Variables
 from opentelemetry import context as tracing
 
 from fleetcast_agent.deployments import convert
-from fleetcast_agent.deployments.attending import Attendance
 from fleetcast_agent.deployments.hardware import Hardware
 from fleetcast_agent.deployments.kept_runs import KeptRun
-from fleetcast_agent.deployments.orders import Environment, Progress, RunEnd
+from fleetcast_agent.deployments.orders import Environment, RunEnd, RunProgress
 from fleetcast_agent.deployments.reporting import ProgressView, StepHistory
 from fleetcast_agent.deployments.restarting import Starter
+from fleetcast_agent.deployments.scheduler_stream import SchedulerStream
 from fleetcast_agent.receiving.receive import ReceiveRequest
 from fleetcast_agent.retrying import TRANSIENT_CODES, backoff_seconds
 from fleetcast_agent.sequence.content.server_content import ServerContent
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.engine.journal import Journal
 from fleetcast_agent.sequence.engine.records import Outcome, Record
+from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.execution import Assignment, execute
 
 _logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ _MAX_LOG_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Site:
-    """What runs of this machine need."""
+class LocalMachine:
+    """This machine, and what the agent knows of it before any run."""
 
     server: str
     """HOST:PORT of the scheduler."""
@@ -65,16 +65,16 @@ class Execution:
     def __init__(
         self,
         kept: KeptRun,
-        site: Site,
-        attendance: Attendance,
+        local: LocalMachine,
+        stream: SchedulerStream,
         *,
         noticed: Callable[[str], None],
-        progressed: Callable[[Progress], None],
+        progressed: Callable[[RunProgress], None],
     ) -> None:
         self.kept = kept
         self.control = Control()
-        self._site = site
-        self._attendance = attendance
+        self._local = local
+        self._stream = stream
         self._progressed = progressed
         self._view = ProgressView(self._report, noticed)
         self._noticed = noticed
@@ -113,14 +113,14 @@ class Execution:
                 assignment,
                 self.kept.directory,
                 content=self._content(),
-                disks=self._site.hardware.disks,
+                disks=self._local.hardware.disks,
                 control=self.control,
-                environment=self._site.starter.environment,
+                environment=self._local.starter.environment,
                 report=self._view.report,
                 noted=self._step_teller(assignment),
-                boot_id=self._site.starter.boot_id,
-                gather=self._site.hardware.gather,
-                identity=self._site.state_dir,
+                boot_id=self._local.starter.boot_id,
+                gather=self._local.hardware.gather,
+                identity=self._local.state_dir,
             )
         except (FleetcastError, OSError) as error:
             end = RunEnd(outcome=Outcome.FAILED, error=str(error))
@@ -136,7 +136,7 @@ class Execution:
                 error=outcome.message,
                 output_tail=outcome.output_tail,
                 restart=outcome.restart,
-                boot_id=self._site.starter.boot_id,
+                boot_id=self._local.starter.boot_id,
             )
         await asyncio.to_thread(self.kept.conclude, end)
         return None
@@ -147,24 +147,24 @@ class Execution:
         Raises:
             FailedPreconditionError: the only disk that is not in use is not the one that an image of a disk is for.
         """
-        installed = self._site.starter.environment == "installed"
-        if self.kept.order.image and installed and not self._site.hardware.disks.named:
+        installed = self._local.starter.environment == "installed"
+        if self.kept.order.image and installed and not self._local.hardware.disks.named:
             raise FailedPreconditionError(
                 "the machine has started its installed system, so the image would go onto some other disk: start the "
                 "boot environment, or name the disk with --disk"
             )
 
     def _content(self) -> ServerContent:
-        order, site = self.kept.order, self._site
+        order, local = self.kept.order, self._local
         request = ReceiveRequest(
-            server=site.server,
-            credentials=Credentials.load(site.state_dir),
+            server=local.server,
+            credentials=Credentials.load(local.state_dir),
             output=Path(),
             run=order.run,
-            display_name=site.display_name or order.display_name,
-            state_dir=site.state_dir,
-            multicast_interface=site.multicast_interface,
-            memory_bytes=site.memory_bytes,
+            display_name=local.display_name or order.display_name,
+            state_dir=local.state_dir,
+            multicast_interface=local.multicast_interface,
+            memory_bytes=local.memory_bytes,
         )
         return ServerContent(
             request,
@@ -184,17 +184,17 @@ class Execution:
         def tell(record: Record) -> None:
             step = history.take(record)
             if step is not None:
-                self._attendance.tell(partial(convert.step_message, step))
+                self._stream.tell(partial(convert.step_message, step))
 
-        journal = Journal(self.kept.directory / "journal")
+        journal = RunJournal(self.kept.directory / "journal")
         journal.close()
         known = [step for step in map(history.take, journal.records) if step is not None]
         for step in {(step.node, step.attempt): step for step in known}.values():
-            self._attendance.tell(partial(convert.step_message, step))
+            self._stream.tell(partial(convert.step_message, step))
         return tell
 
     def _report(self) -> None:
-        self._attendance.report(self._view.present)
+        self._stream.report(self._view.present)
         self._progressed(self._view.present)
 
     async def _report_regularly(self) -> None:
@@ -208,21 +208,21 @@ class Execution:
             await self._upload_log()
         end = self.kept.end
         if end is not None:
-            self._attendance.tell(partial(convert.outcome_message, self.kept.order.run, end))
+            self._stream.tell(partial(convert.outcome_message, self.kept.order.run, end))
 
     async def _upload_log(self) -> None:
         """Uploads the log; while the server is away the outcome could not be told either, so this waits for it."""
         attempt = 0
         while True:
             try:
-                async with open_channel(self._site.server, Credentials.load(self._site.state_dir)) as channel:
+                async with open_channel(self._local.server, Credentials.load(self._local.state_dir)) as channel:
                     await RunServiceStub(channel).UploadRunLog(
                         _pieces(self.kept.order.run, self.kept.log), timeout=_UPLOAD_SECONDS
                     )
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in TRANSIENT_CODES:
-                    why = from_rpc_error(error, address=self._site.server).message
+                    why = from_rpc_error(error, address=self._local.server).message
                     self._noticed(f"the log of the run was not taken: {why}")
                     return
             except (FleetcastError, OSError) as error:

@@ -178,7 +178,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far the run is."""
 
     step: int

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from fleetcast_sequence import InterruptionRule, Redactor, TaskSequence
 
-from fleetcast_agent.deployments.orders import Progress, StepOutcome, StepRun
+from fleetcast_agent.deployments.orders import RunProgress, StepOutcome, StepRun
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
+from fleetcast_agent.sequence.engine.interface import SequenceProgress
 from fleetcast_agent.sequence.engine.records import (
     Evaluated,
     NodeId,
@@ -20,7 +21,6 @@ from fleetcast_agent.sequence.engine.records import (
     StepStarted,
 )
 from fleetcast_agent.sequence.engine.state import Engine
-from fleetcast_agent.sequence.engine.surroundings import SequenceProgress
 
 _OUTCOMES = {
     Outcome.SUCCEEDED: StepOutcome.SUCCEEDED,
@@ -82,7 +82,7 @@ class ProgressView:
     """
 
     def __init__(self, changed: Callable[[], None], noticed: Callable[[str], None]) -> None:
-        self.present = Progress(0, 0, "", 0.0, "", paused=False)
+        self.present = RunProgress(0, 0, "", 0.0, "", paused=False)
         self._changed = changed
         self._noticed = noticed
 

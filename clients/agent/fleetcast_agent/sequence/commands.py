@@ -15,8 +15,8 @@ from fleetcast_sequence import Scope, TaskSequence, Variables, expand, parse
 
 from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.engine.interface import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import Outcome
-from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.execution import Assignment, execute
 from fleetcast_agent.sequence.machine import inventory
 from fleetcast_agent.sequence.machine.disks import Disks

@@ -15,7 +15,7 @@ class StepError(FailedPreconditionError):
         """Exit code of the program that failed, if it was one."""
 
 
-class JournalError(DataLossError):
+class RunJournalError(DataLossError):
     """The record of what was done is damaged, or of another run: nobody can know what is left to do."""
 
     def __init__(self, message: str) -> None:

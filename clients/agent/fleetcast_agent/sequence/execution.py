@@ -15,9 +15,9 @@ from fleetcast_sequence.model import VariableValue
 from fleetcast_agent.sequence.content.content import ContentSource
 from fleetcast_agent.sequence.context import StepFunction
 from fleetcast_agent.sequence.control import Control
+from fleetcast_agent.sequence.engine.interface import RunResources, SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import Record
 from fleetcast_agent.sequence.engine.runner import SequenceRunner
-from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_agent.sequence.machine import inventory
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.machine.live_files import FUNCTIONS
@@ -60,7 +60,7 @@ async def execute(
 
     Raises:
         VariableError: a value has the wrong type, or a required one is missing.
-        JournalError: the directory holds another run, or a damaged one.
+        RunJournalError: the directory holds another run, or a damaged one.
     """
 
     async def gathered() -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def execute(
         context={"deployment": dict(assignment.deployment)},
         functions=FUNCTIONS,
     )
-    around = Surroundings(
+    around = RunResources(
         content=content,
         disks=disks,
         steps=step_functions() if steps is None else steps,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fleetcast_catalog.images.chunk_table import ChunkTable
 from fleetcast_catalog.images.domain import Image, ImageName
 from fleetcast_catalog.images.importing.blocking import finish
-from fleetcast_catalog.images.importing.image_import import ImageImport, ImportSpec, Workshop
+from fleetcast_catalog.images.importing.image_import import ImageImport, ImageStorage, ImportSpec
 from fleetcast_catalog.images.verification import Verifier, VerifyProgress
 
 _logger = logging.getLogger(__name__)
@@ -42,21 +42,21 @@ class RunningImport:
 class Catalog:
     """Image versions and their chunks."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self.images = workshop.images
+    def __init__(self, storage: ImageStorage) -> None:
+        self._storage = storage
+        self.images = storage.images
         self._verifier = Verifier(
-            workshop.images,
-            workshop.store,
-            workshop.reclamation,
-            workshop.chunk_threads,
-            workshop.chunk_thread_count,
+            storage.images,
+            storage.store,
+            storage.reclamation,
+            storage.chunk_threads,
+            storage.chunk_thread_count,
         )
         self._imports: set[RunningImport] = set()
 
     def start_import(self, spec: ImportSpec) -> RunningImport:
         """Starts an import in a task of its own; who started it abandons it or takes its result."""
-        work = ImageImport(spec, self._workshop)
+        work = ImageImport(spec, self._storage)
         running = RunningImport(work, asyncio.create_task(work.run(), name=f"import {spec.image}"))
         self._imports.add(running)
         running.task.add_done_callback(lambda task: self._ended(running, task))
@@ -90,7 +90,7 @@ class Catalog:
         image.check_deletable()
         # Once begun it ends: a version whose chunks are half gone must not stay.
         with _tracer.start_as_current_span("delete image", attributes={semconv.IMAGE: image.name}):
-            deletion = self._workshop.reclamation.delete_image(image, request_id, datetime.now(UTC))
+            deletion = self._storage.reclamation.delete_image(image, request_id, datetime.now(UTC))
             reclaimed_bytes = await finish(deletion)
         _logger.info("deleted %s: %d bytes reclaimed", image.name, reclaimed_bytes)
         return reclaimed_bytes
@@ -121,7 +121,7 @@ class Catalog:
         read = []
         for chunk in chunks:
             digest = table.digests[chunk].tobytes()
-            stored = self._workshop.store.read(digest)
+            stored = self._storage.store.read(digest)
             if (len(stored.stored), stored.encoding) != (table.stored_sizes[chunk], table.encodings[chunk]):
                 raise damaged(f"chunk {digest.hex()} is not stored as the chunk table says: verify the image")
             read.append((chunk, stored.stored))

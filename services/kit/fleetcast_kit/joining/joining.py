@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fleetcast_kit.errors import FleetcastError, NotFoundError
 from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.enrolment import enrol, renew_if_due
 
@@ -19,11 +20,12 @@ RENEWAL_SECONDS = 6 * 3600.0
 
 
 async def join_installation(
-    scheduler: str, token: str, directory: Path, *, display_name: str, names: Sequence[str]
+    scheduler: str, token: str, directory: Path, *, role: Role, display_name: str, names: Sequence[str]
 ) -> Credentials:
     """Returns the credential in `directory`; if there is none, the one that `token` gives at `scheduler` (HOST:PORT).
 
-    `names` are those by which others reach this process. The token is used once and needed no more then.
+    `role` is that of the enrolment token such a process needs: `service` or `sender`. `names` are those by which others
+    reach this process. The token is used once, at the first start.
 
     Raises:
         NotFoundError: there is neither a credential nor a token.
@@ -34,7 +36,6 @@ async def join_installation(
     try:
         return Credentials.load(directory)
     except NotFoundError as error:
-        role = "service" if display_name.endswith("catalog") else "sender"
         raise NotFoundError(
             f"{error.message}: make a token with `fleetcast enrolment-token create --role {role}`, and give it with "
             "--scheduler HOST:PORT --token TOKEN, or FLEETCAST_TOKEN, to the first start",

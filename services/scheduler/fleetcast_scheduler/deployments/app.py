@@ -25,7 +25,7 @@ from fleetcast_scheduler.deployments.runs.orders import OrderWriter
 from fleetcast_scheduler.deployments.runs.servicer import run_service
 from fleetcast_scheduler.deployments.servicer import deployment_service
 from fleetcast_scheduler.deployments.store import DeploymentStore
-from fleetcast_scheduler.machines.census_keeper import CensusKeeper
+from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
 from fleetcast_scheduler.machines.machines import Machines
 from fleetcast_scheduler.senders.waking import Waking
 
@@ -74,7 +74,7 @@ async def open_deployments(
     catalog: Catalog,
     catalog_address: str,
     audit: Audit,
-    census: CensusKeeper,
+    fleet: FleetKeeper,
     machines: Machines,
     waking: Waking,
     clock: Callable[[], float],
@@ -82,7 +82,7 @@ async def open_deployments(
     """Returns the part with what the database holds; nothing is decided before `start`."""
     store = DeploymentStore(database)
     await store.forget_unfinished_logs()
-    ledger = DeploymentLedger(census.census, await store.load_open(), options.timing)
+    ledger = DeploymentLedger(fleet.fleet, await store.load_open(), options.timing)
     contents = Contents(catalog)
     pump = RunPump(
         ledger,
@@ -93,12 +93,12 @@ async def open_deployments(
         clock=clock,
     )
     pump.recover(await store.contact_times())
-    census.changed = pump.wake
+    fleet.changed = pump.wake
 
     def registered(machine: str, replaced: str) -> None:
-        resident = census.census.machine(machine)
-        if replaced and resident is not None:
-            replace_target(ledger, replaced, resident, clock())
+        facts = fleet.fleet.machine(machine)
+        if replaced and facts is not None:
+            replace_target(ledger, replaced, facts, clock())
         pump.presence.register(machine, clock())
         pump.wake()
 

@@ -204,7 +204,7 @@ class Deployments:
             return deployment, runs
 
     def _check_collection(self, draft: Deployment) -> None:
-        collection = self._pump.ledger.census.collection(draft.collection)
+        collection = self._pump.ledger.fleet.collection(draft.collection)
         if collection is None:
             raise NotFoundError(
                 f"there is no collection {draft.collection.rpartition('/')[2]}: `fleetcast collection list` shows what "
@@ -217,8 +217,8 @@ class Deployments:
             )
 
     def _plan(self, draft: Deployment, required_variables: Sequence[str], now: float) -> list[PlannedRun]:
-        planned = plan(self._pump.ledger.census, draft, now)
-        check_plan(self._pump.ledger.census, draft, planned, required_variables)
+        planned = plan(self._pump.ledger.fleet, draft, now)
+        check_plan(self._pump.ledger.fleet, draft, planned, required_variables)
         return planned
 
     def _confirm(self, draft: Deployment, planned: Sequence[PlannedRun], confirmed_count: int) -> None:

@@ -18,8 +18,8 @@ from fleetcast_scheduler.deployments.domain.events import (
     StandbyTold,
 )
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
+from fleetcast_scheduler.deployments.domain.machine_reports import Presence
 from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
-from fleetcast_scheduler.deployments.domain.presence import Presence
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run
 from fleetcast_scheduler.deployments.mailbox import Order, RunMailbox

@@ -15,9 +15,9 @@ from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.rows import content_of, deployment_of, run_of, step_of
 from fleetcast_scheduler.deployments.tables import (
-    AttendanceRow,
     DeploymentContentRow,
     DeploymentRow,
+    MachineContactRow,
     RunLogRow,
     RunRow,
     RunStepRow,
@@ -54,7 +54,7 @@ class DeploymentStore:
             await upsert(session, DeploymentContentRow, batch.contents)
             await upsert(session, RunRow, batch.runs)
             await upsert(session, RunStepRow, batch.steps)
-            await upsert(session, AttendanceRow, batch.attendances)
+            await upsert(session, MachineContactRow, batch.attendances)
             await upsert(session, AuditRow, batch.audit)
 
     async def load_open(self) -> list[Deployment]:
@@ -119,7 +119,7 @@ class DeploymentStore:
     async def contact_times(self) -> dict[str, float]:
         """Returns when each machine was last heard."""
         async with self._database.session(reads_only=True) as session:
-            return {row.machine: row.contact_time for row in await session.exec(select(AttendanceRow))}
+            return {row.machine: row.contact_time for row in await session.exec(select(MachineContactRow))}
 
     # Logs
 

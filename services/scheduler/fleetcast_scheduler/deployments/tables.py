@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 from fleetcast_scheduler.columns import bytes_, instant, integer, json_, text
 
 
-class AttendanceRow(SQLModel, table=True):
+class MachineContactRow(SQLModel, table=True):
     """When a machine's agent was last heard."""
 
     __tablename__ = "attendance"

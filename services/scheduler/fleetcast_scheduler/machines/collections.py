@@ -8,20 +8,20 @@ from dataclasses import replace
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit.audit import Audit
-from fleetcast_scheduler.machines.census_keeper import CensusKeeper
 from fleetcast_scheduler.machines.domain.collection import Collection, Rule
 from fleetcast_scheduler.machines.domain.machine import Machine
 from fleetcast_scheduler.machines.edits import changes, edited
+from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
 from fleetcast_scheduler.machines.store import MachineStore
 
 
 class Collections:
     """Collections and who is in them."""
 
-    def __init__(self, store: MachineStore, audit: Audit, census: CensusKeeper, clock: Callable[[], float]) -> None:
+    def __init__(self, store: MachineStore, audit: Audit, fleet: FleetKeeper, clock: Callable[[], float]) -> None:
         self._store = store
         self._audit = audit
-        self._census = census
+        self._fleet = fleet
         self._clock = clock
 
     async def create(self, collection: Collection, request_id: str) -> Collection:
@@ -42,7 +42,7 @@ class Collections:
                 )
             await tables.put_collection(collection)
             await self._audit.record_in(tables, "collection.create", collection.name, request_id, rule=collection.rule)
-        await self._census.collection_changed(collection.name)
+        await self._fleet.collection_changed(collection.name)
         return collection
 
     async def get(self, name: str) -> tuple[Collection, int]:
@@ -77,7 +77,7 @@ class Collections:
                 detail = changes(before, collection)
                 await self._audit.record_in(tables, "collection.update", name, request_id, **detail)
             count = await tables.member_count(name)
-        await self._census.collection_changed(name)
+        await self._fleet.collection_changed(name)
         return collection, count
 
     async def delete(self, name: str, request_id: str) -> None:
@@ -94,7 +94,7 @@ class Collections:
                 )
             if await tables.remove_collection(name):
                 await self._audit.record_in(tables, "collection.delete", name, request_id)
-        await self._census.collection_changed(name)
+        await self._fleet.collection_changed(name)
 
     async def change_members(
         self, name: str, machines: Sequence[str], request_id: str, *, add: bool
@@ -115,7 +115,7 @@ class Collections:
             action = "collection.add" if add else "collection.remove"
             await self._audit.record_in(tables, action, name, request_id, machines=" ".join(machines)[:4000])
             count = await tables.member_count(name)
-        await self._census.collection_changed(name)
+        await self._fleet.collection_changed(name)
         return collection, count
 
     async def list_members(self, name: str, after: str, limit: int) -> list[Machine]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit.audit import Audit
-from fleetcast_scheduler.machines.census_keeper import CensusKeeper
 from fleetcast_scheduler.machines.domain.collection import Rule
 from fleetcast_scheduler.machines.domain.machine import (
     ImportRow,
@@ -23,6 +22,7 @@ from fleetcast_scheduler.machines.domain.machine import (
     taken_over,
 )
 from fleetcast_scheduler.machines.edits import changes, edited
+from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
 from fleetcast_scheduler.machines.store import MachineStore
 
 _NAMED_CONFLICTS = 8
@@ -32,10 +32,10 @@ _NAMED_CONFLICTS = 8
 class Machines:
     """Machines, around their rules."""
 
-    def __init__(self, store: MachineStore, audit: Audit, census: CensusKeeper, clock: Callable[[], float]) -> None:
+    def __init__(self, store: MachineStore, audit: Audit, fleet: FleetKeeper, clock: Callable[[], float]) -> None:
         self._store = store
         self._audit = audit
-        self._census = census
+        self._fleet = fleet
         self._clock = clock
         self.registered: Callable[[str, str], None] = lambda _machine, _replaced: None
         """Called with a machine that has registered, and the imported record whose place it took, if any."""
@@ -64,7 +64,7 @@ class Machines:
             FailedPreconditionError: an operator must approve it first.
         """
         self.check_admission(name)
-        known = self._census.census.machine(name)
+        known = self._fleet.fleet.machine(name)
         return known.display_name if known else ""
 
     # Machines
@@ -105,9 +105,9 @@ class Machines:
                 )
         if registered.machine.state is MachineState.HELD:
             self._held.add(name)
-        await self._census.machines_changed(name)
+        await self._fleet.machines_changed(name)
         self.registered(name, registered.replaces)
-        await self._census.machines_changed(registered.replaces)
+        await self._fleet.machines_changed(registered.replaces)
         return registered.machine
 
     async def get(self, name: str) -> Machine:
@@ -144,7 +144,7 @@ class Machines:
             before, machine = machine, edited(machine, edit(machine), etag)
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.update", name, request_id, **changes(before, machine))
-        await self._census.machines_changed(name)
+        await self._fleet.machines_changed(name)
         return machine
 
     async def import_rows(self, rows: Sequence[ImportRow], request_id: str) -> list[Machine]:
@@ -188,7 +188,7 @@ class Machines:
                     reason="MACHINE_EXISTS",
                 )
             await self._audit.record_in(tables, "machine.import", "machines", request_id, count=len(made))
-        await self._census.machines_changed(*names)
+        await self._fleet.machines_changed(*names)
         return made
 
     async def approve(self, name: str, as_machine: str, request_id: str) -> Machine:
@@ -220,7 +220,7 @@ class Machines:
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.approve", name, request_id, as_machine=as_machine)
         self._held.discard(name)
-        await self._census.machines_changed(name, as_machine)
+        await self._fleet.machines_changed(name, as_machine)
         return machine
 
     async def remove(self, name: str, request_id: str) -> None:
@@ -229,7 +229,7 @@ class Machines:
             if await tables.remove_machine(name):
                 await self._audit.record_in(tables, "machine.remove", name, request_id)
         self._held.discard(name)
-        await self._census.machines_changed(name)
+        await self._fleet.machines_changed(name)
 
     async def policy(self) -> RegistrationPolicy:
         """Returns what becomes of unknown machines."""

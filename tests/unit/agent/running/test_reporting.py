@@ -3,6 +3,7 @@ from __future__ import annotations
 from fleetcast_agent.deployments.orders import StepOutcome, StepRun
 from fleetcast_agent.deployments.reporting import ProgressView, StepHistory
 from fleetcast_agent.receiving.messages import Assignment, Waiting
+from fleetcast_agent.sequence.engine.interface import SequenceProgress
 from fleetcast_agent.sequence.engine.records import (
     Evaluated,
     Outcome,
@@ -13,7 +14,6 @@ from fleetcast_agent.sequence.engine.records import (
     StepSaved,
     StepStarted,
 )
-from fleetcast_agent.sequence.engine.surroundings import SequenceProgress
 from fleetcast_sequence import Redactor, parse
 
 SEQUENCE = parse(

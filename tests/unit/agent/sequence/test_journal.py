@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence.engine.journal import Journal
 from fleetcast_agent.sequence.engine.records import Record, Started, StepSaved, StepStarted
-from fleetcast_agent.sequence.errors import JournalError
+from fleetcast_agent.sequence.engine.run_journal import RunJournal
+from fleetcast_agent.sequence.errors import RunJournalError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ RECORDS: list[Record] = [
 
 def write(path: Path) -> bytes:
     path.unlink(missing_ok=True)
-    journal = Journal(path)
+    journal = RunJournal(path)
     for record in RECORDS:
         journal.append(record)
     journal.close()
@@ -28,7 +28,7 @@ def write(path: Path) -> bytes:
 
 
 def read(path: Path) -> list[Record]:
-    journal = Journal(path)
+    journal = RunJournal(path)
     try:
         return list(journal.records)
     finally:
@@ -54,7 +54,7 @@ def test_a_power_cut_at_any_byte_loses_at_most_the_record_being_written(tmp_path
     path.write_bytes(content[:cut])
     whole = content[:cut].count(b"\n")
     assert read(path) == RECORDS[:whole]
-    journal = Journal(path)
+    journal = RunJournal(path)
     journal.append(RECORDS[0])
     journal.close()
     assert read(path) == [*RECORDS[:whole], RECORDS[0]]
@@ -66,12 +66,12 @@ def test_damage_before_the_end_is_an_error(tmp_path: Path, line: int) -> None:
     lines = write(path).splitlines(keepends=True)
     lines[line] = lines[line].replace(b"1", b"2")
     path.write_bytes(b"".join(lines))
-    with pytest.raises(JournalError, match=f"line {line + 1} is damaged"):
-        Journal(path)
+    with pytest.raises(RunJournalError, match=f"line {line + 1} is damaged"):
+        RunJournal(path)
 
 
 def test_two_agents_cannot_run_the_same_sequence(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
-    with pytest.raises(JournalError, match="in use"):
-        Journal(tmp_path / "journal")
+    journal = RunJournal(tmp_path / "journal")
+    with pytest.raises(RunJournalError, match="in use"):
+        RunJournal(tmp_path / "journal")
     journal.close()

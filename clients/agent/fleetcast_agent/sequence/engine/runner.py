@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.disks import carrying
-from fleetcast_agent.sequence.engine.journal import Journal
+from fleetcast_agent.sequence.engine.interface import RunResources, SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import (
     Ended,
     Evaluated,
@@ -43,11 +43,11 @@ from fleetcast_agent.sequence.engine.records import (
     StepSaved,
     StepStarted,
 )
+from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.runlog import RunLog
 from fleetcast_agent.sequence.engine.state import Engine, Evaluate, Finish, Restart, Run, RunState, replay
-from fleetcast_agent.sequence.engine.surroundings import SequenceOutcome, SequenceProgress, Surroundings
 from fleetcast_agent.sequence.engine.timeout import unpaused_timeout
-from fleetcast_agent.sequence.errors import JournalError, StepError, first_problem
+from fleetcast_agent.sequence.errors import RunJournalError, StepError, first_problem
 from fleetcast_agent.sequence.tools import Tools
 
 _logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class SequenceRunner:
     """One run of one task sequence in one directory, which holds its `journal` and its `log.txt`."""
 
     def __init__(
-        self, sequence: TaskSequence, variables: Variables, directory: Path, around: Surroundings, control: Control
+        self, sequence: TaskSequence, variables: Variables, directory: Path, around: RunResources, control: Control
     ) -> None:
         """Takes the sequence with its children in their places, and makes the directory."""
         self._sequence = sequence
@@ -76,10 +76,10 @@ class SequenceRunner:
         Cancelling this leaves the running step interrupted, as a power cut would.
 
         Raises:
-            JournalError: the directory holds a damaged journal, or one of another sequence.
+            RunJournalError: the directory holds a damaged journal, or one of another sequence.
             VariableError: a required variable has no value.
         """
-        journal = Journal(self._directory / "journal")
+        journal = RunJournal(self._directory / "journal")
         try:
             with self._tracer.start_as_current_span(f"task sequence {self._sequence.name}") as span:
                 span.set_attribute(semconv.TASK_SEQUENCE, self._sequence.name)
@@ -91,7 +91,7 @@ class SequenceRunner:
         finally:
             journal.close()
 
-    async def _run(self, journal: Journal) -> SequenceOutcome:
+    async def _run(self, journal: RunJournal) -> SequenceOutcome:
         state = replay(journal.records)
         await self._open(journal, state)
         while True:
@@ -114,7 +114,7 @@ class SequenceRunner:
                         await self._note(journal, state, ended)
                     return self._outcome(command, state)
 
-    async def _open(self, journal: Journal, state: RunState) -> None:
+    async def _open(self, journal: RunJournal, state: RunState) -> None:
         """Brings a journal that another life of the agent left up to now."""
         identity = digest(self._sequence)
         if not state.digest:
@@ -122,7 +122,7 @@ class SequenceRunner:
                 raise VariableError(f"these variables need a value: {', '.join(missing)}")
             await self._note(journal, state, Started(digest=identity))
         elif state.digest != identity:
-            raise JournalError(
+            raise RunJournalError(
                 f"{self._directory} holds the run of another task sequence ({state.digest}, not {identity})"
             )
         self._variables.set(state.variables)
@@ -140,7 +140,7 @@ class SequenceRunner:
             await self._note(journal, state, StepInterrupted(node=interrupted))
             await asyncio.to_thread(self._around.disks.clean_up, self._directory)
 
-    async def _note(self, journal: Journal, state: RunState, record: Record) -> None:
+    async def _note(self, journal: RunJournal, state: RunState, record: Record) -> None:
         record = record.model_copy(update={"time": time.time()})
         await asyncio.to_thread(journal.append, record)
         state.apply(record)
@@ -157,7 +157,7 @@ class SequenceRunner:
             self._log(f"{self._engine.nodes[command.node].name!r} is skipped: {command.condition}")
         return Evaluated(node=command.node, holds=holds)
 
-    async def _step(self, command: Run, journal: Journal, state: RunState) -> None:
+    async def _step(self, command: Run, journal: RunJournal, state: RunState) -> None:
         if command.delay_seconds:
             self._log(f"tries {command.step.name!r} again in {command.delay_seconds:g} s")
             with contextlib.suppress(TimeoutError):
@@ -190,7 +190,7 @@ class SequenceRunner:
         self._report(command.node, 1)
         shutil.rmtree(self._step_directory(command.node), ignore_errors=True)
 
-    async def _attempt(self, command: Run, journal: Journal, state: RunState) -> StepEnded:
+    async def _attempt(self, command: Run, journal: RunJournal, state: RunState) -> StepEnded:
         """Runs one attempt of a step; whatever it does, it has ended in one way when this returns."""
         context = self._context(command, journal, state)
 
@@ -255,7 +255,7 @@ class SequenceRunner:
             raise StepError(first_problem(error)) from error
         await function(arguments, context)
 
-    def _context(self, command: Run, journal: Journal, state: RunState) -> StepContext:
+    def _context(self, command: Run, journal: RunJournal, state: RunState) -> StepContext:
         async def save(checkpoint: dict[str, Any]) -> None:
             await self._note(journal, state, StepSaved(node=command.node, checkpoint=checkpoint))
 
@@ -286,7 +286,7 @@ class SequenceRunner:
             checkpoint=command.checkpoint,
         )
 
-    async def _restart(self, request: StepEnded, journal: Journal, state: RunState) -> SequenceOutcome | None:
+    async def _restart(self, request: StepEnded, journal: RunJournal, state: RunState) -> SequenceOutcome | None:
         """Returns the outcome that asks for the restart; None when its preparation failed, which fails the step."""
         target = request.restart or "installed"
         step = self._engine.nodes[request.node]

@@ -1,4 +1,4 @@
-"""The blocking steps of one import, run on threads and stopped when the import is cancelled."""
+"""The blocking work of one import: it runs on threads, and stops when the import is cancelled."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-class BlockingSteps:
-    """Runs one step at a time. A step that is running when the task is cancelled is told to stop, and waited for."""
+class BlockingWork:
+    """Runs one function at a time. One that runs when the task is cancelled is told to stop, and waited for."""
 
     def __init__(self, executor: ThreadPoolExecutor, interrupt: Callable[[], None]) -> None:
         self._executor = executor
         self._interrupt = interrupt
         self.interrupted = threading.Event()
-        """Set once the import is cancelled; long steps look at it."""
+        """Set once the import is cancelled; long work looks at it."""
 
-    async def run(self, step: Callable[[], _Result]) -> _Result:
-        """Returns what `step` returns; it runs on a thread and has ended when this returns."""
-        running = asyncio.get_running_loop().run_in_executor(self._executor, step)
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Returns what `work` returns. It runs on a thread, and has ended when this returns."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
         return await finish(running, self._stop)
 
     def _stop(self) -> None:
@@ -32,7 +32,7 @@ class BlockingSteps:
 
 
 async def finish(work: Awaitable[_Result], on_cancel: Callable[[], None] = lambda: None) -> _Result:
-    """Returns the result of `work`, which is not cancelled with the task: it is waited for, then the task ends."""
+    """Returns the result of `work`. If the task is cancelled, `work` still ends first, and the task after it."""
     running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)

@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from fleetcast_catalog.images.content import StoredContent
 from fleetcast_catalog.images.domain import CHUNK_BYTES, Image, ImageFileError, ImageFormat, ImageState, WimImage
-from fleetcast_catalog.images.importing.blocking import BlockingSteps, finish
+from fleetcast_catalog.images.importing.blocking import BlockingWork, finish
 from fleetcast_catalog.images.importing.cutting import Cutter
 from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, Recognised, recognise, unpack_disk
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
@@ -65,8 +65,8 @@ class ImportSpec:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What all imports share."""
+class ImageStorage:
+    """Where images are stored, and the threads that store them: one for the whole catalog."""
 
     images: ImageStore
     store: ChunkStore
@@ -84,12 +84,12 @@ class Workshop:
 class ImageImport:
     """One import. `run` is awaited once, in a task of its own; cancelling that removes every trace of the import."""
 
-    def __init__(self, spec: ImportSpec, workshop: Workshop) -> None:
+    def __init__(self, spec: ImportSpec, storage: ImageStorage) -> None:
         self._spec = spec
-        self._workshop = workshop
+        self._storage = storage
         self.upload = UploadSource(spec.declared_bytes)
         """What the bytes of an upload are fed to."""
-        self._steps = BlockingSteps(workshop.import_threads, lambda: self.upload.fail(ImportInterruptedError()))
+        self._blocking = BlockingWork(storage.import_threads, lambda: self.upload.fail(ImportInterruptedError()))
         self.meter = Meter()
         self.image: Image | None = None
         """The version as it stands, once there is one."""
@@ -103,11 +103,11 @@ class ImageImport:
             FleetcastError: it failed; nothing is left.
         """
         if self._spec.request_id:
-            finished = await self._workshop.images.ready_by_request(self._spec.request_id, self._spec.image)
+            finished = await self._storage.images.ready_by_request(self._spec.request_id, self._spec.image)
             if finished is not None:
                 return finished
         with _tracer.start_as_current_span("import image") as span:
-            async with self._workshop.slots:
+            async with self._storage.slots:
                 try:
                     image = await self._run()
                 except ImageFileError as error:
@@ -128,7 +128,7 @@ class ImageImport:
         return image
 
     async def _run(self) -> Image:
-        workspace = self._workshop.incoming / uuid.uuid4().hex
+        workspace = self._storage.incoming / uuid.uuid4().hex
         workspace.mkdir()
         try:
             with ExitStack() as stack:
@@ -136,10 +136,10 @@ class ImageImport:
                 importing = await finish(self._announce(self._new_image(found, workspace.name)))
                 content: Source = found.content
                 if found.format.is_virtual_disk:
-                    disk = await unpack_disk(found, workspace, self._steps, self.meter, stack)
+                    disk = await unpack_disk(found, workspace, self._blocking, self.meter, stack)
                     self.meter.total_bytes, content = disk.size_bytes, disk
                 self.meter.phase, self.meter.done = ImportPhase.STORING, lambda: content.input_bytes
-                with self._workshop.pinned.pinning() as pins:
+                with self._storage.pinned.pinning() as pins:
                     image = await self._store_and_publish(found, content, pins, importing)
         except BaseException:
             await finish(self._clean_up(workspace))
@@ -152,35 +152,35 @@ class ImageImport:
         source: Source = self.upload
         input_bytes = self._spec.declared_bytes
         if path is not None:
-            file = stack.enter_context(await self._steps.run(lambda: FileSource(path)))
+            file = stack.enter_context(await self._blocking.run(lambda: FileSource(path)))
             source, input_bytes = file, file.size_bytes
         self.meter.total_bytes, self.meter.done = input_bytes, lambda: source.input_bytes
-        return await self._steps.run(lambda: recognise(source, input_bytes, self._spec.format))
+        return await self._blocking.run(lambda: recognise(source, input_bytes, self._spec.format))
 
     async def _store_and_publish(self, found: Recognised, content: Source, pins: Pins, importing: Image) -> Image:
-        workshop, steps = self._workshop, self._steps
+        storage, blocking = self._storage, self._blocking
         cutter = self._cutter = Cutter(
-            content, pins, workshop.chunk_threads, workshop.chunk_thread_count, steps.interrupted
+            content, pins, storage.chunk_threads, storage.chunk_thread_count, blocking.interrupted
         )
-        with workshop.store.barrier() as wait_until_durable:
-            await steps.run(cutter.cut)
+        with storage.store.barrier() as wait_until_durable:
+            await blocking.run(cutter.cut)
             if isinstance(found.input, FileSource):
                 found.input.check_unchanged()
             wim_images: tuple[WimImage, ...] = ()
             if found.format.is_windows_imaging:
-                wim_images = await steps.run(lambda: self._inspect_wim(cutter))
+                wim_images = await blocking.run(lambda: self._inspect_wim(cutter))
             manifest = cutter.table.manifest(cutter.size_bytes, CHUNK_BYTES)
-            digest = await steps.run(lambda: manifest.digest)
-            await steps.run(wait_until_durable)
+            digest = await blocking.run(lambda: manifest.digest)
+            await blocking.run(wait_until_durable)
         new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, wim_images)
         return await finish(self._publish(importing, new))
 
     def _inspect_wim(self, cutter: Cutter) -> tuple[WimImage, ...]:
         """Returns the images inside a WIM that is stored; its tables stand at its end. Blocks."""
-        stored = StoredContent(self._workshop.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
+        stored = StoredContent(self._storage.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
 
         def read(offset: int, size_bytes: int) -> bytes:
-            if self._steps.interrupted.is_set():
+            if self._blocking.interrupted.is_set():
                 raise ImportInterruptedError
             return stored.read(offset, size_bytes)
 
@@ -189,14 +189,14 @@ class ImageImport:
         return wim_images
 
     async def _publish(self, importing: Image, new: NewVersion) -> Image:
-        async with self._workshop.reclamation.gate:
-            image = await self._workshop.images.publish(importing, new, datetime.now(UTC))
+        async with self._storage.reclamation.gate:
+            image = await self._storage.images.publish(importing, new, datetime.now(UTC))
             self.image, self._is_published = image, True
             return image
 
     async def _announce(self, image: Image) -> Image:
         """Adds the CREATING version; the clean-up removes it if anything fails from here on."""
-        self.image = await self._workshop.images.add_importing(image, self._spec.request_id)
+        self.image = await self._storage.images.add_importing(image, self._spec.request_id)
         return self.image
 
     async def _clean_up(self, workspace: Path) -> None:
@@ -206,7 +206,7 @@ class ImageImport:
         if self._is_published:
             return
         added = self._cutter.added_digests if self._cutter else np.empty((0, DIGEST_BYTES), np.uint8)
-        await self._workshop.reclamation.abandon_import(self.image, added)
+        await self._storage.reclamation.abandon_import(self.image, added)
 
     def _new_image(self, found: Recognised, import_id: str) -> Image:
         return Image(
@@ -220,7 +220,7 @@ class ImageImport:
         )
 
     def _storage_error(self, error: OSError | OperationalError) -> FleetcastError:
-        root = self._workshop.store.root.parent
+        root = self._storage.store.root.parent
         number = error.errno if isinstance(error, OSError) else None
         if number in _FULL or "disk is full" in str(error):
             return ResourceExhaustedError(

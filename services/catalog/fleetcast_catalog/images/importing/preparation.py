@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fleetcast_catalog.images.domain import ImageFormat
 from fleetcast_catalog.images.importing import virtual_disk as virtualdisk
-from fleetcast_catalog.images.importing.blocking import BlockingSteps
+from fleetcast_catalog.images.importing.blocking import BlockingWork
 from fleetcast_catalog.images.importing.decompression import Container, container_of, decompressed
 from fleetcast_catalog.images.importing.detection import check_head, detect
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source
@@ -67,7 +67,7 @@ def recognise(source: Source, input_bytes: int, requested: ImageFormat | None) -
 
 
 async def unpack_disk(
-    found: Recognised, workspace: Path, steps: BlockingSteps, meter: Meter, stack: ExitStack
+    found: Recognised, workspace: Path, blocking: BlockingWork, meter: Meter, stack: ExitStack
 ) -> FileSource:
     """Returns the raw disk that a virtual disk describes, as a sparse file in `workspace`; `stack` closes it.
 
@@ -83,9 +83,9 @@ async def unpack_disk(
         disk = found.input.path
     else:
         disk = workspace / "disk"
-        await steps.run(lambda: _spool(found.content, disk, steps))
+        await blocking.run(lambda: _spool(found.content, disk, blocking))
     raw = workspace / "raw"
-    await steps.run(lambda: virtualdisk.check_self_contained(disk, found.format))
+    await blocking.run(lambda: virtualdisk.check_self_contained(disk, found.format))
     disk_bytes = disk.stat().st_size
     share_done = 0.0
 
@@ -100,10 +100,10 @@ async def unpack_disk(
     return stack.enter_context(FileSource(raw))
 
 
-def _spool(content: Source, target: Path, steps: BlockingSteps) -> None:
+def _spool(content: Source, target: Path, blocking: BlockingWork) -> None:
     buffer = memoryview(bytearray(_COPY_BYTES))
     with target.open("wb") as file:
         while count := content.read_into(buffer):
-            if steps.interrupted.is_set():
+            if blocking.interrupted.is_set():
                 raise ImportInterruptedError
             file.write(buffer[:count])

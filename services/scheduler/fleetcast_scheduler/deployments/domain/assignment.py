@@ -12,7 +12,7 @@ from fleetcast_scheduler.calendar.local_time import describe_instant
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.phases import phase_count
 from fleetcast_scheduler.deployments.domain.run import Run
-from fleetcast_scheduler.machines.domain.census import Census, Resident
+from fleetcast_scheduler.machines.domain.fleet import Fleet, MachineFacts
 from fleetcast_scheduler.machines.domain.maintenance import HORIZON, next_fit
 
 
@@ -32,24 +32,24 @@ class Verdict:
 class Judge:
     """Gives verdicts at one instant; remembers what many machines have in common."""
 
-    def __init__(self, census: Census, now: float) -> None:
-        self._census = census
+    def __init__(self, fleet: Fleet, now: float) -> None:
+        self._fleet = fleet
         self._now = now
         self._fits: dict[tuple[object, ...], float | None] = {}
 
     def verdict(
-        self, deployment: Deployment, run: Run, resident: Resident, *, phase: int, connected: bool, busy_with: str
+        self, deployment: Deployment, run: Run, facts: MachineFacts, *, phase: int, connected: bool, busy_with: str
     ) -> Verdict:
         """Returns whether a machine that waits may begin.
 
-        `resident` is a target at this instant; `phase` is that in which it begins, from 0; `busy_with` is the run that
+        `facts` is a target at this instant; `phase` is that in which it begins, from 0; `busy_with` is the run that
         it executes, if any.
         """
-        if exclusion := self._census.exclusion(resident):
+        if exclusion := self._fleet.exclusion(facts):
             return Verdict(reason=exclusion)
         if deployment.state is DeploymentState.PAUSED:
             return Verdict(reason="the deployment is paused")
-        if (held_up := self._time_verdict(deployment, run, resident, phase)) is not None:
+        if (held_up := self._time_verdict(deployment, run, facts, phase)) is not None:
             return held_up
         if not connected:
             return Verdict(reason="its agent is not connected", wake=True)
@@ -57,25 +57,25 @@ class Judge:
             return Verdict(reason=f"the machine runs {busy_with}")
         return Verdict(begin=True)
 
-    def due(self, deployment: Deployment, resident: Resident) -> float:
+    def due(self, deployment: Deployment, facts: MachineFacts) -> float:
         """Returns when a machine would begin if it had no maintenance windows; now at the earliest."""
         times = [self._now]
         if deployment.available_time is not None:
-            times.append(deployment.available_time.instant(resident.zone))
+            times.append(deployment.available_time.instant(facts.zone))
         if deployment.purpose is Purpose.REQUIRED and deployment.deadline_time is not None:
-            times.append(deployment.deadline_time.instant(resident.zone))
+            times.append(deployment.deadline_time.instant(facts.zone))
         return max(times)
 
-    def earliest(self, deployment: Deployment, resident: Resident) -> float | None:
+    def earliest(self, deployment: Deployment, facts: MachineFacts) -> float | None:
         """Returns when a machine begins at the earliest if it asks for it or its phase has come; None if never."""
-        earliest = self._next_fit(deployment, resident, self.due(deployment, resident))
-        if earliest is not None and earliest >= expiry(deployment, resident.zone):
+        earliest = self._next_fit(deployment, facts, self.due(deployment, facts))
+        if earliest is not None and earliest >= expiry(deployment, facts.zone):
             return None
         return earliest
 
-    def _time_verdict(self, deployment: Deployment, run: Run, resident: Resident, phase: int) -> Verdict | None:
+    def _time_verdict(self, deployment: Deployment, run: Run, facts: MachineFacts, phase: int) -> Verdict | None:
         """Returns what time and phase say against it, or None."""
-        zone, now = resident.zone, self._now
+        zone, now = facts.zone, self._now
         if deployment.available_time is not None:
             available_time = deployment.available_time.instant(zone)
             if now < available_time:
@@ -94,7 +94,7 @@ class Judge:
                     return Verdict(
                         reason=f"waits for the deadline at {describe_instant(deadline, zone)}", due_time=deadline
                     )
-        opening = self._next_fit(deployment, resident, now)
+        opening = self._next_fit(deployment, facts, now)
         if opening is None:
             return Verdict(
                 reason=f"no maintenance window within {HORIZON.days} days has room for "
@@ -107,13 +107,13 @@ class Judge:
             )
         return None
 
-    def _next_fit(self, deployment: Deployment, resident: Resident, start: float) -> float | None:
-        windows = self._census.windows(resident)
+    def _next_fit(self, deployment: Deployment, facts: MachineFacts, start: float) -> float | None:
+        windows = self._fleet.windows(facts)
         if not windows or deployment.ignore_maintenance_windows or deployment.purpose is Purpose.AVAILABLE:
             return start
-        key = (windows, resident.zone.key, deployment.max_run_seconds, start)
+        key = (windows, facts.zone.key, deployment.max_run_seconds, start)
         if key not in self._fits:
-            self._fits[key] = next_fit(windows, start, resident.zone, deployment.max_run_seconds)
+            self._fits[key] = next_fit(windows, start, facts.zone, deployment.max_run_seconds)
         return self._fits[key]
 
 

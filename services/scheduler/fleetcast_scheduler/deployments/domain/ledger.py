@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.events import ControlAction, RunControlled, RunEvent, RunOrdered
 from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunState, StepRun
-from fleetcast_scheduler.machines.domain.census import Census
+from fleetcast_scheduler.machines.domain.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RunTiming:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class UnexpectedRun:
     """A run that a machine executes, and that is over for the scheduler."""
 
     run: str
@@ -40,8 +40,8 @@ WAKE_COUNT = 3
 class DeploymentLedger:
     """Deployments, by name, and what changed."""
 
-    def __init__(self, census: Census, deployments: Iterable[Deployment] = (), timing: RunTiming | None = None) -> None:
-        self.census = census
+    def __init__(self, fleet: Fleet, deployments: Iterable[Deployment] = (), timing: RunTiming | None = None) -> None:
+        self.fleet = fleet
         self.timing = timing or RunTiming()
         self.deployments = {deployment.name: deployment for deployment in deployments}
         self.contact_times: dict[str, float] = {}
@@ -50,7 +50,7 @@ class DeploymentLedger:
         """Machines whose streams live."""
         self.current: dict[str, Run] = {}
         """The run that each machine executes, as far as the scheduler knows."""
-        self.strays: dict[str, Stray] = {}
+        self.unexpected_runs: dict[str, UnexpectedRun] = {}
         """Runs that machines execute and should not: they are cancelled before anything else begins there."""
         self.unsettled: set[str] = set()
         """Deployments to look at."""
@@ -70,7 +70,7 @@ class DeploymentLedger:
             for run in deployment.open_runs:
                 self.current[run.machine] = run
                 if run.variables is None:  # it began before they were kept
-                    run.variables = census.variables(run.machine)
+                    run.variables = fleet.variables(run.machine)
 
     def record(self, deployment: Deployment, run: Run | None = None) -> None:
         """Counts a change of a deployment, and of one run, and has both stored; both are looked at again."""
@@ -105,7 +105,7 @@ class DeploymentLedger:
         run.attempt, run.reason, run.start_time = run.number, "", now
         run.limit_time = now + deployment.max_run_seconds
         run.contact_time = self.contact_times.get(run.machine)
-        run.variables = self.census.variables(run.machine)
+        run.variables = self.fleet.variables(run.machine)
         deployment.move(run, RunState.RUNNING)
         self.current[run.machine] = run
         self.events.append(RunOrdered(run.machine, run.name))

@@ -9,8 +9,8 @@ from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState
 from fleetcast_scheduler.deployments.domain.events import ControlAction, RunControlled
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
+from fleetcast_scheduler.deployments.domain.machine_reports import ask
 from fleetcast_scheduler.deployments.domain.phases import phase_count
-from fleetcast_scheduler.deployments.domain.presence import ask
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run, RunState
 

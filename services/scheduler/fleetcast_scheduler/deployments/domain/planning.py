@@ -12,7 +12,7 @@ from fleetcast_scheduler.deployments.domain.assignment import Judge, expiry
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, Purpose
 from fleetcast_scheduler.deployments.domain.phases import phase_count, phases_of
 from fleetcast_scheduler.deployments.domain.targets import first_run
-from fleetcast_scheduler.machines.domain.census import Census, Resident
+from fleetcast_scheduler.machines.domain.fleet import Fleet, MachineFacts
 from fleetcast_scheduler.machines.domain.machine import MachineState
 from fleetcast_scheduler.machines.domain.maintenance import HORIZON
 from fleetcast_scheduler.sessions.domain.start_rules import Match
@@ -37,29 +37,29 @@ class PlannedRun:
     """It is targeted and can never begin; `reason` says why."""
 
 
-def plan(census: Census, draft: Deployment, now: float) -> list[PlannedRun]:
+def plan(fleet: Fleet, draft: Deployment, now: float) -> list[PlannedRun]:
     """Returns what a deployment does to each machine of its collection, in the order of names.
 
     `draft` has no runs yet and gets those of its targets, but nobody hears of them.
     """
-    members = census.members(draft.collection)
-    for place, resident in enumerate((one for one in members if not census.exclusion(one)), 1):
-        draft.put(first_run(draft, resident, place, now))
-    phases, judge = phases_of(draft), Judge(census, now)
+    members = fleet.members(draft.collection)
+    for place, facts in enumerate((one for one in members if not fleet.exclusion(one)), 1):
+        draft.put(first_run(draft, facts, place, now))
+    phases, judge = phases_of(draft), Judge(fleet, now)
     planned = []
-    for resident in members:
-        exclusion = census.exclusion(resident)
+    for facts in members:
+        exclusion = fleet.exclusion(facts)
         if exclusion:
-            planned.append(PlannedRun(resident.name, resident.display_name, targeted=False, reason=exclusion))
+            planned.append(PlannedRun(facts.name, facts.display_name, targeted=False, reason=exclusion))
         else:
-            planned.append(_planned(judge, draft, resident, phases[resident.name], now))
+            planned.append(_planned(judge, draft, facts, phases[facts.name], now))
     draft.runs.clear()
     draft.counts.clear()
     return planned
 
 
 def check_plan(
-    census: Census, draft: Deployment, planned: Sequence[PlannedRun], required_variables: Sequence[str]
+    fleet: Fleet, draft: Deployment, planned: Sequence[PlannedRun], required_variables: Sequence[str]
 ) -> None:
     """Returns if a deployment may be made.
 
@@ -69,7 +69,7 @@ def check_plan(
     """
     targets = [one for one in planned if one.targeted]
     for variable in required_variables:
-        without = [one for one in targets if not _has_variable(census, draft, one.machine, variable)]
+        without = [one for one in targets if not _has_variable(fleet, draft, one.machine, variable)]
         if without or (not targets and variable not in draft.variables):
             names = ", ".join(one.display_name or one.machine for one in without[:_NAMED_COUNT]) or draft.collection
             raise FailedPreconditionError(
@@ -107,28 +107,28 @@ def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
         )
 
 
-def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, now: float) -> PlannedRun:
-    earliest = judge.earliest(draft, resident)
+def _planned(judge: Judge, draft: Deployment, facts: MachineFacts, phase: int, now: float) -> PlannedRun:
+    earliest = judge.earliest(draft, facts)
     start_time = ""
     if earliest is None:
-        reason = f"never begins: {_hindrance(judge, draft, resident)}"
+        reason = f"never begins: {_hindrance(judge, draft, facts)}"
     elif draft.purpose is Purpose.AVAILABLE:
         reason = "begins when somebody asks for it"
         if earliest > now:
-            reason += f", from {describe_instant(earliest, resident.zone)} on"
+            reason += f", from {describe_instant(earliest, facts.zone)} on"
     elif phase:
         reason = f"waits for phase {phase + 1} of {phase_count(draft)}"
     else:
-        start_time = describe_instant(earliest, resident.zone)
-        if earliest > judge.due(draft, resident):
+        start_time = describe_instant(earliest, facts.zone)
+        if earliest > judge.due(draft, facts):
             reason = "waits for its maintenance window"
         else:
             reason = "" if earliest > now else "begins at once"
-    if resident.state is MachineState.EXPECTED:
+    if facts.state is MachineState.EXPECTED:
         reason = f"{reason}; has not registered yet".removeprefix("; ")
     return PlannedRun(
-        resident.name,
-        resident.display_name,
+        facts.name,
+        facts.display_name,
         targeted=True,
         reason=reason,
         phase=phase,
@@ -137,16 +137,16 @@ def _planned(judge: Judge, draft: Deployment, resident: Resident, phase: int, no
     )
 
 
-def _hindrance(judge: Judge, draft: Deployment, resident: Resident) -> str:
+def _hindrance(judge: Judge, draft: Deployment, facts: MachineFacts) -> str:
     """Returns why a machine can never begin."""
-    if judge.due(draft, resident) >= expiry(draft, resident.zone):
+    if judge.due(draft, facts) >= expiry(draft, facts.zone):
         return f"it is due only after it expires at {draft.expiry_time}"
     limit = f"within {HORIZON.days} days" if draft.expiry_time is None else f"before it expires at {draft.expiry_time}"
     return f"no maintenance window has room for it {limit}"
 
 
-def _has_variable(census: Census, draft: Deployment, machine: str, variable: str) -> bool:
-    resident = census.machine(machine)
+def _has_variable(fleet: Fleet, draft: Deployment, machine: str, variable: str) -> bool:
+    facts = fleet.machine(machine)
     return variable in draft.variables or (
-        resident is not None and (variable in resident.variables or variable in census.collection_variables(resident))
+        facts is not None and (variable in facts.variables or variable in fleet.collection_variables(facts))
     )

@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 from fleetcast_scheduler.deployments.domain.assignment import Judge, Verdict, expiry
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose, Rerun
 from fleetcast_scheduler.deployments.domain.events import DeploymentEnded, MachinesWoken, Offer, RunClosed, StandbyTold
-from fleetcast_scheduler.deployments.domain.ledger import WAKE_COUNT, DeploymentLedger, Stray
+from fleetcast_scheduler.deployments.domain.ledger import WAKE_COUNT, DeploymentLedger, UnexpectedRun
+from fleetcast_scheduler.deployments.domain.machine_reports import Presence, offered
 from fleetcast_scheduler.deployments.domain.phases import judge_phase, phases_of, targets
-from fleetcast_scheduler.deployments.domain.presence import Presence, offered
 from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunState
 from fleetcast_scheduler.deployments.domain.targets import refresh_targets
 
@@ -24,20 +24,20 @@ class Rollout:
     def settle(self, now: float) -> None:
         """Draws every conclusion that is due at `now`."""
         ledger = self._ledger
-        if ledger.census.changed:
-            ledger.census.changed.clear()
+        if ledger.fleet.changed:
+            ledger.fleet.changed.clear()
             for deployment in ledger.open_deployments:
                 deployment.stale = True
                 ledger.unsettled.add(deployment.name)
             ledger.restless |= ledger.connected
-        for machine, stray in list(ledger.strays.items()):
-            if now >= stray.give_up_time:
-                ledger.events.append(RunClosed(machine, stray.run))
+        for machine, unexpected in list(ledger.unexpected_runs.items()):
+            if now >= unexpected.give_up_time:
+                ledger.events.append(RunClosed(machine, unexpected.run))
                 self._presence.forget_stray(machine, now)
         for deployment in ledger.deployments.values():
             if deployment.wake_time is not None and deployment.wake_time <= now:
                 ledger.unsettled.add(deployment.name)
-        judge = Judge(ledger.census, now)
+        judge = Judge(ledger.fleet, now)
         while ledger.unsettled:
             name = min(ledger.unsettled, key=lambda name: (ledger.deployments[name].create_time, name))
             ledger.unsettled.discard(name)
@@ -50,7 +50,7 @@ class Rollout:
         times = [
             deployment.wake_time for deployment in self._ledger.deployments.values() if deployment.wake_time is not None
         ]
-        times += [stray.give_up_time for stray in self._ledger.strays.values()]
+        times += [unexpected.give_up_time for unexpected in self._ledger.unexpected_runs.values()]
         return min(times, default=None)
 
     def forget_ended(self, now: float) -> None:
@@ -126,7 +126,7 @@ class Rollout:
     def _give_up(self, deployment: Deployment, run: Run, ending: Ending, now: float) -> None:
         """Ends a run without its machine's word. As long as the machine is there it is given nothing else."""
         if run.machine in self._ledger.connected:
-            self._ledger.strays[run.machine] = Stray(run.name, float("inf"))
+            self._ledger.unexpected_runs[run.machine] = UnexpectedRun(run.name, float("inf"))
         self._ledger.end(deployment, run, ending.state, now, ending.error)
 
     def _step_phase(self, deployment: Deployment, now: float) -> None:
@@ -150,21 +150,21 @@ class Rollout:
         phases = phases_of(deployment)
         woken: list[str] = []
         for run in targets(deployment):
-            resident = ledger.census.machine(run.machine)
-            if run.state is not RunState.WAITING or resident is None:
+            facts = ledger.fleet.machine(run.machine)
+            if run.state is not RunState.WAITING or facts is None:
                 continue
-            if now >= expiry(deployment, resident.zone):
+            if now >= expiry(deployment, facts.zone):
                 self._expire(deployment, run, now)
                 continue
-            wake(deployment, min(expiry(deployment, resident.zone), now + 86400.0))
-            current, stray = ledger.current.get(run.machine), ledger.strays.get(run.machine)
+            wake(deployment, min(expiry(deployment, facts.zone), now + 86400.0))
+            current, unexpected = ledger.current.get(run.machine), ledger.unexpected_runs.get(run.machine)
             verdict = judge.verdict(
                 deployment,
                 run,
-                resident,
+                facts,
                 phase=phases[run.machine],
                 connected=run.machine in ledger.connected,
-                busy_with=current.name if current else stray.run if stray else "",
+                busy_with=current.name if current else unexpected.run if unexpected else "",
             )
             if verdict.begin:
                 ledger.begin(deployment, run, now)
@@ -172,7 +172,7 @@ class Rollout:
             ledger.explain(deployment, run, verdict.reason)
             wake(deployment, verdict.due_time)
             if verdict.wake and self._wakes(deployment, run, verdict, now):
-                woken += resident.mac_addresses
+                woken += facts.mac_addresses
         if woken:
             ledger.events.append(MachinesWoken(tuple(dict.fromkeys(woken))))
 
@@ -231,14 +231,14 @@ class Rollout:
         ledger = self._ledger
         restless, ledger.restless = ledger.restless, set()
         for machine in restless & ledger.connected:
-            if machine not in ledger.current and machine not in ledger.strays:
+            if machine not in ledger.current and machine not in ledger.unexpected_runs:
                 ledger.events.append(self._standby(machine))
 
     def _standby(self, machine: str) -> StandbyTold:
-        resident = self._ledger.census.machine(machine)
-        if resident is None:
+        facts = self._ledger.fleet.machine(machine)
+        if facts is None:
             return StandbyTold(machine, "the machine has not registered")
-        exclusion = self._ledger.census.exclusion(resident)
+        exclusion = self._ledger.fleet.exclusion(facts)
         if exclusion:
             return StandbyTold(machine, f"nothing is deployed to this machine: {exclusion}")
         reason, offers = "", []
@@ -251,8 +251,8 @@ class Rollout:
         return StandbyTold(machine, reason or "nothing is deployed to this machine", tuple(offers))
 
     def _zones(self, deployment: Deployment) -> set[ZoneInfo]:
-        residents = [self._ledger.census.machine(run.machine) for run in deployment.runs.values()]
-        return {resident.zone for resident in residents if resident is not None} or {self._ledger.census.default_zone}
+        targets = [self._ledger.fleet.machine(run.machine) for run in deployment.runs.values()]
+        return {facts.zone for facts in targets if facts is not None} or {self._ledger.fleet.default_zone}
 
 
 def _held(deployment: Deployment) -> str:

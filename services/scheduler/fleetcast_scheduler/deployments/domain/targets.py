@@ -5,12 +5,12 @@ from __future__ import annotations
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
 from fleetcast_scheduler.deployments.domain.run import Run, RunState
-from fleetcast_scheduler.machines.domain.census import Census, Resident
+from fleetcast_scheduler.machines.domain.fleet import Fleet, MachineFacts
 
 
-def find_targets(census: Census, collection: str) -> dict[str, Resident]:
+def find_targets(fleet: Fleet, collection: str) -> dict[str, MachineFacts]:
     """Returns the machines of a collection that may be targeted now, by name."""
-    return {resident.name: resident for resident in census.members(collection) if not census.exclusion(resident)}
+    return {facts.name: facts for facts in fleet.members(collection) if not fleet.exclusion(facts)}
 
 
 def refresh_targets(ledger: DeploymentLedger, deployment: Deployment, now: float) -> None:
@@ -18,23 +18,23 @@ def refresh_targets(ledger: DeploymentLedger, deployment: Deployment, now: float
 
     What a machine has begun goes on, target or not.
     """
-    found = find_targets(ledger.census, deployment.collection)
+    found = find_targets(ledger.fleet, deployment.collection)
     for run in list(deployment.runs.values()):
         if run.state is RunState.WAITING and run.machine not in found:
-            run.reason = _why_not(ledger.census, deployment, run)
+            run.reason = _why_not(ledger.fleet, deployment, run)
             ledger.end(deployment, run, RunState.SKIPPED, now)
         elif run.state is RunState.SKIPPED and not run.excepted and run.machine in found:
             run.end_time = None
             deployment.move(run, RunState.WAITING)
             ledger.record(deployment, run)
     place = max((run.place for run in deployment.runs.values()), default=0)
-    for resident in found.values():
-        if resident.name not in deployment.runs:
+    for facts in found.values():
+        if facts.name not in deployment.runs:
             place += 1
-            ledger.put(deployment, first_run(deployment, resident, place, now))
+            ledger.put(deployment, first_run(deployment, facts, place, now))
 
 
-def replace_target(ledger: DeploymentLedger, former: str, machine: Resident, now: float) -> None:
+def replace_target(ledger: DeploymentLedger, former: str, machine: MachineFacts, now: float) -> None:
     """A machine took the place of a record that was imported for it: it takes its places in deployments, too."""
     for deployment in ledger.open_deployments:
         run = deployment.runs.get(former)
@@ -55,13 +55,13 @@ def new_run(last: Run, now: float) -> Run:
     )
 
 
-def first_run(deployment: Deployment, resident: Resident, place: int, now: float) -> Run:
+def first_run(deployment: Deployment, facts: MachineFacts, place: int, now: float) -> Run:
     """Returns a machine's first run of a deployment."""
     return Run(
-        name=_run_name(deployment.name, resident.name, 1),
+        name=_run_name(deployment.name, facts.name, 1),
         deployment=deployment.name,
-        machine=resident.name,
-        display_name=resident.display_name,
+        machine=facts.name,
+        display_name=facts.display_name,
         number=1,
         place=place,
         create_time=now,
@@ -72,8 +72,8 @@ def _run_name(deployment: str, machine: str, number: int) -> str:
     return f"{deployment}/runs/{machine.removeprefix('machines/')}-{number}"
 
 
-def _why_not(census: Census, deployment: Deployment, run: Run) -> str:
-    resident = census.machine(run.machine)
-    if resident is None:
+def _why_not(fleet: Fleet, deployment: Deployment, run: Run) -> str:
+    facts = fleet.machine(run.machine)
+    if facts is None:
         return "the machine is not known any more"
-    return census.exclusion(resident) or f"the machine is not in {deployment.collection} any more"
+    return fleet.exclusion(facts) or f"the machine is not in {deployment.collection} any more"

@@ -33,7 +33,7 @@ class OrderWriter:
     def write(self, run: Run, now: float) -> Order:
         """Returns the order of a run that has begun."""
         deployment = self._ledger.deployment_of(run)
-        resident = self._ledger.census.machine(run.machine)
+        facts = self._ledger.fleet.machine(run.machine)
         remaining_seconds = (run.limit_time or now) - now
         kept = run.variables or {}
         variables = {
@@ -41,10 +41,10 @@ class OrderWriter:
             Scope.MACHINE: kept.get("machine", {}),
             Scope.DEPLOYMENT: dict(deployment.variables),
         }
-        display_name = resident.display_name if resident is not None else run.display_name
+        display_name = facts.display_name if facts is not None else run.display_name
         context = {
             "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
-            "machine": {"name": display_name} | (_facts(resident.inventory) if resident is not None else {}),
+            "machine": {"name": display_name} | (_facts(facts.inventory) if facts is not None else {}),
         }
         grant = ""
         if deployment.pinned.uploads:

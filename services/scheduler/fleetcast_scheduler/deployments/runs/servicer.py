@@ -39,7 +39,7 @@ class RunServicer(RunServiceServicer):
         if first is None or first.WhichOneof("message") != "arrival":
             raise InvalidArgumentError("the first message of the stream must be an arrival", field="arrival")
         machine = current_identity().name
-        if self._pump.ledger.census.machine(machine) is None:
+        if self._pump.ledger.fleet.machine(machine) is None:
             raise NotFoundError(f"{machine} has not registered: register, then attend", reason="MACHINE_NOT_FOUND")
         self._check_admission(machine)
         run = run_name(first.arrival.run, "arrival.run") if first.arrival.run else ""

@@ -151,7 +151,7 @@ class Progression:
             self.finish(session, SessionState.COMPLETED, now, dismissal="the session's time is over")
 
     def _step_waiting(self, session: Session, now: float) -> None:
-        verdict = evaluate(session.effective_rules, session.attendance, now)
+        verdict = evaluate(session.effective_rules, session.present_machines, now)
         if session.closed and not session.open_count:
             self.finish(session, SessionState.COMPLETED, now)
         elif session.start_requested or verdict.met:

@@ -11,7 +11,7 @@ from fleetcast_scheduler.senders.domain.timing import SenderTiming
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, LatePolicy
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState
 from fleetcast_scheduler.sessions.domain.series import Series
-from fleetcast_scheduler.sessions.domain.start_rules import Attendance, StartRules
+from fleetcast_scheduler.sessions.domain.start_rules import PresentMachines, StartRules
 
 
 class SessionState(StrEnum):
@@ -137,9 +137,9 @@ class Session:
     """Machines in WAITING, those that have received before first, then in the order of joining. Not stored."""
 
     @property
-    def attendance(self) -> Attendance:
+    def present_machines(self) -> PresentMachines:
         """Who is there."""
-        return Attendance(self.present_count, self.first_join_time, self.last_join_time)
+        return PresentMachines(self.present_count, self.first_join_time, self.last_join_time)
 
     @property
     def present_count(self) -> int:

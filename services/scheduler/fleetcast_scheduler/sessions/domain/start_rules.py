@@ -34,7 +34,7 @@ class StartRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Attendance:
+class PresentMachines:
     """Who is there."""
 
     present_count: int
@@ -44,7 +44,7 @@ class Attendance:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StartDecision:
     """What the rules say at one instant."""
 
     met: bool
@@ -61,38 +61,40 @@ class _Condition:
     due_time: float | None = None
 
 
-def evaluate(rules: StartRules, attendance: Attendance, now: float) -> Verdict:
+def evaluate(rules: StartRules, present: PresentMachines, now: float) -> StartDecision:
     """Returns whether a session with these rules starts at `now`. It never starts without a machine."""
-    conditions = _conditions(rules, attendance, now)
-    if not attendance.present_count:
-        return Verdict(met=False, reason=_sentence(rules, conditions) or "waits for the first machine", due_time=None)
+    conditions = _conditions(rules, present, now)
+    if not present.present_count:
+        return StartDecision(
+            met=False, reason=_sentence(rules, conditions) or "waits for the first machine", due_time=None
+        )
     if not conditions:
-        return Verdict(met=True, reason="", due_time=None)
+        return StartDecision(met=True, reason="", due_time=None)
     open_conditions = [condition for condition in conditions if not condition.met]
     if not open_conditions or (rules.match is Match.ANY and len(open_conditions) < len(conditions)):
-        return Verdict(met=True, reason="", due_time=None)
+        return StartDecision(met=True, reason="", due_time=None)
     due_times = [condition.due_time for condition in open_conditions if condition.due_time is not None]
     if rules.match is Match.ANY:
         due_time = min(due_times, default=None)
     else:
         due_time = max(due_times, default=None) if len(due_times) == len(open_conditions) else None
-    return Verdict(met=False, reason=_sentence(rules, open_conditions), due_time=due_time)
+    return StartDecision(met=False, reason=_sentence(rules, open_conditions), due_time=due_time)
 
 
-def _conditions(rules: StartRules, attendance: Attendance, now: float) -> list[_Condition]:
+def _conditions(rules: StartRules, present: PresentMachines, now: float) -> list[_Condition]:
     conditions = []
     if rules.min_clients:
-        joined = attendance.present_count
+        joined = present.present_count
         conditions.append(
             _Condition(joined >= rules.min_clients, f"{rules.min_clients} machines ({joined} joined so far)")
         )
     for seconds, since, event in (
-        (rules.start_delay_seconds, attendance.first_join_time, "the first machine joined"),
-        (rules.quiet_seconds, attendance.last_join_time, "the last machine joined"),
+        (rules.start_delay_seconds, present.first_join_time, "the first machine joined"),
+        (rules.quiet_seconds, present.last_join_time, "the last machine joined"),
     ):
         if seconds is None:
             continue
-        if since is None or not attendance.present_count:
+        if since is None or not present.present_count:
             conditions.append(_Condition(met=False, text=f"{seconds:g} s after {event}"))
         else:
             due_time = since + seconds

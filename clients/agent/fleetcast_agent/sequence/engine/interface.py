@@ -1,4 +1,4 @@
-"""What the run of a task sequence needs from outside, and what it says to it."""
+"""What the run of a task sequence takes from the agent, and what it tells the agent."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class SequenceOutcome:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run needs from the machine and the agent around it."""
+class RunResources:
+    """What a run needs from the machine and the agent."""
 
     content: ContentSource
     disks: Disks

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.events import ControlAction, RunClosed, RunControlled, RunOrdered
-from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, Stray
+from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, UnexpectedRun
 from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome, StepRun
 from fleetcast_scheduler.deployments.domain.targets import new_run
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
@@ -40,7 +40,7 @@ class Presence:
         ledger.touch_machine(machine)
         run = ledger.current.get(machine)
         if run_name and (run is None or run.name != run_name):
-            ledger.strays[machine] = Stray(run_name, now + ledger.timing.ending)
+            ledger.unexpected_runs[machine] = UnexpectedRun(run_name, now + ledger.timing.ending)
             ledger.events.append(RunControlled(machine, run_name, ControlAction.CANCEL, "it is over for the scheduler"))
         elif run is not None:
             self._go_on(run, now)
@@ -49,7 +49,7 @@ class Presence:
         """A machine's stream ended."""
         ledger = self._ledger
         ledger.connected.discard(machine)
-        ledger.strays.pop(machine, None)
+        ledger.unexpected_runs.pop(machine, None)
         ledger.touch_machine(machine)
         self._hear(machine, now)
         run = ledger.current.get(machine)
@@ -75,7 +75,7 @@ class Presence:
         """A machine said how far its run is."""
         self._hear(machine, now)
         run = self._ledger.current.get(machine)
-        if run is None or machine in self._ledger.strays:
+        if run is None or machine in self._ledger.unexpected_runs:
             return
         deployment = self._ledger.deployment_of(run)
         run.progress, run.contact_time = progress, now
@@ -90,7 +90,7 @@ class Presence:
         """A step of a machine's run began or ended; `run` and `number` of `step` are not looked at."""
         self._hear(machine, now)
         run = self._ledger.current.get(machine)
-        if run is None or machine in self._ledger.strays:
+        if run is None or machine in self._ledger.unexpected_runs:
             return
         key = (step.node, step.attempt, step.start_time)
         known = run.steps.get(key)
@@ -110,13 +110,13 @@ class Presence:
         if run is not None and run.name == run_name:
             run.contact_time, run.output_tail = now, outcome.output_tail
             self._end(run, outcome, now)
-        stray = ledger.strays.get(machine)
-        if stray is not None and stray.run == run_name:
+        unexpected = ledger.unexpected_runs.get(machine)
+        if unexpected is not None and unexpected.run == run_name:
             self.forget_stray(machine, now)
 
     def forget_stray(self, machine: str, now: float) -> None:
         """A machine no longer executes what it should not: it may begin, or go on with, what it should."""
-        self._ledger.strays.pop(machine, None)
+        self._ledger.unexpected_runs.pop(machine, None)
         self._ledger.touch_machine(machine)
         run = self._ledger.current.get(machine)
         if run is not None and machine in self._ledger.connected:

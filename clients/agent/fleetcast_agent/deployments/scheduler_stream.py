@@ -1,4 +1,4 @@
-"""This machine's stream to the scheduler: opened anew whenever it breaks, losing nothing that must be said."""
+"""This machine's stream to the scheduler: opened again whenever it breaks, without losing a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fleetcast_kit.rpc.channel import open_channel
 
 from fleetcast_agent.deployments import convert
 from fleetcast_agent.deployments.convert import Word
-from fleetcast_agent.deployments.orders import Arrival, Progress
+from fleetcast_agent.deployments.orders import Arrival, RunProgress
 from fleetcast_agent.deployments.registering import MachineDescription
 from fleetcast_agent.retrying import backoff_seconds
 
@@ -33,7 +33,7 @@ _RENEW_SECONDS = 12 * 3600.0
 _UNREGISTERED_CODES = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND})
 """After these the machine registers anew: an operator may have removed it."""
 _FINAL_CODES = _UNREGISTERED_CODES | {
-    grpc.StatusCode.ABORTED,  # another agent attends with this identity
+    grpc.StatusCode.ABORTED,  # another agent with this identity has its stream open
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -54,8 +54,10 @@ class _Told:
     """Its number on the present stream; 0 while it was not sent there."""
 
 
-class Attendance:
-    """Registers the machine and attends: passes on what the scheduler says, and keeps what must be said until it knows.
+class SchedulerStream:
+    """Registers the machine, opens its stream, and opens it again whenever it breaks.
+
+    What the scheduler says is passed on. What it must know is said again on each new stream, until it has stored it.
 
     Args:
         server: HOST:PORT.
@@ -84,7 +86,7 @@ class Attendance:
         self._registered = registered
         self._heard: asyncio.Queue[Word | FleetcastError] = asyncio.Queue()
         self._told: list[_Told] = []
-        self._progress: Progress | None = None
+        self._progress: RunProgress | None = None
         self._something_to_say = asyncio.Event()
         self._all_known = asyncio.Event()
         self._all_known.set()
@@ -92,7 +94,7 @@ class Attendance:
         self._reopening = False
         self._is_registered = False
         self._tasks = [
-            asyncio.create_task(self._run(), name="attendance"),
+            asyncio.create_task(self._run(), name="scheduler stream"),
             asyncio.create_task(self._renew_regularly(), name="renewal"),
         ]
 
@@ -119,7 +121,7 @@ class Attendance:
         self._progress = None
         self._all_known.set()
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: RunProgress) -> None:
         """Say how far the run is; only the latest counts."""
         self._progress = progress
         self._something_to_say.set()

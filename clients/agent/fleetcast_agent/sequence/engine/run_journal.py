@@ -11,10 +11,10 @@ from fleetcast_kit.files import sync_directory
 from pydantic import ValidationError
 
 from fleetcast_agent.sequence.engine.records import RECORD, Record
-from fleetcast_agent.sequence.errors import JournalError
+from fleetcast_agent.sequence.errors import RunJournalError
 
 
-class Journal:
+class RunJournal:
     """An open journal. Each line is the CRC-32 of a record (8 hexadecimal digits), a space, and the record as JSON.
 
     A last line that is not whole was being written when the machine died. It is dropped: nothing came of it.
@@ -24,7 +24,7 @@ class Journal:
         """Opens the journal at `path`, or makes it.
 
         Raises:
-            JournalError: a line before the last one is damaged, or another process has it open.
+            RunJournalError: a line before the last one is damaged, or another process has it open.
         """
         self._path = path
         new = not path.exists()
@@ -33,7 +33,7 @@ class Journal:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
-            raise JournalError(f"{path} is in use: another agent runs this task sequence") from error
+            raise RunJournalError(f"{path} is in use: another agent runs this task sequence") from error
         try:
             self.records: list[Record] = self._read()
         except BaseException:
@@ -65,7 +65,7 @@ class Journal:
             record = _record(line)
             if record is None:
                 if number < len(lines):
-                    raise JournalError(f"{self._path}: line {number} is damaged; start the task sequence anew")
+                    raise RunJournalError(f"{self._path}: line {number} is damaged; start the task sequence anew")
                 break
             records.append(record)
             whole += len(line)

@@ -3,7 +3,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fleetcast_catalog.images.importing.blocking import BlockingSteps, finish
+from fleetcast_catalog.images.importing.blocking import BlockingWork, finish
 
 
 async def test_work_that_must_finish_does_so_however_often_its_task_is_cancelled() -> None:
@@ -25,28 +25,28 @@ async def test_work_that_must_finish_does_so_however_often_its_task_is_cancelled
     assert ended
 
 
-async def test_a_cancelled_step_is_told_to_stop_and_waited_for() -> None:
+async def test_cancelled_work_is_told_to_stop_and_waited_for() -> None:
     started, stopped = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def step() -> None:
+    def work() -> None:
         loop.call_soon_threadsafe(started.set)
         stopped.wait()
 
     with ThreadPoolExecutor(1) as executor:
-        steps = BlockingSteps(executor, stopped.set)
-        task = asyncio.create_task(steps.run(step))
+        blocking = BlockingWork(executor, stopped.set)
+        task = asyncio.create_task(blocking.run(work))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert steps.interrupted.is_set()
+    assert blocking.interrupted.is_set()
 
 
-async def test_a_step_returns_or_raises_what_its_function_does() -> None:
+async def test_blocking_work_returns_or_raises_what_its_function_does() -> None:
     with ThreadPoolExecutor(1) as executor:
-        steps = BlockingSteps(executor, lambda: None)
-        assert await steps.run(lambda: 7) == 7
+        blocking = BlockingWork(executor, lambda: None)
+        assert await blocking.run(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
-            await steps.run(lambda: 1 // 0)
-    assert not steps.interrupted.is_set()
+            await blocking.run(lambda: 1 // 0)
+    assert not blocking.interrupted.is_set()

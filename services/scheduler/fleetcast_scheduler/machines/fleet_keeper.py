@@ -1,24 +1,24 @@
-"""Keeps the census true: reads machines and collections again after each change of them was stored."""
+"""Keeps the fleet in memory equal to the database: after each stored change it reads what changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from fleetcast_scheduler.machines.domain.census import Census
+from fleetcast_scheduler.machines.domain.fleet import Fleet
 from fleetcast_scheduler.machines.store import MachineStore
 
 _PAGE_SIZE = 500
 """Machines read at once; between two pages others have their turn."""
 
 
-class CensusKeeper:
-    """What changes machines and collections tells it so; what it reads is at hand in `census`."""
+class FleetKeeper:
+    """Whoever changes a machine or a collection calls it; the result is in `fleet`."""
 
-    def __init__(self, census: Census, store: MachineStore) -> None:
-        self.census = census
+    def __init__(self, fleet: Fleet, store: MachineStore) -> None:
+        self.fleet = fleet
         self.changed: Callable[[], None] = lambda: None
-        """Called after the census changed."""
+        """Called after the fleet changed."""
         self._store = store
         self._turn = asyncio.Lock()
 
@@ -27,14 +27,14 @@ class CensusKeeper:
         async with self._turn:
             async with self._store.transaction(reads_only=True) as tables:
                 for collection in await tables.collections("", limit=1_000_000):
-                    self.census.put_collection(collection)
+                    self.fleet.put_collection(collection)
                 named = await tables.memberships()
             after = ""
             while True:
                 async with self._store.transaction(reads_only=True) as tables:
                     machines = await tables.machines(after, _PAGE_SIZE)
                 for machine in machines:
-                    self.census.put_machine(machine, named.get(machine.name, set()))
+                    self.fleet.put_machine(machine, named.get(machine.name, set()))
                 if len(machines) < _PAGE_SIZE:
                     break
                 after = machines[-1].name
@@ -48,9 +48,9 @@ class CensusKeeper:
                     machine = await tables.machine(name)
                     named = await tables.memberships_of(name)
                 if machine is None:
-                    self.census.remove_machine(name)
+                    self.fleet.remove_machine(name)
                 else:
-                    self.census.put_machine(machine, named)
+                    self.fleet.put_machine(machine, named)
         self.changed()
 
     async def collection_changed(self, name: str) -> None:
@@ -60,15 +60,15 @@ class CensusKeeper:
                 collection = await tables.collection(name)
                 named = await tables.members(name)
             if collection is None:
-                self.census.remove_collection(name)
+                self.fleet.remove_collection(name)
             else:
-                self.census.put_collection(collection)
+                self.fleet.put_collection(collection)
                 after = ""
                 while True:
                     async with self._store.transaction(reads_only=True) as tables:
                         machines = await tables.machines(after, _PAGE_SIZE)
                     for machine in machines:
-                        self.census.place(machine, name, named=machine.name in named)
+                        self.fleet.place(machine, name, named=machine.name in named)
                     if len(machines) < _PAGE_SIZE:
                         break
                     after = machines[-1].name
