@@ -13,7 +13,11 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine, and every process must not compile everything anew.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup stubs lock demo test check lint bench fuzz baseline clean
+# Tests run side by side, each lane with a network of its own; what is in the network lab runs in one lane. `LANES=` is one after the other.
+LANES ?= -n 3 --dist loadgroup
+COVERED ?= tests/unit
+
+.PHONY: help setup stubs lock demo test slow coverage check lint bench fuzz baseline clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +37,14 @@ demo: $(SETUP) ## Take real images from files to three disks at once, and prove 
 
 test: $(SETUP) ## Run every test: unit, integration, end to end (the network lab as root).
 	@deploy/packages.sh lab images disks boot database
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest $(LANES) $(PYTEST_FLAGS)
+
+slow: $(SETUP) ## Run the tests that take minutes each: further emulated machines.
+	@deploy/packages.sh lab images disks boot database
+	$(BIN)/pytest --slow -m slow $(PYTEST_FLAGS)
+
+coverage: $(SETUP) ## Print how much of the branches the unit tests go through; `COVERED=tests` for all tests.
+	$(BIN)/pytest $(LANES) $(COVERED) -q --no-header --cov --cov-branch --cov-report=term:skip-covered
 
 check: lint test ## Do what CI does: lint, then test.
 

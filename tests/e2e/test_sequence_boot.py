@@ -13,6 +13,7 @@ import pytest
 from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
 
+from tests.support.debian import DebianError, kept_debian
 from tests.support.sequences import Rehearsal, needs_disks, tool
 
 _TOOLS = ("mmdebstrap", "qemu-system-x86_64", "grub-mkimage")
@@ -31,17 +32,12 @@ BOOT_SECONDS = 600
 
 
 @pytest.fixture(scope="session")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns an archive of a small Debian: FLEETCAST_TEST_DEBIAN names one that exists, else it is built."""
-    given = os.environ.get("FLEETCAST_TEST_DEBIAN")
-    if given:
-        return Path(given)
-    archive = tmp_path_factory.mktemp("debian") / "debian.tar"
-    command = ["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(archive)]
-    built = subprocess.run(command, check=False, capture_output=True, text=True)
-    if built.returncode:
-        pytest.skip(f"no Debian could be built here: {built.stderr[-300:]}")
-    return archive
+def debian() -> Path:
+    """Returns an archive of a small Debian, kept between runs."""
+    try:
+        return kept_debian("bookworm", _PACKAGES)
+    except DebianError as error:
+        pytest.skip(str(error))
 
 
 async def reference_disk(directory: Path, debian: Path, layout: str) -> Path:
@@ -79,14 +75,10 @@ def starts(disk: Path, *options: str) -> str:
 
 
 no_firmware = pytest.mark.skipif(not os.path.exists(_OVMF), reason="no UEFI firmware for qemu: install ovmf")
-when_asked = pytest.mark.skipif(
-    not {"FLEETCAST_TEST_BOOT", "FLEETCAST_TEST_DEBIAN"} & os.environ.keys(),
-    reason="a second emulated machine takes half a minute more: set FLEETCAST_TEST_BOOT=1",
-)
 
 
 @pytest.mark.parametrize(
-    "layout", [pytest.param("uefi-linux", marks=no_firmware), pytest.param("bios", marks=when_asked)]
+    "layout", [pytest.param("uefi-linux", marks=no_firmware), pytest.param("bios", marks=pytest.mark.slow)]
 )
 async def test_a_linux_image_grows_to_each_disk_and_starts(tmp_path: Path, debian: Path, layout: str) -> None:
     image = await reference_disk(tmp_path / "reference", debian, layout)

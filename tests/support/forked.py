@@ -15,7 +15,7 @@ import fleetcast_cli
 from fleetcast_cli.app import app
 from fleetcast_kit.process.commandline import run_command_line
 
-_MODULES = [f"fleetcast_cli.{module.name}" for module in pkgutil.iter_modules(fleetcast_cli.__path__)]
+_MODULES = [module.name for module in pkgutil.walk_packages(fleetcast_cli.__path__, "fleetcast_cli.")]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__, *_MODULES])
 
