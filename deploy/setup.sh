@@ -4,11 +4,11 @@ set -euo pipefail
 venv=$1
 version=$2
 
-suits() { "$1" -c "import sys; $2; sys.exit(not (3, 11) <= sys.version_info < (3, 13))" 2>/dev/null; }
+suits() { "$1" -c "import sys; $2; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null; }
 
 # The system's own first: distributions build it with optimizations that many others lack, and it is up to twice as fast.
 # One that cannot make environments is taken only if no other can.
-candidates="/usr/bin/python3.12 /usr/bin/python3.11 python3.12 python3.11 python3"
+candidates="/usr/bin/python3.14 /usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11 python3.14 python3.13 python3.12 python3.11 python3"
 for ability in "from ensurepip import version" pass; do
   for python in $candidates; do
     suits "$python" "$ability" && break 2
@@ -16,7 +16,7 @@ for ability in "from ensurepip import version" pass; do
   done
 done
 if [ -z "${python:-}" ]; then
-  echo "fleetcast needs Python 3.11 or 3.12, and none was found: install it (Debian: apt-get install python3.11 python3.11-venv)." >&2
+  echo "fleetcast needs Python 3.11, 3.12, 3.13 or 3.14, and none was found: install it (Debian: apt-get install python3 python3-venv)." >&2
   exit 1
 fi
 

@@ -1,6 +1,7 @@
-"""Builds what is written in C where there is a C compiler and Intel's multi-buffer library (Debian: libipsec-mb-dev).
+"""Builds what is written in C, where there is a C compiler.
 
-Without them the package is complete all the same, and slower.
+All but parity needs Intel's multi-buffer library too (Debian: libipsec-mb-dev). Without them the package is complete
+all the same, and slower.
 """
 
 import os
@@ -12,15 +13,18 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+_LIBRARIES = {"libparity.so": (["parity.c"], []), "libnative.so": (["messages.c", "trains.c"], ["-lIPSec_MB"])}
+"""The sources of each library, and the libraries that it needs."""
 
-def _compile(sources: list[Path], library: Path) -> str:
+
+def _compile(sources: list[Path], needed: list[str], library: Path) -> str:
     """Make a shared library; return why it was not made, or nothing."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return "there is no C compiler"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared"]
     built = subprocess.run(
-        [compiler, *flags, "-o", library, *sources, "-lIPSec_MB"], capture_output=True, text=True, check=False
+        [compiler, *flags, "-o", library, *sources, *needed], capture_output=True, text=True, check=False
     )
     return built.stderr if built.returncode else ""
 
@@ -31,11 +35,12 @@ class NativeHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build before the wheel is put together."""
         folder = Path(self.root) / "fleetcast_wire"
-        library = folder / "libnative.so"
-        if failure := _compile(sorted(folder.glob("*.c")), library):
-            library.unlink(missing_ok=True)
-            self.app.display_warning(f"what is written in C is left out: {failure}")
-            return
-        build_data["artifacts"].append("fleetcast_wire/libnative.so")
-        build_data["pure_python"] = False
-        build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        for name, (sources, needed) in _LIBRARIES.items():
+            library = folder / name
+            if failure := _compile([folder / source for source in sources], needed, library):
+                library.unlink(missing_ok=True)
+                self.app.display_warning(f"{', '.join(sources)} left out, which makes it slower: {failure}")
+                continue
+            build_data["artifacts"].append(f"fleetcast_wire/{name}")
+            build_data["pure_python"] = False
+            build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")

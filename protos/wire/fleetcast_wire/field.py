@@ -55,27 +55,47 @@ def unpack_elements(symbols: NDArray[np.uint8]) -> Elements:
 
 def pack_elements(elements: Elements) -> NDArray[np.uint8]:
     """Returns the symbols of elements, their number a multiple of 32: from shape (n, m) to (n, 2 m)."""
-    pairs = elements.astype("<u2").view(np.uint8).reshape(len(elements), -1, 32, 2)
-    return pairs.swapaxes(2, 3).reshape(len(elements), -1)
+    pairs = elements.astype("<u2").view(np.uint8).reshape(len(elements), elements.shape[1] // 32, 32, 2)
+    return pairs.swapaxes(2, 3).reshape(len(elements), 2 * elements.shape[1])
 
 
-def invert(matrix: Elements) -> Elements:
-    """Returns the inverse of a matrix of which no square part from the upper left corner is singular."""
+def divide(dividends: Elements, divisors: Elements) -> Elements:
+    """Returns the quotients, element by element.
+
+    Raises:
+        ZeroDivisionError: a divisor is zero.
+    """
     logarithms, elements = _tables()
-    work = np.array(matrix, np.uint16, order="C")
-    if native.combines() and native.invert(work, logarithms, elements, _ORDER):
-        return work
-    for pivot in range(len(work)):
-        inverse = logarithms[work[pivot, pivot]]
-        work[pivot, pivot] = 1
-        row = logarithms[work[pivot]]
-        scaled = np.where(row == _NO_LOGARITHM, _NO_LOGARITHM, (row - inverse) % _ORDER)
-        factors = logarithms[work[:, pivot]]
-        factors[pivot] = _NO_LOGARITHM
-        work[:, pivot] = 0
-        work[pivot] = elements[scaled]
-        work ^= elements[np.add.outer(factors, scaled)]
-    return work
+    of_dividends, of_divisors = logarithms[dividends], _logarithms_of_nonzero(divisors)
+    return elements[np.where(of_dividends == _NO_LOGARITHM, of_dividends, (of_dividends - of_divisors) % _ORDER)]
+
+
+def invert_cauchy(rows: Elements, columns: Elements) -> Elements:
+    """Returns the inverse of the square matrix of 1 / (rows[i] + columns[j]): a product of sums, without elimination.
+
+    Raises:
+        ZeroDivisionError: it has no inverse: not all of the rows and columns are different.
+    """
+    _, elements = _tables()
+    sums = _logarithms_of_nonzero(np.bitwise_xor.outer(rows, columns))
+    numerators = sums.sum(1)[:, None] + sums.sum(0)
+    denominators = sums + _differences(rows)[:, None] + _differences(columns)
+    inverse: Elements = elements[(numerators - denominators) % _ORDER].T
+    return inverse
+
+
+def _differences(values: Elements) -> NDArray[np.int64]:
+    """Returns, for each value, the logarithm of the product of its differences to all the others."""
+    differences = np.bitwise_xor.outer(values, values)
+    np.fill_diagonal(differences, 1)
+    sums: NDArray[np.int64] = _logarithms_of_nonzero(differences).sum(1)
+    return sums
+
+
+def _logarithms_of_nonzero(values: Elements) -> NDArray[np.int64]:
+    if not values.all():
+        raise ZeroDivisionError("zero has no inverse")
+    return _tables()[0][values].astype(np.int64)
 
 
 def multiply(matrix: Elements, vectors: Elements) -> Elements:
@@ -93,9 +113,13 @@ def multiply(matrix: Elements, vectors: Elements) -> Elements:
 
 def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
-    if not native.combines():
+    if not native.accumulates():
         return pack_elements(multiply(matrix, unpack_elements(symbols)))
-    return native.combine(_images(matrix), symbols)
+    symbols = np.ascontiguousarray(symbols)
+    sums = np.zeros((len(matrix), symbols.shape[1]), np.uint8)
+    addresses = symbols.ctypes.data + np.arange(len(symbols), dtype=np.uintp) * np.uintp(symbols.shape[1])
+    native.accumulate(multipliers(matrix.T), range(len(matrix)), addresses, sums)
+    return sums
 
 
 def multipliers(matrix: Elements) -> NDArray[np.uint64]:

@@ -1,6 +1,7 @@
 """What is written in C, where it was built.
 
-Receiving is in `messages.c`, the cipher in `trains.c`, sums of symbols are in `parity.c`.
+Receiving is in `messages.c`, the cipher in `trains.c`; sums of symbols are in `parity.c`, a library of its own, which
+needs no other.
 
 See `hatch_build.py`.
 """
@@ -17,8 +18,6 @@ from numpy.typing import NDArray
 
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.memory import Buffer, Numbers, Slots, SymbolMemory, Symbols
-
-_LIBRARY = Path(__file__).with_name("libnative.so")
 
 
 class Opened(NamedTuple):
@@ -193,37 +192,6 @@ class NativeMessages:
         return Messages(count, bool(more), self._slots[:filled], self._others[:others].tolist())
 
 
-@cache
-def combines() -> bool:
-    """Returns whether `combine` was built here and this processor can."""
-    try:
-        combine(np.zeros((1, 1, 16), np.uint16), np.zeros((1, 64), np.uint8))
-    except OSError:
-        return False
-    return True
-
-
-def combine(images: NDArray[np.uint16], symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns sums of multiples of symbols.
-
-    Args:
-        images: shape (rows, columns, 16), what the factor of a symbol in a sum makes of each bit of an element.
-        symbols: shape (columns, T), T a multiple of 64; the sums have the shape (rows, T).
-
-    Raises:
-        OSError: it was not built here, or this processor cannot.
-    """
-    rows, columns, bits = images.shape
-    if bits != 16 or columns != len(symbols) or symbols.shape[1] % 64:
-        raise ValueError(f"factors of shape {images.shape} do not fit symbols of shape {symbols.shape}")
-    images, symbols = np.ascontiguousarray(images, np.uint16), np.ascontiguousarray(symbols, np.uint8)
-    sums = np.empty((rows, symbols.shape[1]), np.uint8)
-    addresses = (array.ctypes.data for array in (images, symbols, sums))
-    if _library().fleetcast_combine(*addresses, rows, columns, symbols.shape[1]) < 0:
-        raise OSError("this processor lacks the instructions for sums of symbols")
-    return sums
-
-
 def multipliers(images: NDArray[np.uint16]) -> NDArray[np.uint64]:
     """Returns factors as `accumulate` takes them.
 
@@ -237,7 +205,7 @@ def multipliers(images: NDArray[np.uint16]) -> NDArray[np.uint64]:
         raise ValueError(f"factors of shape {images.shape} do not have 16 images each")
     images = np.ascontiguousarray(images, np.uint16)
     result = np.empty((*images.shape[:-1], 4), np.uint64)
-    _library().fleetcast_multipliers(images.ctypes.data, result.ctypes.data, result.size // 4)
+    _parity_library().fleetcast_multipliers(images.ctypes.data, result.ctypes.data, result.size // 4)
     return result
 
 
@@ -274,43 +242,37 @@ def accumulate(
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < column_count:
         raise IndexError(f"columns {columns} are not all among {column_count}")
     given = factors.ctypes.data, column_count, chosen.ctypes.data, len(chosen), addresses.ctypes.data, symbols
-    if _library().fleetcast_accumulate(*given, sums.ctypes.data, sums.shape[1]) < 0:
+    if _parity_library().fleetcast_accumulate(*given, sums.ctypes.data, sums.shape[1]) < 0:
         raise OSError("this processor lacks the instructions for multiples of symbols")
-
-
-def invert(matrix: NDArray[np.uint16], logarithms: NDArray[np.int32], elements: NDArray[np.uint16], order: int) -> bool:
-    """Invert a matrix, shape (n, n), in its place by the tables of `field`; return whether it was small enough.
-
-    Raises:
-        ValueError: it has no inverse, or one that is not found in this way.
-    """
-    if matrix.shape != (len(matrix), len(matrix)) or not matrix.flags.c_contiguous:
-        raise ValueError(f"a matrix of shape {matrix.shape} has no inverse, or does not lie in order")
-    if len(logarithms) != 1 << 16 or len(elements) <= 2 * int(logarithms.max()):
-        raise ValueError(f"{len(logarithms)} logarithms and {len(elements)} elements are not all")
-    tables = logarithms.ctypes.data, elements.ctypes.data, order
-    result = _library().fleetcast_invert(matrix.ctypes.data, len(matrix), *tables)
-    if result == -2:
-        raise ValueError(f"a matrix of shape {matrix.shape} is singular")
-    return bool(result == 0)
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(_LIBRARY))
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-    for name, result, arguments in (
+    return _loaded(
+        "libnative.so",
         ("cipher_new", pointer, (ctypes.c_char_p, ctypes.c_char_p)),
         ("cipher_free", None, (pointer,)),
         ("seal", number, (pointer, pointer, size, size, pointer, size)),
         ("open", number, (pointer, pointer, size, size, pointer, size, pointer, pointer, size, pointer)),
         ("open_run", number, (pointer, pointer, size)),
         ("receive", number, (ctypes.c_int, pointer, ctypes.c_uint, size, number, number, *[pointer] * 4)),
-        ("invert", ctypes.c_int, (pointer, size, pointer, pointer, ctypes.c_int32)),
+    )
+
+
+@cache
+def _parity_library() -> ctypes.CDLL:
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    return _loaded(
+        "libparity.so",
         ("multipliers", None, (pointer, pointer, size)),
         ("accumulate", ctypes.c_int, (pointer, size, pointer, size, pointer, size, pointer, size)),
-        ("combine", ctypes.c_int, (pointer, pointer, pointer, size, size, size)),
-    ):
-        function = getattr(library, f"fleetcast_{name}")
+    )
+
+
+def _loaded(name: str, *functions: tuple[str, Any, tuple[Any, ...]]) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(Path(__file__).with_name(name)))
+    for function_name, result, arguments in functions:
+        function = getattr(library, f"fleetcast_{function_name}")
         function.restype, function.argtypes = result, arguments
     return library

@@ -1,30 +1,63 @@
-/* Adds up multiples of symbols over GF(2^16) and inverts matrices, for rebuilding the few that are lost of a codeword.
- * What the field is, is not known here: field.py gives each factor as what it makes of each of the 16 bits of an element,
- * and the tables of logarithms. A symbol is blocks of 64 bytes, the low bytes of 32 elements and then the high ones. */
+/* Adds up multiples of symbols over GF(2^16), for making parity and for rebuilding what is lost of a codeword.
+ * What the field is, is not known here: field.py gives each factor as what it makes of each of the 16 bits of an element.
+ * A symbol is blocks of 64 bytes, the low bytes of 32 elements and then the high ones. */
 
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { BITS = 16, NIBBLES = 4, VALUES = 16, BLOCK = 64, MOST_ROWS = 64, PARTS = 4, CACHE_LINE = 64 };
+enum { BITS = 16, NIBBLES = 4, BLOCK = 64, PARTS = 4, CACHE_LINE = 64 };
 
-/* Adds to `sum` the multiple of `symbol` by the factor whose images of the bits are `images`: a table of 16 for each nibble
- * of an element gives 32 products at once. */
-__attribute__((target("avx2"))) static void add_multiple(const uint16_t images[BITS], const uint8_t *symbol, uint8_t *sum,
-                                                         size_t bytes)
+static int has_gfni(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("gfni"); }
+
+/* Sets multipliers[factor] to what `fleetcast_accumulate` takes for the `count` factors images[factor][bit]. Where this
+ * processor multiplies matrices of bits: for the low and the high byte of a product, what the low and the high byte of an
+ * element give to it, as matrices of 8 times 8 bits; the byte for bit 0 of the result is the highest of a matrix, as
+ * GF2P8AFFINEQB wants it. Elsewhere: the images as they are. */
+void fleetcast_multipliers(const uint16_t *images, uint64_t *multipliers, size_t count)
+{
+    if (!has_gfni()) {
+        memcpy(multipliers, images, count * BITS * sizeof *images);
+        return;
+    }
+    for (size_t part = 0; part < count * PARTS; part++) {
+        const uint16_t *bits = images + part / PARTS * BITS + part % 2 * 8;
+        const int first = part % PARTS / 2 * 8;
+        uint64_t matrix = 0;
+        for (int bit = 0; bit < 8; bit++)
+            for (int from = 0; from < 8; from++)
+                matrix |= (uint64_t)(bits[from] >> (first + bit) & 1) << ((7 - bit) * 8 + from);
+        multipliers[part] = matrix;
+    }
+}
+
+/* Returns, for each value of a nibble (twice 16), one byte of the product: what the images of its set bits add up to. */
+__attribute__((target("avx2"))) static inline __m256i products_of(const uint16_t images[BITS / NIBBLES], int shift)
+{
+    static const uint8_t values[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const __m128i nibbles = _mm_loadu_si128((const __m128i *)values);
+    __m128i products = _mm_setzero_si128();
+    for (int bit = 0; bit < BITS / NIBBLES; bit++) {
+        const __m128i of_bit = _mm_set1_epi8((char)(1 << bit));
+        const __m128i is_set = _mm_cmpeq_epi8(_mm_and_si128(nibbles, of_bit), of_bit);
+        products = _mm_xor_si128(products, _mm_and_si128(is_set, _mm_set1_epi8((char)(images[bit] >> shift))));
+    }
+    return _mm256_broadcastsi128_si256(products);
+}
+
+/* Adds to `sum` the multiple of `symbol` by the factor whose images are in `multiplier`: a table of 16 for each nibble of an
+ * element gives 32 products at once. */
+__attribute__((target("avx2"))) static void add_by_tables(const uint64_t multiplier[PARTS], const uint8_t *symbol,
+                                                          uint8_t *sum, size_t bytes)
 {
     const __m256i low_nibbles = _mm256_set1_epi8(0x0f);
+    uint16_t images[BITS];
     __m256i low_bytes[NIBBLES], high_bytes[NIBBLES];
+    memcpy(images, multiplier, sizeof images);
     for (int nibble = 0; nibble < NIBBLES; nibble++) {
-        uint8_t low[VALUES] = {0}, high[VALUES] = {0};
-        for (int value = 1; value < VALUES; value++) {
-            const uint16_t image = images[nibble * 4 + __builtin_ctz((unsigned)value)];
-            low[value] = low[value & (value - 1)] ^ (uint8_t)image;
-            high[value] = high[value & (value - 1)] ^ (uint8_t)(image >> 8);
-        }
-        low_bytes[nibble] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)low));
-        high_bytes[nibble] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)high));
+        low_bytes[nibble] = products_of(images + nibble * (BITS / NIBBLES), 0);
+        high_bytes[nibble] = products_of(images + nibble * (BITS / NIBBLES), 8);
     }
     for (size_t at = 0; at + BLOCK <= bytes; at += BLOCK) {
         const __m256i low = _mm256_loadu_si256((const __m256i *)(symbol + at));
@@ -43,36 +76,6 @@ __attribute__((target("avx2"))) static void add_multiple(const uint16_t images[B
         }
         _mm256_storeu_si256(into_low, sum_low);
         _mm256_storeu_si256(into_high, sum_high);
-    }
-}
-
-/* Sets each of the `rows` sums of `bytes` bytes, a multiple of 64, to the sum of the `columns` symbols times the factors of
- * its row: images[row][column][bit]. Returns 0, or -1, with nothing done, if this processor cannot. */
-int fleetcast_combine(const uint16_t *images, const uint8_t *symbols, uint8_t *sums, size_t rows, size_t columns,
-                      size_t bytes)
-{
-    if (!__builtin_cpu_supports("avx2"))
-        return -1;
-    memset(sums, 0, rows * bytes);
-    for (size_t row = 0; row < rows; row++)
-        for (size_t column = 0; column < columns; column++)
-            add_multiple(images + (row * columns + column) * BITS, symbols + column * bytes, sums + row * bytes, bytes);
-    return 0;
-}
-
-/* Sets multipliers[factor] to what `fleetcast_accumulate` takes for the `count` factors images[factor][bit]: for the low and
- * the high byte of a product, what the low and the high byte of an element give to it, as matrices of 8 times 8 bits. The
- * byte for bit 0 of the result is the highest of a matrix: GF2P8AFFINEQB wants it so. */
-void fleetcast_multipliers(const uint16_t *images, uint64_t *multipliers, size_t count)
-{
-    for (size_t part = 0; part < count * PARTS; part++) {
-        const uint16_t *bits = images + part / PARTS * BITS + part % 2 * 8;
-        const int first = part % PARTS / 2 * 8;
-        uint64_t matrix = 0;
-        for (int bit = 0; bit < 8; bit++)
-            for (int from = 0; from < 8; from++)
-                matrix |= (uint64_t)(bits[from] >> (first + bit) & 1) << ((7 - bit) * 8 + from);
-        multipliers[part] = matrix;
     }
 }
 
@@ -135,7 +138,8 @@ int fleetcast_accumulate(const uint64_t *multipliers, size_t column_count, const
                          const uint8_t *const *symbols, size_t symbol_count, uint8_t *sums, size_t bytes)
 {
     static const uint64_t zero[PARTS];
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("gfni"))
+    const int by_matrices = has_gfni();
+    if (!__builtin_cpu_supports("avx2"))
         return -1;
     for (size_t sum = 0; sum < count; sum++)
         if (columns[sum] < 0 || (uint64_t)columns[sum] >= column_count)
@@ -148,46 +152,17 @@ int fleetcast_accumulate(const uint64_t *multipliers, size_t column_count, const
         for (size_t sum = 0; sum < count; sum++) {
             const size_t column = (size_t)columns[sum];
             const uint64_t *of_first = multipliers + (first * column_count + column) * PARTS;
-            if (second < symbol_count)
-                add_pair(of_first, symbols[first], multipliers + (second * column_count + column) * PARTS, symbols[second],
-                         sums + sum * bytes, bytes);
-            else
-                add_pair(of_first, symbols[first], zero, symbols[first], sums + sum * bytes, bytes);
+            const uint64_t *of_second = second < symbol_count ? multipliers + (second * column_count + column) * PARTS : zero;
+            const uint8_t *second_symbol = symbols[second < symbol_count ? second : first];
+            if (by_matrices) {
+                add_pair(of_first, symbols[first], of_second, second_symbol, sums + sum * bytes, bytes);
+                continue;
+            }
+            add_by_tables(of_first, symbols[first], sums + sum * bytes, bytes);
+            add_by_tables(of_second, second_symbol, sums + sum * bytes, bytes);
         }
         first = third;
         second = fourth;
-    }
-    return 0;
-}
-
-/* Inverts a matrix of `size` rows and columns in its place. logarithms[0] stands for that of zero; elements[sum] is the
- * element of a sum of two logarithms, zero if one of them is that; `order` is how many elements have one. Returns 0; -1, with
- * nothing done, if it is too large; -2, in the middle, if a square part of it from the upper left corner is singular. */
-int fleetcast_invert(uint16_t *matrix, size_t size, const int32_t *logarithms, const uint16_t *elements, int32_t order)
-{
-    int32_t scaled[MOST_ROWS];
-    if (size > MOST_ROWS)
-        return -1;
-    for (size_t pivot = 0; pivot < size; pivot++) {
-        uint16_t *row = matrix + pivot * size;
-        const int32_t inverse = order - logarithms[row[pivot]];
-        if (row[pivot] == 0)
-            return -2;
-        row[pivot] = 1;
-        for (size_t column = 0; column < size; column++) {
-            const int32_t logarithm = logarithms[row[column]];
-            scaled[column] = row[column] == 0 ? logarithm : (logarithm + inverse) % order;
-            row[column] = elements[scaled[column]];
-        }
-        for (size_t other = 0; other < size; other++) {
-            uint16_t *into = matrix + other * size;
-            const int32_t factor = logarithms[into[pivot]];
-            if (other == pivot || into[pivot] == 0)
-                continue;
-            into[pivot] = 0;
-            for (size_t column = 0; column < size; column++)
-                into[column] ^= elements[factor + scaled[column]];
-        }
     }
     return 0;
 }

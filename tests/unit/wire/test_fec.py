@@ -60,10 +60,10 @@ def test_few_and_many_losses_are_rebuilt(codec: ParityCodec, rows: int, lost_cou
     assert [bytes(decoded[row]) for row in lost] == [source[row] for row in lost]
 
 
-@pytest.fixture(params=["added up in C", "encoded and decoded"])
+@pytest.fixture(params=["in C", "without C"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to make parity and to rebuild; without C the first is the second."""
-    if request.param == "encoded and decoded":
+    """Both ways to make parity and to rebuild; where C was not built, the first is the second."""
+    if request.param == "without C":
         monkeypatch.setattr(native, "accumulates", lambda: False)
 
 
@@ -77,7 +77,7 @@ def test_symbols_are_rebuilt_in_their_places_and_nothing_else_changes(
     memory = SymbolMemory(SYMBOL_BYTES, 3 * present)
     memory.content[:] = whole = rng.randbytes(len(memory.content))
     places = SymbolPlaces(memory, np.arange(1, 3 * present, 3))  # the second of three codewords; one may be short
-    source = [bytes(symbol) for symbol in places.filled(100)]
+    source = [bytes(symbol) for symbol in places.copied(100)]
     assert present == 100 or source[99] == bytes(SYMBOL_BYTES)
     parity = codec.encode(source, 64)
     lost = sorted(rng.sample(range(present), lost_count))
@@ -118,11 +118,11 @@ def test_the_first_parity_symbols_are_those_of_all(codec: ParityCodec, count: in
         places = SymbolPlaces(symbols, np.arange(99))
         some = codec.encode_first(100, 64, places, count)
         assert len(some) >= count
-        whole = codec.encode([bytes(symbol) for symbol in places.filled(100)], 64)
+        whole = codec.encode([bytes(symbol) for symbol in places.copied(100)], 64)
         assert [bytes(symbol) for symbol in some] == whole[: len(some)]
 
 
-@pytest.mark.skipif(not native.accumulates(), reason="it was not built here, or this processor lacks GFNI")
+@pytest.mark.skipif(not native.accumulates(), reason="it was not built here, or this processor lacks AVX2")
 @pytest.mark.parametrize(
     ("factors", "columns", "symbols", "sums"),
     [

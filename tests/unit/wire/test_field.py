@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from fleetcast_wire import native
-from fleetcast_wire.field import combine, invert, multiply, pack_elements, unpack_elements
+from fleetcast_wire.field import combine, divide, invert_cauchy, multiply, pack_elements, unpack_elements
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,30 +17,22 @@ def test_sums_of_symbols_are_the_same_in_c_and_without(rows: int, columns: int, 
     assert np.array_equal(combine(matrix, symbols), pack_elements(multiply(matrix, unpack_elements(symbols))))
 
 
-def test_an_inverse_gives_the_symbols_back() -> None:
-    random = np.random.default_rng(1)
-    matrix, symbols = random.integers(1, 65536, (9, 9), np.uint16), random.integers(0, 256, (9, 192), np.uint8)
-    assert np.array_equal(combine(invert(matrix), combine(matrix, symbols)), symbols)
+@pytest.mark.parametrize("size", [1, 2, 9, 64, 300])
+def test_the_inverse_of_a_cauchy_matrix_times_the_matrix_is_one(size: int) -> None:
+    values = np.random.default_rng(size).permutation(65536)[: 2 * size].astype(np.uint16)
+    rows, columns = values[:size], values[size:]
+    matrix = divide(np.ones((size, size), np.uint16), np.bitwise_xor.outer(rows, columns))
+    assert np.array_equal(multiply(invert_cauchy(rows, columns), matrix), np.eye(size))
 
 
-@pytest.mark.parametrize("size", [1, 2, 9, 40, 64, 65])
-def test_inverses_are_the_same_in_c_and_without(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = np.random.default_rng(size).integers(0, 65536, (size, size), np.uint16)
-    before = matrix.copy()
-    inverse = invert(matrix)
-    monkeypatch.setattr(native, "combines", lambda: False)
-    assert np.array_equal(invert(matrix), inverse)
-    assert np.array_equal(multiply(inverse, matrix), np.eye(size))
-    assert np.array_equal(matrix, before)
+def test_a_quotient_times_its_divisor_is_the_dividend() -> None:
+    dividends, divisors = np.array([0, 1, 7, 65535, 300], np.uint16), np.array([5, 1, 65535, 2, 300], np.uint16)
+    quotients = divide(dividends, divisors)
+    assert np.array_equal(multiply(np.diag(quotients), divisors[:, None])[:, 0], dividends)
 
 
-def test_a_singular_matrix_is_refused() -> None:
-    if native.combines():
-        with pytest.raises(ValueError, match="singular"):
-            invert(np.array([[3, 5], [3, 5]], np.uint16))
-
-
-@pytest.mark.parametrize(("factors", "symbols"), [((2, 3, 16), (2, 64)), ((2, 2, 8), (2, 64)), ((2, 2, 16), (2, 100))])
-def test_what_does_not_fit_together_is_refused(factors: tuple[int, ...], symbols: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="do not fit"):
-        native.combine(np.zeros(factors, np.uint16), np.zeros(symbols, np.uint8))
+def test_nothing_is_divided_by_zero() -> None:
+    with pytest.raises(ZeroDivisionError):
+        divide(np.array([3], np.uint16), np.array([0], np.uint16))
+    with pytest.raises(ZeroDivisionError):
+        invert_cauchy(np.array([3, 3], np.uint16), np.array([5, 6], np.uint16))
