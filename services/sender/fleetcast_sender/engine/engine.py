@@ -1,38 +1,25 @@
-"""The transmission's state machine: receivers, passes, what goes by unicast.
+"""The transmission's state machine: when passes begin and end, what they send, what goes by unicast.
 
 Pure: events and `now` come in, trains and messages go out. It never waits for anyone: a receiver's silence, lag or
 death changes what is sent next, not when the others are served.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.packet import Kind, datagram_bytes
+from fleetcast_wire.packet import Kind
 from numpy.typing import NDArray
 
-from fleetcast_sender.engine.messages import (
-    Deficits,
-    Dismissed,
-    Holding,
-    Join,
-    Offered,
-    PassEnded,
-    Planned,
-    Told,
-    Welcomed,
-)
-from fleetcast_sender.engine.needs import Needs
+from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join, PassEnded, Planned, Told
 from fleetcast_sender.engine.passes import Pass, SendMark, Train, WorkItem
 from fleetcast_sender.engine.policy import TransmissionPolicy
+from fleetcast_sender.engine.receivers import Receivers
 from fleetcast_sender.engine.repair import ParityPrediction
 from fleetcast_sender.engine.roster import Participant, Totals
 
 MAX_PASS_NUMBER = 0xFFFF
-_FEW_MEMBERS = ((2, 0.05), (4, 0.1))
-_REPORT_SECONDS = 0.2
 
 
 class Phase(Enum):
@@ -73,56 +60,39 @@ class Engine:
         """Layouts of passes of which work is outstanding."""
         self._policy = policy
         self._sizes = stored_size_bytes
-        self._needs = Needs(stored_size_bytes)
+        self._receivers = Receivers(geometry, stored_size_bytes, policy)
+        self._needs = self._receivers.needs
         self._slots = window_slots
-        self._participants: dict[int, Participant] = {}
-        self._expected: dict[str, float] = {}
-        self._lacking: set[int] = set()
-        self._members: set[int] = set()
-        self._told: deque[tuple[int, Told]] = deque()
         self._wait_until: float | None = None
         self._send_from = 0.0
         self._ended_at = 0.0
         self._end_mark_at = 0.0
         self._check_silence_at = 0.0
-        self._heard_at = 0.0
         self._pass_number = 0
-        self._awaited = 0
-        self._needs_changed = False
 
     # Inputs
 
     def expect(self, machines: Sequence[str], now: float) -> None:
         """Note that these machines were admitted: the first pass waits for them a little."""
-        for machine in machines:
-            self._expected[machine] = now + self._policy.start_grace_seconds
+        self._receivers.expect(machines, now + self._policy.start_grace_seconds)
 
     def join(self, seat: int, join: Join, now: float) -> None:
         """Let a receiver in; `seat` is new for every stream."""
-        self._expected.pop(join.machine, None)
-        unicast = join.unicast_only or not self._fits(join)
-        participant = Participant(seat, join, now, unicast=unicast)
-        self._participants[seat] = participant
-        self._needs.put(seat, join.held)
-        if not unicast:
-            self._needs.count(seat)
-        participant.lacking_bytes = self._needs.lacking_bytes(seat)
-        self._heard_at = now
-        self._tell(seat, Welcomed(self.geometry, unicast, self.report_interval_seconds))
-        if self.current and self.phase is Phase.SENDING and not unicast:
-            self._tell(seat, self._plan_of(self.current))
+        participant = self._receivers.add(seat, join, now)
+        if self.current and self.phase is Phase.SENDING and not participant.unicast:
+            self._receivers.tell(seat, self._plan_of(self.current))
         self._sort_in(participant)
 
     def ready(self, seat: int, now: float) -> None:
         """Note that the receiver hears the group, or is ready to fetch."""
-        if participant := self._hear(seat, now):
+        if participant := self._receivers.hear(seat, now):
             participant.ready = True
             self._sort_in(participant)
-            self._offer_alone(participant)
+            self._receivers.offer_alone(participant)
 
     def heard(self, seat: int, now: float) -> None:
         """Note that the receiver lives."""
-        self._hear(seat, now)
+        self._receivers.hear(seat, now)
 
     def deficits(self, seat: int, report: Deficits, now: float) -> None:
         """Take a report on one window.
@@ -130,18 +100,16 @@ class Engine:
         Raises:
             RunsError: the report does not fit the window.
         """
-        if (participant := self._hear(seat, now)) and self.current and not participant.unicast:
+        if (participant := self._receivers.hear(seat, now)) and self.current and not participant.unicast:
             self.current.deficits(report, now)
 
     def holding(self, seat: int, holding: Holding, now: float) -> None:
         """Take everything that a receiver holds."""
-        participant = self._hear(seat, now)
+        participant = self._receivers.hear(seat, now)
         if not participant:
             return
         before = participant.lacking_bytes
-        self._needs_changed = True
-        self._needs.put(seat, holding.held)
-        participant.lacking_bytes = self._needs.lacking_bytes(seat)
+        self._receivers.put(participant, holding.held)
         self._sort_in(participant)
         fresh = self.phase is not Phase.ENDING or holding.pass_number >= self._pass_number
         answers_offer, participant.offered = participant.offered, False
@@ -152,22 +120,18 @@ class Engine:
                 self._give_up(participant)
                 return
         if fresh and not participant.unicast:
-            if self.phase is Phase.ENDING and not self._needs.counted(seat):
-                self._awaited -= 1
+            self._receivers.awaited.discard(seat)
             self._needs.count(seat)
         if fresh:
             participant.asked_at = None
-        self._offer_alone(participant)
+        self._receivers.offer_alone(participant)
 
     def done(self, seat: int, now: float) -> None:
         """Note that the receiver lacks nothing any more."""
-        if participant := self._hear(seat, now):
-            if self.phase is Phase.ENDING and participant.ready and not self._needs.counted(seat):
-                self._awaited -= 1
-            self._needs_changed = True
-            self._needs.put(seat, np.ones(len(self._sizes), np.bool_))
+        if participant := self._receivers.hear(seat, now):
+            self._receivers.awaited.discard(seat)
+            self._receivers.put_all(participant)
             self._needs.count(seat)
-            participant.lacking_bytes = 0
             participant.offered = False
             participant.asked_at = None
             self._sort_in(participant)
@@ -178,53 +142,47 @@ class Engine:
 
     def dismiss(self, seat: int, reason: str) -> None:
         """Take a receiver out and tell it why."""
-        if seat in self._participants:
-            self._tell(seat, Dismissed(reason))
+        if self._receivers.get(seat):
+            self._receivers.tell(seat, Dismissed(reason))
             self._remove(seat)
 
     def move_to_unicast(self, seat: int) -> None:
         """Serve a receiver apart from the group from now on."""
-        participant = self._participants.get(seat)
+        participant = self._receivers.get(seat)
         if participant and not participant.unicast:
             participant.unicast = True
-            if self.phase is Phase.ENDING and not self._needs.counted(seat):
-                self._awaited -= 1
-            self._needs_changed = True
+            self._receivers.awaited.discard(seat)
+            self._receivers.needs_changed = True
             self._needs.uncount(seat)
             self._sort_in(participant)
             if self.phase is Phase.SENDING and participant.ready and participant.asked_at is None:
                 # The pass is over for it. What it got of it, it says, and is offered the rest.
-                participant.asked_at = self._heard_at
-                self._tell(seat, PassEnded(self._pass_number))
+                participant.asked_at = self._receivers.heard_at
+                self._receivers.tell(seat, PassEnded(self._pass_number))
             else:
-                self._offer_alone(participant)
+                self._receivers.offer_alone(participant)
 
     # Outputs
 
     @property
     def report_interval_seconds(self) -> float:
-        """How often receivers are to report: at most 1,000 reports a second in all, each at least every 2 s.
-
-        Five a second say enough of one receiver, unless its buffer fills faster, as where few share all of a fast host.
-        """
-        members = len(self._participants) + len(self._expected)
-        usual = next((seconds for most, seconds in _FEW_MEMBERS if members <= most), _REPORT_SECONDS)
-        return min(2.0, max(usual, members / 1000))
+        """How often receivers are to report."""
+        return self._receivers.report_interval_seconds
 
     @property
     def participant_count(self) -> int:
         """Receivers that are heard."""
-        return len(self._participants)
+        return len(self._receivers)
 
     @property
     def member_count(self) -> int:
         """Receivers that take the multicast and lack something."""
-        return len(self._members)
+        return len(self._receivers.members)
 
     @property
     def lacking(self) -> bool:
         """Whether a receiver that is heard lacks anything."""
-        return bool(self._lacking)
+        return bool(self._receivers.lacking)
 
     @property
     def pass_number(self) -> int:
@@ -233,13 +191,11 @@ class Engine:
 
     def unheard(self, now: float) -> bool:
         """Returns whether no receiver was heard for so long that nothing more is sent until one is."""
-        return now - self._heard_at > 1 + 2 * self.report_interval_seconds
+        return self._receivers.unheard(now)
 
     def take_told(self) -> list[tuple[int, Told]]:
         """Returns the messages to receivers since the last call, by seat."""
-        told = list(self._told)
-        self._told.clear()
-        return told
+        return self._receivers.take_told()
 
     def take_work(self) -> list[WorkItem]:
         """Returns the work on windows since the last call."""
@@ -275,7 +231,7 @@ class Engine:
 
     def wake_at(self, now: float) -> float:
         """Returns when to call `next` again if no input comes before."""
-        times = [self._check_silence_at] if self._participants else [now + 1]
+        times = [self._check_silence_at] if len(self._receivers) else [now + 1]
         heard = not self.unheard(now)
         if self.phase is Phase.ENDING:
             times.append(self._ended_at + self._policy.pass_grace_seconds)
@@ -299,32 +255,17 @@ class Engine:
 
     # Receivers
 
-    def _fits(self, join: Join) -> bool:
-        """Returns whether the receiver can take windows and datagrams of this geometry."""
-        return (
-            join.window_memory_bytes >= 2 * self.geometry.window_bytes
-            and join.max_payload_bytes >= datagram_bytes(self.geometry.symbol_bytes)
-            and (not self.geometry.codec or self.geometry.codec in join.codecs)
-        )
-
-    def _hear(self, seat: int, now: float) -> Participant | None:
-        participant = self._participants.get(seat)
-        if participant:
-            participant.heard_at = self._heard_at = now
-        return participant
-
     def _remove(self, seat: int) -> None:
-        participant = self._participants.pop(seat, None)
-        if not participant:
-            return
-        if self.phase is Phase.ENDING and self._is_awaited(participant):
-            self._awaited -= 1
-        self._needs_changed = True
-        self._needs.remove(seat)
-        self._sort_in(participant)
+        self._receivers.remove(seat)
+        self._count_members()
 
-    def _is_awaited(self, participant: Participant) -> bool:
-        return not participant.unicast and participant.ready and not self._needs.counted(participant.seat)
+    def _sort_in(self, participant: Participant) -> None:
+        self._receivers.sort_in(participant)
+        self._count_members()
+
+    def _count_members(self) -> None:
+        if self.current:
+            self.current.members = max(1, self.member_count)
 
     def _give_up(self, participant: Participant) -> None:
         if participant.unicast:
@@ -336,32 +277,6 @@ class Engine:
             participant.stuck_count = 0
             self.move_to_unicast(participant.seat)
 
-    def _sort_in(self, participant: Participant) -> None:
-        """Keep the sets of those that lack something and of those that take the multicast up to date."""
-        seat, here = participant.seat, participant.seat in self._participants
-        if here and participant.lacking_bytes:
-            self._lacking.add(seat)
-        else:
-            self._lacking.discard(seat)
-        if seat in self._lacking and participant.ready and not participant.unicast:
-            self._members.add(seat)
-        else:
-            self._members.discard(seat)
-        if self.current:
-            self.current.members = max(1, len(self._members))
-
-    def _tell(self, seat: int, told: Told) -> None:
-        self._told.append((seat, told))
-
-    def _offer_alone(self, participant: Participant) -> None:
-        """Offer a receiver that takes no multicast what it lacks, a slice at a time."""
-        if participant.unicast and participant.ready and not participant.offered and participant.lacking_bytes:
-            self._offer(participant, self._needs.lacking(participant.seat))
-
-    def _offer(self, participant: Participant, chunks: NDArray[np.bool_]) -> None:
-        participant.offered = True
-        self._tell(participant.seat, Offered(self._needs.first_bytes(chunks, self._policy.unicast_slice_bytes)))
-
     # Time
 
     def _tick(self, now: float) -> None:
@@ -371,29 +286,24 @@ class Engine:
         if self.phase is Phase.IDLE:
             self._start_if_due(now)
         elif self.phase is Phase.SENDING:
-            if self._needs_changed and not self._needs.counts.any():
+            if self._receivers.needs_changed and not self._needs.counts.any():
                 self._abandon(now)
-            self._needs_changed = False
+            self._receivers.needs_changed = False
         elif self.phase is Phase.ENDING and (
-            self._awaited <= 0 or now >= self._ended_at + self._policy.pass_grace_seconds
+            not self._receivers.awaited or now >= self._ended_at + self._policy.pass_grace_seconds
         ):
             self._close_pass(now)
 
     def _forget_silent(self, now: float) -> None:
-        limit = self._policy.silence_seconds
-        for participant in [p for p in self._participants.values() if now - p.heard_at > limit]:
-            reason = f"nothing was heard from this machine for {limit:g} s"
-            self._tell(participant.seat, Dismissed(reason, forgotten=True))
-            self._remove(participant.seat)
+        self._receivers.forget_silent(now)
+        self._count_members()
         patience = self._policy.answer_seconds
-        for participant in list(self._participants.values()):
+        for participant in self._receivers:
             if participant.asked_at is not None and now - participant.asked_at > patience:
                 # What it lacks is not known: it is offered all that it lacked before.
                 participant.asked_at = None
                 self.move_to_unicast(participant.seat)
-                self._offer_alone(participant)
-        for machine in [name for name, until in self._expected.items() if until < now]:
-            del self._expected[machine]
+                self._receivers.offer_alone(participant)
 
     def _abandon(self, now: float) -> None:
         assert self.current  # noqa: S101 - only while sending
@@ -408,8 +318,8 @@ class Engine:
             return
         if self._wait_until is None:
             self._wait_until = now + self._policy.start_grace_seconds
-        members = [p for p in self._participants.values() if not p.unicast]
-        if (self._expected or any(not p.ready for p in members)) and now < self._wait_until:
+        members = self._receivers.group
+        if (self._receivers.expecting or any(not p.ready for p in members)) and now < self._wait_until:
             return
         if any(p.ready and p.lacking_bytes and not p.offered for p in members):
             self._plan(members, now)
@@ -430,7 +340,7 @@ class Engine:
             for participant in members:
                 own = few & self._needs.lacking(participant.seat)
                 if participant.ready and not participant.offered and own.any():
-                    self._offer(participant, own)
+                    self._receivers.offer(participant, own)
         if chunks.any():
             self._begin_pass(chunks, now)
 
@@ -448,17 +358,16 @@ class Engine:
             self._pass_number, layout, self._policy, prediction=self.prediction, slots=self._slots, needed=needed
         )
         self.phase = Phase.SENDING
-        lead = self._policy.lead_seconds + self._policy.lead_seconds_per_receiver * len(self._participants)
+        lead = self._policy.lead_seconds + self._policy.lead_seconds_per_receiver * len(self._receivers)
         self._send_from = now + lead
-        self.current.members = max(1, len(self._members))
+        self.current.members = max(1, self.member_count)
         self.prediction.begin(self.current.members)
         self.totals.chunk_count += len(layout.chunks)
         self.totals.pass_count += 1
         self.totals.window_count += layout.window_count
         plan = self._plan_of(self.current)
-        for participant in self._participants.values():
-            if not participant.unicast:
-                self._tell(participant.seat, plan)
+        for participant in self._receivers.group:
+            self._receivers.tell(participant.seat, plan)
 
     def _plan_of(self, running: Pass) -> Planned:
         chunks = np.zeros(len(self._sizes), np.bool_)
@@ -471,15 +380,13 @@ class Engine:
         self.totals.report_count += self.current.report_count
         self.phase = Phase.ENDING
         self._ended_at = self._end_mark_at = now
-        self._awaited = 0
-        for participant in self._participants.values():
-            if participant.unicast:
-                continue
-            self._tell(participant.seat, PassEnded(self._pass_number))
+        self._receivers.awaited.clear()
+        for participant in self._receivers.group:
+            self._receivers.tell(participant.seat, PassEnded(self._pass_number))
             if participant.ready and participant.lacking_bytes:
                 self._needs.uncount(participant.seat)
                 participant.asked_at = now
-                self._awaited += 1
+                self._receivers.awaited.add(participant.seat)
 
     def _close_pass(self, now: float) -> None:
         """Go on with what is known; who has not answered counts again as soon as he does."""
