@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_kit.errors import FailedPreconditionError
 
 from tests.integration.run_site import RUN, Room, Script, order_for, room, until
+from tests.support.plugin import plug_in
 from tests.support.spans import recorded_spans
 
 ECHO = "{name: Say, type: run-script, with: {script: 'echo %s'}}"
@@ -254,10 +256,53 @@ async def test_a_stopped_agent_goes_on_at_its_next_start(tmp_path: Path) -> None
         ]
 
 
-def start_process(here: Room, *flags: str) -> subprocess.Popen[str]:
+def start_process(here: Room, *flags: str, packages: Path | None = None) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(packages)} if packages is not None else None
     command = [sys.executable, "-m", "fleetcast_agent", "run", "--server", here.server.address, "--once", "--json"]
     command += ["--state-dir", str(here.state), "--disk", str(here.disk), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+GROW = """
+import os, signal
+from fleetcast_sequence import InterruptionRule, StepType
+from fleetcast_sequence.model import SequenceModel
+
+class Grow(SequenceModel):
+    \"\"\"Grows as far as it can.\"\"\"
+
+GROW = StepType("grow", Grow, InterruptionRule.RERUN)
+
+async def grow(arguments, context):
+    context.remark("the partition could not grow: hunter-hunter is behind it")
+    if not context.resume and not (context.run_directory / "died").exists():
+        (context.run_directory / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_remark_survives_a_kill_is_told_once_and_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    packages = plug_in(tmp_path / "packages", GROW, step="grow")
+    source = sequence("{name: Grow, type: gather-inventory}", ECHO % "done", variables="{key: {secret: true}}")
+    order = order_for(source, deployment_variables={"key": "hunter-hunter"})
+    # The machine has the plug-in, this process does not.
+    order.task_sequence = order.task_sequence.replace(b"gather-inventory", b"grow")
+    order.task_sequence_digest = ""
+    async with room(tmp_path, Script(order)) as here:
+        process = start_process(here, packages=packages)
+        await asyncio.to_thread(process.communicate)
+        assert process.returncode == -signal.SIGKILL
+        process = start_process(here, packages=packages)
+        output, errors = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 8, errors
+        text = "the partition could not grow: *** is behind it"
+        assert [step.remarks for step in here.script.steps.values()] == [[text], [], []]
+        (outcome,) = here.script.outcomes
+        assert outcome.outcome == deployment_pb2.StepRun.OUTCOME_SUCCEEDED
+        assert [(remark.step_name, remark.text) for remark in outcome.remarks] == [("Grow", text)]
+        ended = json.loads(output.splitlines()[-1])
+        assert (ended["outcome"], ended["remarks"]) == ("succeeded", [{"step_name": "Grow", "text": text}])
+        assert f"remark: {text}" in here.script.logs[RUN]
 
 
 async def test_an_agent_that_is_killed_again_and_again_runs_each_step_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fleetcast.scheduler.v1.deployment_pb2 import StepRun
+from fleetcast.scheduler.v1.deployment_pb2 import Remark, StepRun
 
 from tests.integration.cli_site import Cli, open_cli
 from tests.integration.deployment_actors import OUTCOME, RunningMachine
@@ -173,6 +173,33 @@ async def test_a_run_is_shown_with_its_steps_in_the_deployment_and_in_the_machin
     assert (run["state"], run["steps"][0]["outcome"], run["steps"][0]["node"]) == ("failed", "failed", "2")
     await machine.upload_log(order.run, b"first line\n", b"second line\n")
     assert await cli.text("deployment", "log", deployment, "pc-1") == "first line\nsecond line\n"
+
+
+async def test_remarks_are_in_every_view_of_a_run(cli: Cli) -> None:
+    first, second = await make_lab(cli, "1", "2")
+    deployment = await deploy(cli)
+    for machine, remarks in ((first, [Remark(step_name="Grow", text="it could not grow")]), (second, [])):
+        await machine.attend()
+        order = await machine.hear("order")
+        if remarks:
+            await machine.say(step=StepRun(node="1", step_name="Grow", attempt=1, remarks=["it could not grow"]))
+        await machine.finish(order.run, remarks=remarks)
+        await machine.hear("closed")
+    for words in (
+        ("deployment", "show", deployment),
+        ("deployment", "show", deployment, "pc-1"),
+        ("deployment", "watch", deployment),
+        ("machine", "history", "pc-1"),
+    ):
+        text = await cli.text(*words)
+        assert "succeeded with remarks" in text
+        assert "it could not grow" in text
+    assert "2 succeeded (1 with remarks)" in await cli.text("deployment", "list")
+    shown = await cli.json("deployment", "show", deployment)
+    assert shown["summary"]["remarked_count"] == 1
+    assert sorted(run["remarks"] for run in shown["runs"]) == [[], [{"step_name": "Grow", "text": "it could not grow"}]]
+    (run,) = (await cli.json("machine", "history", "pc-1"))["runs"]
+    assert run["steps"][0]["remarks"] == ["it could not grow"]
 
 
 async def test_a_deployment_is_paused_resumed_retried_skipped_and_cancelled(cli: Cli) -> None:

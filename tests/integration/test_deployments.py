@@ -263,6 +263,30 @@ async def test_steps_and_the_log_are_kept_and_can_be_read(site: Site, operator: 
     assert (await refusal(other.upload_log(order.run, b"x"))).reason == "RUN_NOT_FOUND"
 
 
+async def test_remarks_are_kept_with_the_run_and_its_steps_through_a_kill(site: Site, operator: Operator) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await machine.attend()
+    deployment = (await operator.deploy()).deployment
+    order = await machine.hear("order")
+    step = deployment_pb2.StepRun(node="1", step_name="Grow", attempt=1, remarks=["it could not grow"])
+    await machine.known(await machine.say(step=step))
+    await site.kill()
+    await site.start()
+    await machine.attend(order.run)
+    await machine.hear("order")
+    await machine.finish(order.run, remarks=[deployment_pb2.Remark(text="the log was not taken")])
+    await machine.hear("closed")
+    answer = await operator.deployments.GetRun(deployment_service_pb2.GetRunRequest(name=order.run))
+    assert [(one.step_name, one.text) for one in answer.run.remarks] == [
+        ("Grow", "it could not grow"),
+        ("", "the log was not taken"),
+    ]
+    assert [list(one.remarks) for one in answer.steps] == [["it could not grow"]]
+    summary = (await operator.get(deployment.name)).summary
+    assert (summary.target_count, summary.succeeded_count, summary.remarked_count) == (1, 1, 1)
+
+
 async def test_a_watch_shows_the_deployment_and_the_machine_until_all_is_over(site: Site, operator: Operator) -> None:
     machine = await ready_machine(site)
     await operator.collect("1")

@@ -22,6 +22,7 @@ from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
 from fleetcast_sequence import Scope, VariableError, Variables, parse
 
+from tests.support.plugin import plug_in
 from tests.support.spans import recorded_spans
 
 SECRET = "Gehe!m"
@@ -375,23 +376,20 @@ TUNE = StepType("tune", Tune, InterruptionRule.RERUN)
 
 async def tune(arguments, context):
     context.log(f"tuned to {arguments.level}")
+    if arguments.level > 10:
+        context.remark("louder than it should be")
 """
 
 
 def test_a_step_type_of_another_distribution_plugs_in(tmp_path: Path) -> None:
-    packages = tmp_path / "packages"
-    (packages / "acme-1.0.dist-info").mkdir(parents=True)
-    (packages / "acme-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (packages / "acme-1.0.dist-info/entry_points.txt").write_text(
-        "[fleetcast_sequence.step_types]\ntune = acme:TUNE\n[fleetcast_agent.steps]\ntune = acme:tune\n"
-    )
-    (packages / "acme.py").write_text(PLUG_IN)
+    packages = plug_in(tmp_path / "packages", PLUG_IN, step="tune")
     file = tmp_path / "tune.yaml"
     file.write_text("name: tune\nsteps: [{name: Tune, type: tune, with: {level: '{{ 5 + 6 }}'}}]\n")
     command = [sys.executable, "-m", "fleetcast_agent.sequence", "run-sequence", str(file)]
     command += ["--state-dir", str(tmp_path / "run"), "--content", str(tmp_path)]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(packages)}, check=False, capture_output=True)
-    assert ended.returncode == 0, ended.stderr.decode()
+    assert ended.returncode == 8, ended.stderr.decode()
+    assert b"remark of 'Tune': louder than it should be\nsucceeded with remarks" in ended.stdout
     assert "tuned to 11" in (tmp_path / "run/log.txt").read_text()
 
 

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from fleetcast_scheduler.calendar.local_time import ScheduleTime, instant_of
-from fleetcast_scheduler.deployments.domain.deployment import DeploymentState, Purpose, Rerun
-from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunState, StepOutcome
+from fleetcast_scheduler.deployments.domain.deployment import DeploymentState, Phase, Purpose, Rerun
+from fleetcast_scheduler.deployments.domain.run import Remark, RunOutcome, RunState, StepOutcome, StepRun
 from fleetcast_scheduler.machines.domain.machine import MachineState
 from fleetcast_scheduler.machines.domain.maintenance import MaintenanceWindow
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
@@ -23,6 +23,42 @@ def local(text: str) -> ScheduleTime:
 
 def utc(text: str) -> ScheduleTime:
     return ScheduleTime(utc=at(text + "+00:00"))
+
+
+# Remarks
+
+
+def test_a_run_with_remarks_is_a_success_that_is_counted_apart_and_opens_the_next_phase() -> None:
+    world = DeploymentWorld(2)
+    world.attend(1, 2)
+    deployment = world.deploy(phases=(Phase(count=1, success_percent=100),))
+    assert world.states() == [RunState.RUNNING, RunState.WAITING]
+    step = StepRun(run="", number=0, node="1", step_name="Grow", attempt=1, remarks=("it could not grow",))
+    world.presence.step(machine_name(1), step, world.now)
+    assert world.run(1).remarks == (Remark("Grow", "it could not grow"),)
+    remarks = (Remark("Grow", "it could not grow"), Remark("", "its log was not taken"))
+    run = world.ledger.current[machine_name(1)]
+    world.presence.finish(run.machine, run.name, RunOutcome(StepOutcome.SUCCEEDED, remarks=remarks), world.now)
+    world.settle()
+    assert world.states() == [RunState.SUCCEEDED, RunState.RUNNING]
+    assert world.run(1).remarks == remarks
+    assert (deployment.counts["succeeded"], deployment.counts["remarked"], deployment.target_count) == (1, 1, 2)
+    world.finish(2)
+    assert world.state() is DeploymentState.COMPLETED
+
+
+def test_a_machine_that_runs_it_again_without_remarks_has_none() -> None:
+    world = DeploymentWorld(1)
+    world.attend(1)
+    deployment = world.deploy(rerun=Rerun.ALWAYS)
+    step = StepRun(run="", number=0, node="1", step_name="Grow", attempt=1, remarks=("it could not grow",))
+    world.presence.step(machine_name(1), step, world.now)
+    world.finish(1)
+    assert deployment.counts["remarked"] == 1
+    world.register(1)
+    world.finish(1)
+    assert world.run(1).remarks == ()
+    assert (deployment.counts["succeeded"], deployment.counts["remarked"], deployment.target_count) == (1, 0, 1)
 
 
 # Beginning

@@ -44,7 +44,10 @@ def run(  # noqa: PLR0917 - typer makes options of them
         list[str] | None,
         typer.Option(metavar="DEPLOYMENT", help=f"Run this available deployment, or {ANY_DEPLOYMENT!r}; repeatable."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="End after the first run: with 0, or 1 if it failed.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="End after the first run: with 0, 1 if it failed, 8 if it succeeded with remarks."),
+    ] = False,
     token: Annotated[str, typer.Option(help="Enrolment token, for a machine that has no identity yet.")] = "",
     inventory: Annotated[Path | None, typer.Option(help="Hardware as JSON, in place of what was found.")] = None,
     environment: Annotated[
@@ -74,6 +77,8 @@ def run(  # noqa: PLR0917 - typer makes options of them
         raise typer.Exit(ExitCode.INTERRUPTED)
     if end is not None and end.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(ExitCode.FAILED)
+    if end is not None and end.remarks:
+        raise typer.Exit(ExitCode.DONE_WITH_REMARKS)
 
 
 async def _run(

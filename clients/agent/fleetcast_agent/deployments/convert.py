@@ -68,6 +68,7 @@ def step_message(step: StepRun, sequence: int) -> run_service_pb2.AttendRequest:
         attempt=step.attempt,
         outcome=_STEP_OUTCOMES[step.outcome],
         message=step.message,
+        remarks=step.remarks,
     )
     if step.start_time:
         message.start_time.FromNanoseconds(int(step.start_time * 1e9))
@@ -84,6 +85,7 @@ def outcome_message(run: str, end: RunEnd, sequence: int) -> run_service_pb2.Att
         step_name=end.step,
         error=end.error,
         output_tail=end.output_tail,
+        remarks=[deployment_pb2.Remark(step_name=remark.step, text=remark.text) for remark in end.remarks],
     )
     return run_service_pb2.AttendRequest(sequence=sequence, outcome=message)
 

@@ -76,7 +76,10 @@ class PlainDisplay:
         """A run has ended, and the scheduler knows."""
         place = f" in {end.step!r}" if end.step else ""
         reason = f": {end.error}" if end.error else ""
-        _say(f"{order.title} {end.outcome}{place}{reason}")
+        said = " with remarks" if end.remarks else ""
+        _say(f"{order.title} {end.outcome}{said}{place}{reason}")
+        for remark in end.remarks:
+            _say(f"  remark{f' of {remark.step!r}' if remark.step else ''}: {remark.text}")
         if end.outcome is Outcome.FAILED and end.output_tail:
             _say("\n".join(f"  | {line}" for line in end.output_tail.splitlines()))
 
@@ -123,6 +126,7 @@ class JsonDisplay:
             step_name=end.step,
             error=end.error,
             output_tail=end.output_tail,
+            remarks=[{"step_name": remark.step, "text": remark.text} for remark in end.remarks],
         )
 
     def noticed(self, sentence: str) -> None:

@@ -137,6 +137,7 @@ class Execution:
                 output_tail=outcome.output_tail,
                 restart=outcome.restart,
                 boot_id=self._local.starter.boot_id,
+                remarks=outcome.remarks,
             )
         await asyncio.to_thread(self.kept.conclude, end)
         return None

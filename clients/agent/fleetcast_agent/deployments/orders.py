@@ -12,7 +12,7 @@ from fleetcast_sequence import Scope, Step, TaskSequence, from_canonical
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleetcast_agent.sequence.content.content import ImageDescription
-from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.engine.records import Outcome, Remark
 from fleetcast_agent.sequence.execution import Assignment
 
 Environment = Literal["boot", "installed"]
@@ -125,6 +125,8 @@ class RunEnd(_Kept):
     """What is to be started once the scheduler knows."""
     boot_id: str = ""
     """Identity of the system's run that ended it."""
+    remarks: tuple[Remark, ...] = ()
+    """What does not change the worth of the result, but must be known."""
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,5 @@ class StepRun:
     """Seconds since 1970."""
     end_time: float = 0.0
     """Seconds since 1970; 0 while it runs."""
+    remarks: tuple[str, ...] = ()
+    """What it remarked: sentences that somebody must know."""

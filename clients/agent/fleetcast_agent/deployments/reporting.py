@@ -16,6 +16,7 @@ from fleetcast_agent.sequence.engine.records import (
     NodeId,
     Outcome,
     Record,
+    Remarked,
     StepEnded,
     StepInterrupted,
     StepStarted,
@@ -38,9 +39,16 @@ class StepHistory:
         self._hide = hide
         self._attempts: Counter[NodeId] = Counter()
         self._running: dict[NodeId, StepRun] = {}
+        self._latest: dict[NodeId, StepRun] = {}
 
     def take(self, record: Record) -> StepRun | None:
         """Returns what a record says of an attempt; None if nothing."""
+        step = self._taken(record)
+        if step is not None:
+            self._latest[step.node] = step
+        return step
+
+    def _taken(self, record: Record) -> StepRun | None:
         match record:
             case StepStarted():
                 self._attempts[record.node] += 1
@@ -49,6 +57,8 @@ class StepHistory:
                 return step
             case StepEnded():
                 return self._ended(record.node, _OUTCOMES[record.outcome], record.message, record.time)
+            case Remarked():
+                return self._remarked(record)
             case StepInterrupted():
                 return self._ended(record.node, StepOutcome.INTERRUPTED, "the machine stopped", record.time)
             case Evaluated(problem=problem) if problem:
@@ -61,6 +71,15 @@ class StepHistory:
                 return self._step(record.node, StepOutcome.SKIPPED, start_time=record.time, end_time=record.time)
             case _:
                 return None
+
+    def _remarked(self, record: Remarked) -> StepRun | None:
+        latest = self._latest.get(record.node)
+        if latest is None:
+            return None
+        step = replace(latest, remarks=(*latest.remarks, record.text))
+        if record.node in self._running:
+            self._running[record.node] = step
+        return step
 
     def _ended(self, node: NodeId, outcome: StepOutcome, message: str, time: float) -> StepRun:
         running = self._running.pop(node, None)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
+from fleetcast_kit.process.commandline import ExitCode
 from fleetcast_sequence import Scope, TaskSequence, Variables, expand, parse
 
 from fleetcast_agent.sequence.content.content import DirectoryContent
@@ -74,7 +75,10 @@ def run_sequence(  # noqa: PLR0917 - typer names them all
     disk: DiskOption = None,
     environment: Annotated[str, typer.Option(help="What is running: `boot` or `installed`.")] = "boot",
 ) -> None:
-    """Runs a task sequence with images from a directory. Exits with 0, 1 if it failed, 3 if it wants a restart."""
+    """Runs a task sequence with images from a directory.
+
+    Exits with 0, 1 if it failed, 3 if it wants a restart, 8 if it succeeded with remarks.
+    """
     try:
         assignment = Assignment(load(file), {Scope.DEPLOYMENT: settings(values)})
         running: Literal["boot", "installed"] = "installed" if environment == "installed" else "boot"
@@ -85,10 +89,15 @@ def run_sequence(  # noqa: PLR0917 - typer names them all
     if outcome.outcome is None:
         typer.echo(f"restart the machine ({outcome.restart}), then run this command again")
         raise typer.Exit(RESTART_EXIT_CODE)
-    typer.echo(f"{outcome.outcome}" + (f" in {outcome.step!r}: {outcome.message}" if outcome.step else ""))
+    for remark in outcome.remarks:
+        typer.echo(f"remark of {remark.step!r}: {remark.text}")
+    said = " with remarks" if outcome.remarks else ""
+    typer.echo(f"{outcome.outcome}{said}" + (f" in {outcome.step!r}: {outcome.message}" if outcome.step else ""))
     if outcome.outcome is not Outcome.SUCCEEDED:
         typer.echo(outcome.output_tail, err=True)
         raise typer.Exit(1)
+    if outcome.remarks:
+        raise typer.Exit(ExitCode.DONE_WITH_REMARKS)
 
 
 def load(file: Path) -> TaskSequence:

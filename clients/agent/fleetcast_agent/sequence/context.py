@@ -61,6 +61,10 @@ class StepContext:
     """Volumes that earlier steps named."""
     gather: Callable[[], Awaitable[dict[str, Any]]]
     """Reads the machine's inventory anew and returns it."""
+    remark: Callable[[str], None] = lambda sentence: None
+    """Says, in one sentence, what does not change the worth of the step's result but must be known: the run then
+    succeeds with remarks. It is kept in the journal when this returns, and shown wherever the run is; secrets are
+    hidden. To be called from the event loop's thread. What makes the result wrong or incomplete is a StepError."""
     resume: bool = False
     """This attempt goes on after an interruption."""
     checkpoint: Mapping[str, Any] | None = None

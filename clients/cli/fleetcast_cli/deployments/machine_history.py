@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast_cli.deployments.commands import list_runs, print_runs
-from fleetcast_cli.deployments.view import content, remark, run_change, run_table, step_table
+from fleetcast_cli.deployments.view import content, run_change, run_table, step_sentences, step_table, why
 from fleetcast_cli.machines.commands import MachineName, group
 from fleetcast_cli.machines.lookup import find_machine
 from fleetcast_cli.machines.view import contact, machine_label
@@ -87,10 +87,10 @@ class MachineWatch(Watch[WatchMachineResponse]):
             yield line and f"{run.name.split('/')[1]}: {line}"
         for each in change.steps:
             known = self.steps.get((each.run, each.step.node, each.step.attempt))
-            if known is None or known.outcome != each.step.outcome:
-                how = short_name(each.step, "outcome") or "begins"
-                why = f": {each.step.message}" if each.step.message else ""
-                yield f"step {each.step.node} {each.step.step_name} {how}{why}"
+            if known is None or (known.outcome, known.remarks) != (each.step.outcome, each.step.remarks):
+                how = short_name(each.step, "outcome") or ("begins" if known is None else "runs")
+                sentences = step_sentences(each.step)
+                yield f"step {each.step.node} {each.step.step_name} {how}{f': {sentences}' if sentences else ''}"
 
     def screen(self, rows: int) -> RenderableType:
         """Returns what fits on a terminal so high: the machine, its runs, the steps of the newest."""
@@ -104,10 +104,10 @@ class MachineWatch(Watch[WatchMachineResponse]):
         room = max(2, rows - len(parts) - 10)
         parts += [Text(""), run_table(newest[: max(1, room // 3)], of_machine=True, one_line=True)]
         if steps:
-            why = remark(newest[0])
+            reason = why(newest[0])
             parts += [
                 Text(f"\n{content(newest[0].content)}", style="bold"),
-                *([Text(why, style="yellow", no_wrap=True, overflow="ellipsis")] if why else []),
+                *([Text(reason, style="yellow", no_wrap=True, overflow="ellipsis")] if reason else []),
                 step_table(steps[-(room - room // 3) :], one_line=True),
             ]
         return Group(*parts)

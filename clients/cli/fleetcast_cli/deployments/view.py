@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from fleetcast.scheduler.v1.deployment_pb2 import Deployment, Run, ScheduleTime, StepRun
+from fleetcast.scheduler.v1.deployment_pb2 import Deployment, Remark, Run, ScheduleTime, StepRun
 from fleetcast.scheduler.v1.deployment_service_pb2 import PlannedRun
 from fleetcast_kit.values.durations import format_duration
 from rich.console import Group
@@ -118,12 +118,13 @@ def state_line(deployment: Deployment) -> str:
 
 
 def summary_line(deployment: Deployment) -> str:
-    """Returns how many machines stand where: `22: 12 waiting, 5 running, 4 succeeded, 1 failed`."""
+    """Returns how many machines stand where: `22: 12 waiting, 5 running, 4 succeeded (2 with remarks), 1 failed`."""
     summary = deployment.summary
+    succeeded = "succeeded" + (f" ({summary.remarked_count} with remarks)" if summary.remarked_count else "")
     counts = (
         (summary.waiting_count, "waiting"),
         (summary.running_count, "running"),
-        (summary.succeeded_count, "succeeded"),
+        (summary.succeeded_count, succeeded),
         (summary.failed_count, "failed"),
         (summary.unknown_count, "unknown"),
     )
@@ -161,11 +162,11 @@ def run_table(runs: Iterable[Run], *, of_machine: bool = False, one_line: bool =
         percent = int(100 * run.step_fraction) if run.state == Run.STATE_RUNNING else 0
         rows.add_row(
             *who[-len(first) :],
-            Text(short_name(run, "state"), style=_STYLES.get(run.state, "")),
+            Text(_state(run), style="yellow" if _remarked(run) else _STYLES.get(run.state, "")),
             _step(run),
             f"{percent} %" if percent else ABSENT,
             _took(run),
-            remark(run, one_line=one_line),
+            why(run, one_line=one_line),
         )
     return rows
 
@@ -181,7 +182,7 @@ def step_table(steps: Iterable[StepRun], *, one_line: bool = False) -> Table:
             Text(short_name(step, "outcome") or "running", style="bold red" if failed else ""),
             format_clock(step.start_time) if one_line else format_time(step.start_time),
             _between(step.start_time.ToNanoseconds(), step.end_time.ToNanoseconds()),
-            step.message,
+            step_sentences(step),
         )
     return rows
 
@@ -233,18 +234,18 @@ def run_change(before: Run | None, after: Run) -> str | None:
     if before is not None and _mark(before) == _mark(after):
         return None
     name = after.display_name or identifier(after.machine)
-    parts = [short_name(after, "state"), *filter(lambda part: part not in ("", ABSENT), [_step(after)])]
+    parts = [_state(after), *filter(lambda part: part not in ("", ABSENT), [_step(after)])]
     if after.state == Run.STATE_RUNNING and after.step_fraction:
         parts.append(f"{int(100 * after.step_fraction)} %")
-    parts += filter(None, [remark(after)])
+    parts += filter(None, [why(after)])
     return f"{name} ({identifier(after.machine)}): {', '.join(parts)}"
 
 
 def run_label(run: Run) -> str:
     """Returns a run in a sentence: `pc-7 (ab12) is waiting: for phase 2`."""
     name, machine = run.display_name, identifier(run.machine)
-    why = remark(run)
-    return f"{name or machine} ({machine}) is {short_name(run, 'state')}{f': {why}' if why else ''}"
+    reason = why(run)
+    return f"{name or machine} ({machine}) is {_state(run)}{f': {reason}' if reason else ''}"
 
 
 def _phases(deployment: Deployment) -> Iterable[str]:
@@ -253,14 +254,22 @@ def _phases(deployment: Deployment) -> Iterable[str]:
         yield f"{index + 1}: {format_phase(phase)}{present}"
 
 
-def by_attention(run: Run) -> tuple[int, int, str]:
+def by_attention(run: Run) -> tuple[int, bool, int, str]:
     """Returns the place of a run in a table of a deployment's machines: who needs attention first."""
     rank = _ATTENTION.index(run.state) if run.state in _ATTENTION else len(_ATTENTION)
-    return rank, run.step, run.display_name or identifier(run.machine)
+    return rank, not run.remarks, run.step, run.display_name or identifier(run.machine)
 
 
 def _mark(run: Run) -> tuple[object, ...]:
-    return run.state, run.attempt, run.step, int(100 * run.step_fraction) // _STEP_PERCENT, run.reason, run.error
+    return (
+        run.state,
+        run.attempt,
+        run.step,
+        int(100 * run.step_fraction) // _STEP_PERCENT,
+        run.reason,
+        run.error,
+        len(run.remarks),
+    )
 
 
 def _step(run: Run) -> str:
@@ -283,11 +292,29 @@ def _between(start_nanoseconds: int, end_nanoseconds: int, *, running: bool = Fa
     return format_seconds(max(0.0, end - start_nanoseconds / 1e9))
 
 
-def remark(run: Run, *, one_line: bool = False) -> str:
-    """Returns why a run is where it is; empty if there is nothing to say."""
+def why(run: Run, *, one_line: bool = False) -> str:
+    """Returns why a run is where it is, and its remarks; empty if there is nothing to say."""
     if run.state == Run.STATE_LOST:
         return f"no contact since {format_clock(run.contact_time) if one_line else format_time(run.contact_time)}"
     if run.state == Run.STATE_WAITING:
         return run.reason
     again = f"attempt {run.attempt}" if run.attempt > 1 else ""
-    return ", ".join(filter(None, [again, run.error or run.reason]))
+    reason = ", ".join(filter(None, [again, run.error or run.reason]))
+    return "; ".join(filter(None, [reason, *(_remark(one) for one in run.remarks)]))
+
+
+def step_sentences(step: StepRun) -> str:
+    """Returns why a step ended as it did, and what it remarked."""
+    return "; ".join(filter(None, [step.message, *step.remarks]))
+
+
+def _remark(remark: Remark) -> str:
+    return f"{remark.step_name}: {remark.text}" if remark.step_name else remark.text
+
+
+def _remarked(run: Run) -> bool:
+    return run.state == Run.STATE_SUCCEEDED and bool(run.remarks)
+
+
+def _state(run: Run) -> str:
+    return "succeeded with remarks" if _remarked(run) else short_name(run, "state")

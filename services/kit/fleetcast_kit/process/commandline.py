@@ -33,6 +33,8 @@ class ExitCode(IntEnum):
     """The state of things does not allow it, such as deleting an image in use."""
     DAMAGED = 7
     """Content is damaged: a corrupt file, or chunks that failed their verification."""
+    DONE_WITH_REMARKS = 8
+    """It was done, and there is something about it that somebody should read."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C."""
 

@@ -109,6 +109,7 @@ def deployment_message(deployment: Deployment) -> deployment_pb2.Deployment:
             succeeded_count=counts["succeeded"],
             failed_count=counts["failed"],
             unknown_count=counts["unknown"],
+            remarked_count=counts["remarked"],
         ),
         create_time=timestamp(deployment.create_time),
         end_time=timestamp(deployment.end_time),
@@ -143,6 +144,7 @@ def run_message(run: Run, content: str) -> deployment_pb2.Run:
         session=progress.session if run.state.begun else "",
         revision=run.revision,
         content=content,
+        remarks=[deployment_pb2.Remark(step_name=remark.step_name, text=remark.text) for remark in run.remarks],
     )
 
 
@@ -154,6 +156,7 @@ def step_message(step: StepRun) -> deployment_pb2.StepRun:
         attempt=step.attempt,
         outcome=deployment_pb2.StepRun.Outcome.Value(f"OUTCOME_{step.outcome}"),
         message=step.message,
+        remarks=step.remarks,
         start_time=timestamp(step.start_time),
         end_time=timestamp(step.end_time),
     )

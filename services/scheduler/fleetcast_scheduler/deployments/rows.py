@@ -17,7 +17,7 @@ from fleetcast_scheduler.deployments.domain.deployment import (
     Rerun,
     SessionTemplate,
 )
-from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunProgress, RunState, StepOutcome, StepRun
+from fleetcast_scheduler.deployments.domain.run import Ending, Remark, Run, RunProgress, RunState, StepOutcome, StepRun
 from fleetcast_scheduler.deployments.tables import DeploymentContentRow, DeploymentRow, RunRow, RunStepRow
 from fleetcast_scheduler.sessions.rows import Row, admission_of, rate_of, rules_of, slow_policy_of
 
@@ -90,6 +90,7 @@ def run_row(run: Run) -> Row:
     """Returns the row of a run."""
     row = {column: getattr(run, column) for column in _RUN_COLUMNS}
     row["progress"] = {field: getattr(run.progress, field) for field in _PROGRESS}
+    row["remarks"] = [asdict(remark) for remark in run.remarks]
     row["ending"] = None if run.ending is None else asdict(run.ending)
     return row
 
@@ -98,18 +99,26 @@ def run_of(row: RunRow) -> Run:
     """Returns the run of a row, without its steps."""
     values = {column: getattr(row, column) for column in _RUN_COLUMNS}
     ending = None if row.ending is None else Ending(**row.ending | {"state": RunState(row.ending["state"])})
-    return Run(**values | {"state": RunState(row.state), "progress": RunProgress(**row.progress), "ending": ending})
+    return Run(
+        **values
+        | {
+            "state": RunState(row.state),
+            "progress": RunProgress(**row.progress),
+            "remarks": tuple(Remark(**remark) for remark in row.remarks),
+            "ending": ending,
+        }
+    )
 
 
 def step_row(step: StepRun) -> Row:
     """Returns the row of a step."""
-    return {column: getattr(step, column) for column in _STEP_COLUMNS}
+    return {column: getattr(step, column) for column in _STEP_COLUMNS} | {"remarks": list(step.remarks)}
 
 
 def step_of(row: RunStepRow) -> StepRun:
     """Returns the step of a row."""
     values = {column: getattr(row, column) for column in _STEP_COLUMNS}
-    return StepRun(**values | {"outcome": StepOutcome(row.outcome)})
+    return StepRun(**values | {"outcome": StepOutcome(row.outcome), "remarks": tuple(row.remarks)})
 
 
 def _time_text(time: ScheduleTime | None) -> str:

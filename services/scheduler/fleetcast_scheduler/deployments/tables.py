@@ -90,6 +90,7 @@ class RunRow(SQLModel, table=True):
     progress: dict[str, Any] = json_()
     error: str = text()
     output_tail: str = text()
+    remarks: list[dict[str, str]] = json_()
     create_time: float = instant()
     start_time: float | None = instant(nullable=True)
     limit_time: float | None = instant(nullable=True)
@@ -116,6 +117,7 @@ class RunStepRow(SQLModel, table=True):
     attempt: int = integer()
     outcome: str = text()
     message: str = text()
+    remarks: list[str] = json_()
     start_time: float | None = instant(nullable=True)
     end_time: float | None = instant(nullable=True)
 

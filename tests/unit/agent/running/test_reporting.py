@@ -8,6 +8,7 @@ from fleetcast_agent.sequence.engine.records import (
     Evaluated,
     Outcome,
     Record,
+    Remarked,
     Started,
     StepEnded,
     StepInterrupted,
@@ -48,6 +49,25 @@ def test_every_start_of_a_step_is_an_attempt_of_its_own() -> None:
         (3, StepOutcome.SUCCEEDED, 23, 24),
     ]
     assert "hunter2" not in steps[0].name
+
+
+def test_a_remark_belongs_to_the_attempt_that_said_it_and_is_told_at_once() -> None:
+    steps = taken(
+        StepStarted(node="1", attempt=1, time=10),
+        Remarked(node="1", text="the partition could not grow", time=11),
+        StepInterrupted(node="1", time=20),
+        StepStarted(node="1", attempt=1, time=21),
+        StepEnded(node="1", outcome=Outcome.SUCCEEDED, time=22),
+        Remarked(node="1", text="the journal was copied late", time=23),
+    )
+    assert [(step.attempt, step.outcome, step.remarks) for step in steps] == [
+        (1, StepOutcome.RUNNING, ()),
+        (1, StepOutcome.RUNNING, ("the partition could not grow",)),
+        (1, StepOutcome.INTERRUPTED, ("the partition could not grow",)),
+        (2, StepOutcome.RUNNING, ()),
+        (2, StepOutcome.SUCCEEDED, ()),
+        (2, StepOutcome.SUCCEEDED, ("the journal was copied late",)),
+    ]
 
 
 def test_conditions_skip_or_fail_what_they_stand_before() -> None:

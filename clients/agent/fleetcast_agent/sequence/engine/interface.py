@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fleetcast_agent.sequence.content.content import ContentSource
 from fleetcast_agent.sequence.context import StepFunction
-from fleetcast_agent.sequence.engine.records import Outcome, Record
+from fleetcast_agent.sequence.engine.records import Outcome, Record, Remark
 from fleetcast_agent.sequence.machine.disks import Disks
 
 
@@ -45,6 +45,8 @@ class SequenceOutcome:
     """Nothing is left to do after the restart."""
     output_tail: str = ""
     """End of that step's output, secrets hidden."""
+    remarks: tuple[Remark, ...] = ()
+    """What does not change the worth of the result, but must be known."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,17 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Remark(BaseModel):
+    """Something that does not change the worth of a run's result, but that somebody must know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: str
+    """Name of the step that says it."""
+    text: str
+    """One sentence, secrets hidden."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +69,15 @@ class StepSaved(_Record):
     kind: Literal["step-saved"] = "step-saved"
     node: NodeId
     checkpoint: dict[str, Any]
+
+
+class Remarked(_Record):
+    """A step said something that does not change the worth of its result, but that somebody must know."""
+
+    kind: Literal["remarked"] = "remarked"
+    node: NodeId
+    text: str
+    """One sentence, secrets hidden."""
 
 
 class StepInterrupted(_Record):
@@ -108,7 +128,7 @@ class Ended(_Record):
 
 
 Record = Annotated[
-    Started | Evaluated | StepStarted | StepSaved | StepInterrupted | StepEnded | Restarted | Ended,
+    Started | Evaluated | StepStarted | StepSaved | Remarked | StepInterrupted | StepEnded | Restarted | Ended,
     Discriminator("kind"),
 ]
 """Something that happened."""

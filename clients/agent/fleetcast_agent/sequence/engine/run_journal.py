@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class RunJournal:
             RunJournalError: a line before the last one is damaged, or another process has it open.
         """
         self._path = path
+        self._writing = threading.Lock()
         new = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -43,13 +45,14 @@ class RunJournal:
             sync_directory(path.parent)
 
     def append(self, record: Record) -> None:
-        """Puts `record` at the end. It is on disk when this returns."""
+        """Puts `record` at the end. It is on disk when this returns. May be called from several threads."""
         line = _line(record)
-        written = 0
-        while written < len(line):
-            written += os.write(self._descriptor, line[written:])
-        os.fdatasync(self._descriptor)
-        self.records.append(record)
+        with self._writing:
+            written = 0
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+            os.fdatasync(self._descriptor)
+            self.records.append(record)
 
     def close(self) -> None:
         """Closes the file; another process may open it."""

@@ -36,6 +36,8 @@ from fleetcast_agent.sequence.engine.records import (
     NodeId,
     Outcome,
     Record,
+    Remark,
+    Remarked,
     Restarted,
     Started,
     StepEnded,
@@ -43,6 +45,7 @@ from fleetcast_agent.sequence.engine.records import (
     StepSaved,
     StepStarted,
 )
+from fleetcast_agent.sequence.engine.remarks import new_remark
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.runlog import RunLog
 from fleetcast_agent.sequence.engine.state import Engine, Evaluate, Finish, Restart, Run, RunState, replay
@@ -143,6 +146,16 @@ class SequenceRunner:
     async def _note(self, journal: RunJournal, state: RunState, record: Record) -> None:
         record = record.model_copy(update={"time": time.time()})
         await asyncio.to_thread(journal.append, record)
+        state.apply(record)
+        self._around.noted(record)
+
+    def _remark(self, node: NodeId, sentence: str, journal: RunJournal, state: RunState) -> None:
+        text = new_remark(state, node, self._log.hide(sentence))
+        if not text:
+            return
+        self._log(f"remark: {text}")
+        record = Remarked(node=node, text=text, time=time.time())
+        journal.append(record)
         state.apply(record)
         self._around.noted(record)
 
@@ -282,6 +295,7 @@ class SequenceRunner:
             save=save,
             volumes=state.volumes,
             gather=gather,
+            remark=lambda sentence: self._remark(command.node, sentence, journal, state),
             resume=command.resume,
             checkpoint=command.checkpoint,
         )
@@ -306,15 +320,25 @@ class SequenceRunner:
         after = copy.deepcopy(state)
         after.apply(Restarted())
         final = isinstance(self._engine.next(after), Finish)
-        return SequenceOutcome(None, restart=target, final=final)
+        return SequenceOutcome(None, restart=target, final=final, remarks=self._remarks(state))
 
     def _outcome(self, command: Finish, state: RunState) -> SequenceOutcome:
         name = self._engine.nodes[command.node].name if command.node in self._engine.nodes else ""
         ended = state.steps[command.node].ended if command.node in state.steps else None
-        self._log(f"the task sequence {command.outcome}" + (f" in {name!r}: {command.message}" if name else ""))
+        remarks = self._remarks(state)
+        said = f" with {len(remarks)} remarks" if remarks else ""
+        self._log(f"the task sequence {command.outcome}{said}" + (f" in {name!r}: {command.message}" if name else ""))
         return SequenceOutcome(
-            command.outcome, step=name, message=command.message, output_tail=ended.output_tail if ended else ""
+            command.outcome,
+            step=name,
+            message=command.message,
+            output_tail=ended.output_tail if ended else "",
+            remarks=remarks,
         )
+
+    def _remarks(self, state: RunState) -> tuple[Remark, ...]:
+        names = {node: self._log.hide(item.name) for node, item in self._engine.nodes.items()}
+        return tuple(Remark(step=names.get(one.node, one.node), text=one.text) for one in state.remarks)
 
     def _last(self, state: RunState) -> dict[str, Any]:
         last = state.last

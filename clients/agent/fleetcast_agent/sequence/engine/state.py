@@ -32,6 +32,7 @@ from fleetcast_agent.sequence.engine.records import (
     NodeId,
     Outcome,
     Record,
+    Remarked,
     Restarted,
     Started,
     StepEnded,
@@ -117,6 +118,8 @@ class RunState:
     volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
     last: StepEnded | None = None
     """How the last step that ran ended."""
+    remarks: list[Remarked] = field(default_factory=list)
+    """What must be known, in the order in which it was said."""
     ended: Ended | None = None
 
     @property
@@ -136,6 +139,8 @@ class RunState:
                 step.running, step.ended = True, None
             case StepSaved():
                 self.steps[record.node].checkpoint = record.checkpoint
+            case Remarked():
+                self.remarks.append(record)
             case StepInterrupted():
                 step = self.steps[record.node]
                 step.running, step.resume = False, True

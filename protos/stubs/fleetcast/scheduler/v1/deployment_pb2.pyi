@@ -411,6 +411,7 @@ class DeploymentSummary(_message.Message):
     SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
     FAILED_COUNT_FIELD_NUMBER: _builtins.int
     UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    REMARKED_COUNT_FIELD_NUMBER: _builtins.int
     target_count: _builtins.int
     """Machines of the collection that may be targeted."""
     waiting_count: _builtins.int
@@ -423,6 +424,8 @@ class DeploymentSummary(_message.Message):
     """Ended otherwise."""
     unknown_count: _builtins.int
     """Began, and nothing was heard of them lately."""
+    remarked_count: _builtins.int
+    """Of those that ended well, the ones with remarks."""
     def __init__(
         self,
         *,
@@ -432,10 +435,11 @@ class DeploymentSummary(_message.Message):
         succeeded_count: _builtins.int = ...,
         failed_count: _builtins.int = ...,
         unknown_count: _builtins.int = ...,
+        remarked_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_count", b"failed_count", "running_count", b"running_count", "succeeded_count", b"succeeded_count", "target_count", b"target_count", "unknown_count", b"unknown_count", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_count", b"failed_count", "remarked_count", b"remarked_count", "running_count", b"running_count", "succeeded_count", b"succeeded_count", "target_count", b"target_count", "unknown_count", b"unknown_count", "waiting_count", b"waiting_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,7 +468,7 @@ class Run(_message.Message):
         STATE_PAUSED: Run._State.ValueType  # 4
         """Held by an operator."""
         STATE_SUCCEEDED: Run._State.ValueType  # 5
-        """Ended well."""
+        """Ended well; `remarks` says what somebody must know of it nevertheless."""
         STATE_FAILED: Run._State.ValueType  # 6
         """Ended otherwise; `error` says how."""
         STATE_LOST: Run._State.ValueType  # 7
@@ -488,7 +492,7 @@ class Run(_message.Message):
     STATE_PAUSED: Run.State.ValueType  # 4
     """Held by an operator."""
     STATE_SUCCEEDED: Run.State.ValueType  # 5
-    """Ended well."""
+    """Ended well; `remarks` says what somebody must know of it nevertheless."""
     STATE_FAILED: Run.State.ValueType  # 6
     """Ended otherwise; `error` says how."""
     STATE_LOST: Run.State.ValueType  # 7
@@ -517,6 +521,7 @@ class Run(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `deployments/{deployment}/runs/{id}`."""
     machine: _builtins.str
@@ -561,6 +566,12 @@ class Run(_message.Message):
     def contact_time(self) -> _timestamp_pb2.Timestamp:
         """When the machine was last heard."""
 
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remark]:
+        """What does not change the worth of the result, but must be known. A run that succeeded and has some succeeded with
+        remarks.
+        """
+
     def __init__(
         self,
         *,
@@ -583,14 +594,43 @@ class Run(_message.Message):
         session: _builtins.str = ...,
         revision: _builtins.int = ...,
         content: _builtins.str = ...,
+        remarks: _abc.Iterable[Global___Remark] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "contact_time", b"contact_time", "content", b"content", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "has_log", b"has_log", "machine", b"machine", "name", b"name", "output_tail", b"output_tail", "reason", b"reason", "revision", b"revision", "session", b"session", "start_time", b"start_time", "state", b"state", "step", b"step", "step_count", b"step_count", "step_fraction", b"step_fraction", "step_name", b"step_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "contact_time", b"contact_time", "content", b"content", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "has_log", b"has_log", "machine", b"machine", "name", b"name", "output_tail", b"output_tail", "reason", b"reason", "remarks", b"remarks", "revision", b"revision", "session", b"session", "start_time", b"start_time", "state", b"state", "step", b"step", "step_count", b"step_count", "step_fraction", b"step_fraction", "step_name", b"step_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Remark(_message.Message):
+    """Something about a run that does not change the worth of its result, but must be known: a partition that could not
+    grow, the warning of a tool.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    step_name: _builtins.str
+    """Name of the step that says it; empty if it is about the run as a whole."""
+    text: _builtins.str
+    """One sentence, secrets hidden."""
+    def __init__(
+        self,
+        *,
+        step_name: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step_name", b"step_name", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Remark: _TypeAlias = Remark  # noqa: Y015
 
 @_typing.final
 class StepRun(_message.Message):
@@ -640,6 +680,7 @@ class StepRun(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Place in the tree of the sequence, such as `2.1`."""
     step_name: _builtins.str
@@ -658,6 +699,10 @@ class StepRun(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended, by the machine's clock."""
 
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it remarked, a sentence each."""
+
     def __init__(
         self,
         *,
@@ -668,10 +713,11 @@ class StepRun(_message.Message):
         message: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        remarks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "message", b"message", "node", b"node", "outcome", b"outcome", "start_time", b"start_time", "step_name", b"step_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "message", b"message", "node", b"node", "outcome", b"outcome", "remarks", b"remarks", "start_time", b"start_time", "step_name", b"step_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

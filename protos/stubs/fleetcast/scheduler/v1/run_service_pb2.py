@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleetcast.scheduler.v1 import deployment_pb2 as fleetcast_dot_scheduler_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(fleetcast/scheduler/v1/run_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\'fleetcast/scheduler/v1/deployment.proto\"\xd8\x02\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x32\n\x07\x61rrival\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.ArrivalH\x00\x12\x37\n\x08progress\x18\x03 \x01(\x0b\x32#.fleetcast.scheduler.v1.RunProgressH\x00\x12/\n\x04step\x18\x04 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.StepRunH\x00\x12\x35\n\x07outcome\x18\x05 \x01(\x0b\x32\".fleetcast.scheduler.v1.RunOutcomeH\x00\x12\x1b\n\x11wanted_deployment\x18\x06 \x01(\tH\x00\x12\x38\n\nrestarting\x18\x07 \x01(\x0b\x32\".fleetcast.scheduler.v1.RestartingH\x00\x42\t\n\x07message\"+\n\x07\x41rrival\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\"z\n\x0bRunProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x11\n\tstep_name\x18\x03 \x01(\t\x12\x15\n\rstep_fraction\x18\x04 \x01(\x01\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x0e\n\x06paused\x18\x06 \x01(\x08\"\x8a\x01\n\nRunOutcome\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.fleetcast.scheduler.v1.StepRun.Outcome\x12\x11\n\tstep_name\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x13\n\x0boutput_tail\x18\x05 \x01(\t\"!\n\nRestarting\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\"\x8d\x02\n\x0e\x41ttendResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\x12\x32\n\x07standby\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.StandbyH\x00\x12\x31\n\x05order\x18\x03 \x01(\x0b\x32 .fleetcast.scheduler.v1.RunOrderH\x00\x12\x35\n\x07\x63ontrol\x18\x04 \x01(\x0b\x32\".fleetcast.scheduler.v1.RunControlH\x00\x12\x33\n\x06\x63losed\x18\x05 \x01(\x0b\x32!.fleetcast.scheduler.v1.RunClosedH\x00\x42\t\n\x07message\"a\n\x07Standby\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x46\n\x13offered_deployments\x18\x02 \x03(\x0b\x32).fleetcast.scheduler.v1.OfferedDeployment\"6\n\x11OfferedDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xdb\x05\n\x08RunOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x17\n\rtask_sequence\x18\x03 \x01(\x0cH\x00\x12\x1c\n\x14task_sequence_digest\x18\x04 \x01(\t\x12\x33\n\x06images\x18\x05 \x03(\x0b\x32#.fleetcast.scheduler.v1.PinnedImage\x12W\n\x14\x63ollection_variables\x18\x06 \x03(\x0b\x32\x39.fleetcast.scheduler.v1.RunOrder.CollectionVariablesEntry\x12Q\n\x11machine_variables\x18\x07 \x03(\x0b\x32\x36.fleetcast.scheduler.v1.RunOrder.MachineVariablesEntry\x12W\n\x14\x64\x65ployment_variables\x18\x08 \x03(\x0b\x32\x39.fleetcast.scheduler.v1.RunOrder.DeploymentVariablesEntry\x12\x19\n\x11remaining_seconds\x18\t \x01(\x03\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x14\n\x0cupload_grant\x18\x0b \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\r \x01(\t\x12\x17\n\x0f\x63\x61talog_address\x18\x0e \x01(\t\x1a:\n\x18\x43ollectionVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x37\n\x15MachineVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a:\n\x18\x44\x65ploymentVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07\x63ontent\"@\n\x0bPinnedImage\x12\r\n\x05image\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06is_wim\x18\x03 \x01(\x08\"\xbe\x01\n\nRunControl\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x39\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32).fleetcast.scheduler.v1.RunControl.Action\x12\x0e\n\x06reason\x18\x03 \x01(\t\"X\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_PAUSE\x10\x01\x12\x11\n\rACTION_RESUME\x10\x02\x12\x11\n\rACTION_CANCEL\x10\x03\"\x18\n\tRunClosed\x12\x0b\n\x03run\x18\x01 \x01(\t\"0\n\x13UploadRunLogRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x16\n\x14UploadRunLogResponse2\xd6\x01\n\nRunService\x12[\n\x06\x41ttend\x12%.fleetcast.scheduler.v1.AttendRequest\x1a&.fleetcast.scheduler.v1.AttendResponse(\x01\x30\x01\x12k\n\x0cUploadRunLog\x12+.fleetcast.scheduler.v1.UploadRunLogRequest\x1a,.fleetcast.scheduler.v1.UploadRunLogResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(fleetcast/scheduler/v1/run_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\'fleetcast/scheduler/v1/deployment.proto\"\xd8\x02\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x32\n\x07\x61rrival\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.ArrivalH\x00\x12\x37\n\x08progress\x18\x03 \x01(\x0b\x32#.fleetcast.scheduler.v1.RunProgressH\x00\x12/\n\x04step\x18\x04 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.StepRunH\x00\x12\x35\n\x07outcome\x18\x05 \x01(\x0b\x32\".fleetcast.scheduler.v1.RunOutcomeH\x00\x12\x1b\n\x11wanted_deployment\x18\x06 \x01(\tH\x00\x12\x38\n\nrestarting\x18\x07 \x01(\x0b\x32\".fleetcast.scheduler.v1.RestartingH\x00\x42\t\n\x07message\"+\n\x07\x41rrival\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\"z\n\x0bRunProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x11\n\tstep_name\x18\x03 \x01(\t\x12\x15\n\rstep_fraction\x18\x04 \x01(\x01\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x0e\n\x06paused\x18\x06 \x01(\x08\"\xbb\x01\n\nRunOutcome\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.fleetcast.scheduler.v1.StepRun.Outcome\x12\x11\n\tstep_name\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x13\n\x0boutput_tail\x18\x05 \x01(\t\x12/\n\x07remarks\x18\x06 \x03(\x0b\x32\x1e.fleetcast.scheduler.v1.Remark\"!\n\nRestarting\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\"\x8d\x02\n\x0e\x41ttendResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\x12\x32\n\x07standby\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.StandbyH\x00\x12\x31\n\x05order\x18\x03 \x01(\x0b\x32 .fleetcast.scheduler.v1.RunOrderH\x00\x12\x35\n\x07\x63ontrol\x18\x04 \x01(\x0b\x32\".fleetcast.scheduler.v1.RunControlH\x00\x12\x33\n\x06\x63losed\x18\x05 \x01(\x0b\x32!.fleetcast.scheduler.v1.RunClosedH\x00\x42\t\n\x07message\"a\n\x07Standby\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x46\n\x13offered_deployments\x18\x02 \x03(\x0b\x32).fleetcast.scheduler.v1.OfferedDeployment\"6\n\x11OfferedDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xdb\x05\n\x08RunOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x17\n\rtask_sequence\x18\x03 \x01(\x0cH\x00\x12\x1c\n\x14task_sequence_digest\x18\x04 \x01(\t\x12\x33\n\x06images\x18\x05 \x03(\x0b\x32#.fleetcast.scheduler.v1.PinnedImage\x12W\n\x14\x63ollection_variables\x18\x06 \x03(\x0b\x32\x39.fleetcast.scheduler.v1.RunOrder.CollectionVariablesEntry\x12Q\n\x11machine_variables\x18\x07 \x03(\x0b\x32\x36.fleetcast.scheduler.v1.RunOrder.MachineVariablesEntry\x12W\n\x14\x64\x65ployment_variables\x18\x08 \x03(\x0b\x32\x39.fleetcast.scheduler.v1.RunOrder.DeploymentVariablesEntry\x12\x19\n\x11remaining_seconds\x18\t \x01(\x03\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x14\n\x0cupload_grant\x18\x0b \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\r \x01(\t\x12\x17\n\x0f\x63\x61talog_address\x18\x0e \x01(\t\x1a:\n\x18\x43ollectionVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x37\n\x15MachineVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a:\n\x18\x44\x65ploymentVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07\x63ontent\"@\n\x0bPinnedImage\x12\r\n\x05image\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06is_wim\x18\x03 \x01(\x08\"\xbe\x01\n\nRunControl\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x39\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32).fleetcast.scheduler.v1.RunControl.Action\x12\x0e\n\x06reason\x18\x03 \x01(\t\"X\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_PAUSE\x10\x01\x12\x11\n\rACTION_RESUME\x10\x02\x12\x11\n\rACTION_CANCEL\x10\x03\"\x18\n\tRunClosed\x12\x0b\n\x03run\x18\x01 \x01(\t\"0\n\x13UploadRunLogRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x16\n\x14UploadRunLogResponse2\xd6\x01\n\nRunService\x12[\n\x06\x41ttend\x12%.fleetcast.scheduler.v1.AttendRequest\x1a&.fleetcast.scheduler.v1.AttendResponse(\x01\x30\x01\x12k\n\x0cUploadRunLog\x12+.fleetcast.scheduler.v1.UploadRunLogRequest\x1a,.fleetcast.scheduler.v1.UploadRunLogResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,35 +45,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNPROGRESS']._serialized_start=501
   _globals['_RUNPROGRESS']._serialized_end=623
   _globals['_RUNOUTCOME']._serialized_start=626
-  _globals['_RUNOUTCOME']._serialized_end=764
-  _globals['_RESTARTING']._serialized_start=766
-  _globals['_RESTARTING']._serialized_end=799
-  _globals['_ATTENDRESPONSE']._serialized_start=802
-  _globals['_ATTENDRESPONSE']._serialized_end=1071
-  _globals['_STANDBY']._serialized_start=1073
-  _globals['_STANDBY']._serialized_end=1170
-  _globals['_OFFEREDDEPLOYMENT']._serialized_start=1172
-  _globals['_OFFEREDDEPLOYMENT']._serialized_end=1226
-  _globals['_RUNORDER']._serialized_start=1229
-  _globals['_RUNORDER']._serialized_end=1960
-  _globals['_RUNORDER_COLLECTIONVARIABLESENTRY']._serialized_start=1774
-  _globals['_RUNORDER_COLLECTIONVARIABLESENTRY']._serialized_end=1832
-  _globals['_RUNORDER_MACHINEVARIABLESENTRY']._serialized_start=1834
-  _globals['_RUNORDER_MACHINEVARIABLESENTRY']._serialized_end=1889
-  _globals['_RUNORDER_DEPLOYMENTVARIABLESENTRY']._serialized_start=1891
-  _globals['_RUNORDER_DEPLOYMENTVARIABLESENTRY']._serialized_end=1949
-  _globals['_PINNEDIMAGE']._serialized_start=1962
-  _globals['_PINNEDIMAGE']._serialized_end=2026
-  _globals['_RUNCONTROL']._serialized_start=2029
-  _globals['_RUNCONTROL']._serialized_end=2219
-  _globals['_RUNCONTROL_ACTION']._serialized_start=2131
-  _globals['_RUNCONTROL_ACTION']._serialized_end=2219
-  _globals['_RUNCLOSED']._serialized_start=2221
-  _globals['_RUNCLOSED']._serialized_end=2245
-  _globals['_UPLOADRUNLOGREQUEST']._serialized_start=2247
-  _globals['_UPLOADRUNLOGREQUEST']._serialized_end=2295
-  _globals['_UPLOADRUNLOGRESPONSE']._serialized_start=2297
-  _globals['_UPLOADRUNLOGRESPONSE']._serialized_end=2319
-  _globals['_RUNSERVICE']._serialized_start=2322
-  _globals['_RUNSERVICE']._serialized_end=2536
+  _globals['_RUNOUTCOME']._serialized_end=813
+  _globals['_RESTARTING']._serialized_start=815
+  _globals['_RESTARTING']._serialized_end=848
+  _globals['_ATTENDRESPONSE']._serialized_start=851
+  _globals['_ATTENDRESPONSE']._serialized_end=1120
+  _globals['_STANDBY']._serialized_start=1122
+  _globals['_STANDBY']._serialized_end=1219
+  _globals['_OFFEREDDEPLOYMENT']._serialized_start=1221
+  _globals['_OFFEREDDEPLOYMENT']._serialized_end=1275
+  _globals['_RUNORDER']._serialized_start=1278
+  _globals['_RUNORDER']._serialized_end=2009
+  _globals['_RUNORDER_COLLECTIONVARIABLESENTRY']._serialized_start=1823
+  _globals['_RUNORDER_COLLECTIONVARIABLESENTRY']._serialized_end=1881
+  _globals['_RUNORDER_MACHINEVARIABLESENTRY']._serialized_start=1883
+  _globals['_RUNORDER_MACHINEVARIABLESENTRY']._serialized_end=1938
+  _globals['_RUNORDER_DEPLOYMENTVARIABLESENTRY']._serialized_start=1940
+  _globals['_RUNORDER_DEPLOYMENTVARIABLESENTRY']._serialized_end=1998
+  _globals['_PINNEDIMAGE']._serialized_start=2011
+  _globals['_PINNEDIMAGE']._serialized_end=2075
+  _globals['_RUNCONTROL']._serialized_start=2078
+  _globals['_RUNCONTROL']._serialized_end=2268
+  _globals['_RUNCONTROL_ACTION']._serialized_start=2180
+  _globals['_RUNCONTROL_ACTION']._serialized_end=2268
+  _globals['_RUNCLOSED']._serialized_start=2270
+  _globals['_RUNCLOSED']._serialized_end=2294
+  _globals['_UPLOADRUNLOGREQUEST']._serialized_start=2296
+  _globals['_UPLOADRUNLOGREQUEST']._serialized_end=2344
+  _globals['_UPLOADRUNLOGRESPONSE']._serialized_start=2346
+  _globals['_UPLOADRUNLOGRESPONSE']._serialized_end=2368
+  _globals['_RUNSERVICE']._serialized_start=2371
+  _globals['_RUNSERVICE']._serialized_end=2585
 # @@protoc_insertion_point(module_scope)

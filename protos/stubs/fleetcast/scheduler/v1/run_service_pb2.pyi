@@ -157,6 +157,7 @@ class RunOutcome(_message.Message):
     STEP_NAME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     OUTPUT_TAIL_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """`deployments/{deployment}/runs/{id}`."""
     outcome: _deployment_pb2.StepRun.Outcome.ValueType
@@ -167,6 +168,10 @@ class RunOutcome(_message.Message):
     """Why, in one sentence."""
     output_tail: _builtins.str
     """End of what that step printed, secrets hidden."""
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.Remark]:
+        """All that its steps remarked, and what the agent remarks of the run as a whole."""
+
     def __init__(
         self,
         *,
@@ -175,10 +180,11 @@ class RunOutcome(_message.Message):
         step_name: _builtins.str = ...,
         error: _builtins.str = ...,
         output_tail: _builtins.str = ...,
+        remarks: _abc.Iterable[_deployment_pb2.Remark] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "output_tail", b"output_tail", "run", b"run", "step_name", b"step_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "output_tail", b"output_tail", "remarks", b"remarks", "run", b"run", "step_name", b"step_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,7 +145,7 @@ class Deployment:
     revision: int = 0
     edit_count: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    """Machines by where their last runs are, as RUN_COUNTS names it."""
+    """Machines by where their last runs are, as RUN_COUNTS names it; `remarked` are some of the `succeeded`."""
     pinned: Content = field(default_factory=Content)
     runs: dict[str, Run] = field(default_factory=dict)
     """Last run by machine, in the order of their places. Earlier runs are in the store alone."""
@@ -187,8 +187,10 @@ class Deployment:
     @property
     def target_count(self) -> int:
         """Machines that are targets: the excepted ones are none."""
-        return self.counts.total()
+        return self.counts.total() - self.counts["remarked"]
 
     def _count(self, run: Run, difference: int) -> None:
         if run.state in RUN_COUNTS:
             self.counts[RUN_COUNTS[run.state]] += difference
+        if run.state is RunState.SUCCEEDED and run.remarks:
+            self.counts["remarked"] += difference

@@ -7,7 +7,15 @@ from dataclasses import replace
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.events import ControlAction, RunClosed, RunControlled, RunOrdered
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, UnexpectedRun
-from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome, StepRun
+from fleetcast_scheduler.deployments.domain.run import (
+    Remark,
+    Run,
+    RunOutcome,
+    RunProgress,
+    RunState,
+    StepOutcome,
+    StepRun,
+)
 from fleetcast_scheduler.deployments.domain.targets import new_run
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
 
@@ -96,6 +104,7 @@ class Presence:
         known = run.steps.get(key)
         run.steps[key] = replace(step, run=run.name, number=known.number if known else len(run.steps) + 1)
         run.contact_time = now
+        run.note(Remark(step.step_name, text) for text in step.remarks)
         if step.outcome is StepOutcome.FAILED:
             run.error = f"{step.step_name}: {step.message}"
         self._ledger.changed_steps.append(run.steps[key])
@@ -109,6 +118,7 @@ class Presence:
         ledger.events.append(RunClosed(machine, run_name))
         if run is not None and run.name == run_name:
             run.contact_time, run.output_tail = now, outcome.output_tail
+            run.note(outcome.remarks)
             self._end(run, outcome, now)
         unexpected = ledger.unexpected_runs.get(machine)
         if unexpected is not None and unexpected.run == run_name:

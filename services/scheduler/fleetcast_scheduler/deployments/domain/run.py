@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -69,6 +70,19 @@ class RunProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a run that does not change the worth of its result, but must be known."""
+
+    step_name: str
+    """Empty if it is about the run as a whole."""
+    text: str
+
+
+MAX_REMARKS = 50
+"""Remarks that are kept of one run."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How a run ended, as its machine says."""
 
@@ -76,6 +90,7 @@ class RunOutcome:
     step_name: str = ""
     error: str = ""
     output_tail: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,7 @@ class StepRun:
     message: str = ""
     start_time: float | None = None
     end_time: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,6 +149,7 @@ class Run:
     progress: RunProgress = field(default_factory=RunProgress)
     error: str = ""
     output_tail: str = ""
+    remarks: tuple[Remark, ...] = ()
     start_time: float | None = None
     limit_time: float | None = None
     """When it has taken too long."""
@@ -150,3 +167,7 @@ class Run:
     revision: int = 0
     steps: dict[tuple[str, int, float | None], StepRun] = field(default_factory=dict)
     """Recorded steps by node, attempt and when they began. Kept apart from the run in the store."""
+
+    def note(self, remarks: Iterable[Remark]) -> None:
+        """Keeps remarks that it does not have yet."""
+        self.remarks = tuple(dict.fromkeys((*self.remarks, *remarks)))[:MAX_REMARKS]

@@ -6,7 +6,14 @@ from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, StandbyTold
-from fleetcast_scheduler.deployments.domain.run import RunOutcome, RunProgress, StepOutcome, StepRun
+from fleetcast_scheduler.deployments.domain.run import (
+    MAX_REMARKS,
+    Remark,
+    RunOutcome,
+    RunProgress,
+    StepOutcome,
+    StepRun,
+)
 from fleetcast_scheduler.deployments.mailbox import Order, RunLetter
 from fleetcast_scheduler.fields import enum_name, seconds_of
 
@@ -14,6 +21,7 @@ MAX_NAME_LENGTH = 255
 MAX_ERROR_LENGTH = 4096
 MAX_TAIL_LENGTH = 65536
 MAX_STEP_COUNT = 10_000
+MAX_REMARK_LENGTH = 1000
 
 
 def progress_of(message: run_service_pb2.RunProgress) -> RunProgress:
@@ -53,6 +61,7 @@ def step_of(message: deployment_pb2.StepRun) -> StepRun:
         attempt=message.attempt,
         outcome=_outcome_of(message.outcome),
         message=message.message[:MAX_ERROR_LENGTH],
+        remarks=tuple(text[:MAX_REMARK_LENGTH] for text in message.remarks[:MAX_REMARKS]),
         start_time=seconds_of(message.start_time, "step.start_time") if message.HasField("start_time") else None,
         end_time=seconds_of(message.end_time, "step.end_time") if message.HasField("end_time") else None,
     )
@@ -74,6 +83,10 @@ def outcome_of(message: run_service_pb2.RunOutcome) -> RunOutcome:
         step_name=message.step_name[:MAX_NAME_LENGTH],
         error=message.error[:MAX_ERROR_LENGTH],
         output_tail=message.output_tail[-MAX_TAIL_LENGTH:],
+        remarks=tuple(
+            Remark(remark.step_name[:MAX_NAME_LENGTH], remark.text[:MAX_REMARK_LENGTH])
+            for remark in message.remarks[:MAX_REMARKS]
+        ),
     )
 
 
