@@ -78,6 +78,8 @@ lock: ## Resolve the dependencies of every member anew into requirements.lock.
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate $(addprefix --no-emit-package fleetcast-,stubs wire sequence kit catalog scheduler sender server agent cli) \
 		--output-file requirements.lock --quiet
+	echo grpcio-tools==1.76.0 | $(UV) pip compile - --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --output-file protos/stubs/compiler.lock --quiet
 
 clean: ## Remove the virtual environment and the caches.
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

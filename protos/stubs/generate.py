@@ -1,14 +1,15 @@
 """Generates the Python stubs of every proto into this folder. Run by `make stubs`; never edit what it writes."""
 
 import shutil
+import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
-
-from grpc_tools import protoc
 
 STUBS = Path(__file__).resolve().parent
 PROTOS = STUBS.parent
+COMPILER = STUBS / "compiler.lock"
+"""The compiler, older than the library that this project runs with: what it writes is taken by protobuf from its own
+version to the next major one, 6.31 to 7, so that a user's script may have either."""
 
 
 def generate(out: Path) -> None:
@@ -19,14 +20,16 @@ def generate(out: Path) -> None:
     """
     shutil.rmtree(out / "fleetcast", ignore_errors=True)
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("fleetcast/**/*.proto"))
-    well_known = resources.files("grpc_tools") / "_proto"
     google = Path(next(iter(__import__("google.rpc").rpc.__path__))).parent.parent
     tools = Path(sys.executable).parent
-    status = protoc.main(
+    alone = ["run", "--quiet", "--isolated", "--no-project", "--python", sys.executable, "--with-requirements"]
+    compiled = subprocess.run(
         [
-            "protoc",
+            tools / "uv",
+            *alone,
+            COMPILER,
+            *("python", "-m", "grpc_tools.protoc"),
             f"-I{PROTOS}",
-            f"-I{well_known}",
             f"-I{google}",
             *(f"--plugin=protoc-gen-{name}={tools / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")),
             f"--python_out={out}",
@@ -34,10 +37,11 @@ def generate(out: Path) -> None:
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
             *sources,
-        ]
+        ],
+        check=False,
     )
-    if status:
-        sys.exit(status)
+    if compiled.returncode:
+        sys.exit(compiled.returncode)
     for folder in (out / "fleetcast").rglob("*"):
         if folder.is_dir() and any(folder.glob("*_pb2.py")):
             (folder / "__init__.py").touch()

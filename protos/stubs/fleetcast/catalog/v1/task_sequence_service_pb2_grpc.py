@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.catalog.v1 import task_sequence_service_pb2 as fleetcast_dot_catalog_dot_v1_dot_task__sequence__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class TaskSequenceServiceStub:
+class TaskSequenceServiceStub(object):
     """Keeps immutable versions of task sequences, and resolves what they refer to.
     """
 
@@ -87,7 +87,7 @@ class TaskSequenceServiceStub:
                 _registered_method=True)
 
 
-class TaskSequenceServiceServicer:
+class TaskSequenceServiceServicer(object):
     """Keeps immutable versions of task sequences, and resolves what they refer to.
     """
 
@@ -237,7 +237,7 @@ def add_TaskSequenceServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class TaskSequenceService:
+class TaskSequenceService(object):
     """Keeps immutable versions of task sequences, and resolves what they refer to.
     """
 

@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import collection_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_collection__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class CollectionServiceStub:
+class CollectionServiceStub(object):
     """Sets of machines: members by name, and by a rule over their hardware.
     """
 
@@ -77,7 +77,7 @@ class CollectionServiceStub:
                 _registered_method=True)
 
 
-class CollectionServiceServicer:
+class CollectionServiceServicer(object):
     """Sets of machines: members by name, and by a rule over their hardware.
     """
 
@@ -188,7 +188,7 @@ def add_CollectionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class CollectionService:
+class CollectionService(object):
     """Sets of machines: members by name, and by a rule over their hardware.
     """
 

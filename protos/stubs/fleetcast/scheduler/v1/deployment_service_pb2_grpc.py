@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import deployment_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_deployment__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class DeploymentServiceStub:
+class DeploymentServiceStub(object):
     """What an operator does with deployments.
     """
 
@@ -107,7 +107,7 @@ class DeploymentServiceStub:
                 _registered_method=True)
 
 
-class DeploymentServiceServicer:
+class DeploymentServiceServicer(object):
     """What an operator does with deployments.
     """
 
@@ -295,7 +295,7 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class DeploymentService:
+class DeploymentService(object):
     """What an operator does with deployments.
     """
 

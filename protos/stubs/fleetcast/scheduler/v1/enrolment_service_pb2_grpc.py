@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import enrolment_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_enrolment__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class EnrolmentServiceStub:
+class EnrolmentServiceStub(object):
     """Gives certificates to machines and senders.
 
     A token is the seed of a key pair. The scheduler keeps only the public half and trusts it, until it is used up or
@@ -66,7 +66,7 @@ class EnrolmentServiceStub:
                 _registered_method=True)
 
 
-class EnrolmentServiceServicer:
+class EnrolmentServiceServicer(object):
     """Gives certificates to machines and senders.
 
     A token is the seed of a key pair. The scheduler keeps only the public half and trusts it, until it is used up or
@@ -147,7 +147,7 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class EnrolmentService:
+class EnrolmentService(object):
     """Gives certificates to machines and senders.
 
     A token is the seed of a key pair. The scheduler keeps only the public half and trusts it, until it is used up or

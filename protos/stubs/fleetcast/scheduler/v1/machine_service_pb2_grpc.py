@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import machine_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_machine__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class MachineServiceStub:
+class MachineServiceStub(object):
     """The machines that an installation knows.
     """
 
@@ -82,7 +82,7 @@ class MachineServiceStub:
                 _registered_method=True)
 
 
-class MachineServiceServicer:
+class MachineServiceServicer(object):
     """The machines that an installation knows.
     """
 
@@ -209,7 +209,7 @@ def add_MachineServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class MachineService:
+class MachineService(object):
     """The machines that an installation knows.
     """
 

@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import participation_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_participation__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class ParticipationServiceStub:
+class ParticipationServiceStub(object):
     """A machine's side of sessions.
     """
 
@@ -42,7 +42,7 @@ class ParticipationServiceStub:
                 _registered_method=True)
 
 
-class ParticipationServiceServicer:
+class ParticipationServiceServicer(object):
     """A machine's side of sessions.
     """
 
@@ -70,7 +70,7 @@ def add_ParticipationServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ParticipationService:
+class ParticipationService(object):
     """A machine's side of sessions.
     """
 

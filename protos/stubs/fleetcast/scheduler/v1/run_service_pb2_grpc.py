@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import run_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_run__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class RunServiceStub:
+class RunServiceStub(object):
     """A machine's side of deployments.
     """
 
@@ -47,7 +47,7 @@ class RunServiceStub:
                 _registered_method=True)
 
 
-class RunServiceServicer:
+class RunServiceServicer(object):
     """A machine's side of deployments.
     """
 
@@ -88,7 +88,7 @@ def add_RunServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RunService:
+class RunService(object):
     """A machine's side of deployments.
     """
 

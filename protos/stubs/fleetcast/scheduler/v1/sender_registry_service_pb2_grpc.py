@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import sender_registry_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_sender__registry__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class SenderRegistryServiceStub:
+class SenderRegistryServiceStub(object):
     """How senders offer themselves and take orders.
     """
 
@@ -42,7 +42,7 @@ class SenderRegistryServiceStub:
                 _registered_method=True)
 
 
-class SenderRegistryServiceServicer:
+class SenderRegistryServiceServicer(object):
     """How senders offer themselves and take orders.
     """
 
@@ -70,7 +70,7 @@ def add_SenderRegistryServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SenderRegistryService:
+class SenderRegistryService(object):
     """How senders offer themselves and take orders.
     """
 

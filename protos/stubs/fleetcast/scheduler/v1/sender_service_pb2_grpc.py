@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import sender_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_sender__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class SenderServiceStub:
+class SenderServiceStub(object):
     """What an operator does with senders.
     """
 
@@ -62,7 +62,7 @@ class SenderServiceStub:
                 _registered_method=True)
 
 
-class SenderServiceServicer:
+class SenderServiceServicer(object):
     """What an operator does with senders.
     """
 
@@ -137,7 +137,7 @@ def add_SenderServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SenderService:
+class SenderService(object):
     """What an operator does with senders.
     """
 

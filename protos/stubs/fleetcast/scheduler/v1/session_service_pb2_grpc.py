@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.scheduler.v1 import session_service_pb2 as fleetcast_dot_scheduler_dot_v1_dot_session__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class SessionServiceStub:
+class SessionServiceStub(object):
     """What an operator does with sessions.
     """
 
@@ -107,7 +107,7 @@ class SessionServiceStub:
                 _registered_method=True)
 
 
-class SessionServiceServicer:
+class SessionServiceServicer(object):
     """What an operator does with sessions.
     """
 
@@ -294,7 +294,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SessionService:
+class SessionService(object):
     """What an operator does with sessions.
     """
 

@@ -5,7 +5,7 @@ import warnings
 
 from fleetcast.sender.v1 import transmission_service_pb2 as fleetcast_dot_sender_dot_v1_dot_transmission__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class TransmissionServiceStub:
+class TransmissionServiceStub(object):
     """Serves the machines that take part in transmissions.
     """
 
@@ -52,7 +52,7 @@ class TransmissionServiceStub:
                 _registered_method=True)
 
 
-class TransmissionServiceServicer:
+class TransmissionServiceServicer(object):
     """Serves the machines that take part in transmissions.
     """
 
@@ -104,7 +104,7 @@ def add_TransmissionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class TransmissionService:
+class TransmissionService(object):
     """Serves the machines that take part in transmissions.
     """
 
