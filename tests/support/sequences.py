@@ -18,7 +18,7 @@ from fleetcast_agent.sequence.engine.interface import SequenceOutcome, SequenceP
 from fleetcast_agent.sequence.engine.records import Record
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.state import replay
-from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.execution import execute
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.tools import Tools
 from fleetcast_sequence import Scope, Variables, parse
@@ -77,8 +77,10 @@ class Rehearsal:
     async def go_on(self, source: str, **values: str) -> SequenceOutcome:
         """Runs what is left of the last sequence."""
         return await execute(
-            Assignment(parse(source), {Scope.DEPLOYMENT: values}, machine="pc1"),
+            parse(source),
             self.state,
+            values={Scope.DEPLOYMENT: values},
+            machine="pc1",
             content=self.source or DirectoryContent(self.content),
             disks=Disks([self.disk]),
             control=Control(),

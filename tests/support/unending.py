@@ -12,7 +12,7 @@ from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.context import StepContext, StepFunction
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.engine.state import Engine
-from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.execution import execute
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
 
@@ -32,7 +32,7 @@ async def run(file: Path, step: str, disk: Path, state: Path, content: Path) -> 
 
     steps = {kind: unending(function) for kind, function in step_functions().items()}
     images, disks = DirectoryContent(content), Disks([disk])
-    print(await execute(Assignment(sequence), state, content=images, disks=disks, control=Control(), steps=steps))
+    print(await execute(sequence, state, content=images, disks=disks, control=Control(), steps=steps))
 
 
 if __name__ == "__main__":

@@ -152,10 +152,6 @@ class Variables:
                 texts.update(map(text_of, value if isinstance(value, list) else [value]))
         return frozenset(text for text in texts if text and not is_template(text))
 
-    def is_secret(self, name: str) -> bool:
-        """Returns whether the value of the variable `name` must not be shown."""
-        return self._is_secret(name)
-
     def _is_secret(self, name: str) -> bool:
         return name in self._declared and self._declared[name].secret
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, RunEvent, RunOrdered, StandbyTold
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, RunTiming
-from fleetcast_scheduler.deployments.domain.machine_reports import Presence
+from fleetcast_scheduler.deployments.domain.machine_reports import MachineReports
 from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run, RunOutcome, RunProgress, RunState, StepOutcome
@@ -51,7 +51,7 @@ class DeploymentWorld:
 
     def _build(self, deployments: list[Deployment]) -> None:
         self.ledger = DeploymentLedger(self.fleet, deployments, self.timing)
-        self.presence = Presence(self.ledger)
+        self.presence = MachineReports(self.ledger)
         self.rollout = Rollout(self.ledger, self.presence)
         self.operations = DeploymentOperations(self.ledger, self.rollout)
 

@@ -19,7 +19,7 @@ from fleetcast_kit.errors import FailedPreconditionError, FleetcastError, from_r
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.process import telemetry
 from fleetcast_kit.rpc.channel import open_channel
-from fleetcast_sequence import Redactor, Variables
+from fleetcast_sequence import Redactor, TaskSequence, Variables
 from opentelemetry import context as tracing
 
 from fleetcast_agent.deployments import convert
@@ -35,7 +35,7 @@ from fleetcast_agent.sequence.content.server_content import ServerContent
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.engine.records import Outcome, Record
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
-from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.execution import execute
 
 _logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Execution:
                 return restart
         else:
             with contextlib.suppress(FleetcastError):  # what is wrong with it is how the run ended
-                self._step_teller(self.kept.order.assignment())
+                self._step_teller(self.kept.order.sequence())
         await self._tell_end()
         return None
 
@@ -108,16 +108,19 @@ class Execution:
             tracing.attach(telemetry.context_from(order.traceparent))
         try:
             self._refuse_unsafe()
-            assignment = order.assignment()
+            sequence = order.sequence()
             outcome = await execute(
-                assignment,
+                sequence,
                 self.kept.directory,
+                values=order.values,
+                machine=order.display_name,
+                deployment=order.as_deployment,
                 content=self._content(),
                 disks=self._local.hardware.disks,
                 control=self.control,
                 environment=self._local.starter.environment,
                 report=self._view.report,
-                noted=self._step_teller(assignment),
+                noted=self._step_teller(sequence),
                 boot_id=self._local.starter.boot_id,
                 gather=self._local.hardware.gather,
                 identity=self._local.state_dir,
@@ -176,11 +179,12 @@ class Execution:
             catalog_address=order.catalog_address,
         )
 
-    def _step_teller(self, assignment: Assignment) -> Callable[[Record], None]:
+    def _step_teller(self, sequence: TaskSequence) -> Callable[[Record], None]:
         """Returns what tells the scheduler of each step; tells it of those of earlier lives of the agent."""
-        context = {"deployment": dict(assignment.deployment), "machine": {}, "environment": "", "last": {}}
-        variables = Variables(assignment.sequence.variables, assignment.values, context=context)
-        history = StepHistory(assignment.sequence, Redactor(variables.secrets()))
+        order = self.kept.order
+        context = {"deployment": order.as_deployment, "machine": {}, "environment": "", "last": {}}
+        variables = Variables(sequence.variables, order.values, context=context)
+        history = StepHistory(sequence, Redactor(variables.secrets()))
 
         def tell(record: Record) -> None:
             step = history.take(record)

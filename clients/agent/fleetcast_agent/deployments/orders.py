@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleetcast_agent.sequence.content.content import ImageDescription
 from fleetcast_agent.sequence.engine.records import Outcome, Remark
-from fleetcast_agent.sequence.execution import Assignment
 
 Environment = Literal["boot", "installed"]
 """What a machine has started: the boot environment or the installed system."""
@@ -76,22 +75,27 @@ class RunOrder(_Kept):
             for pinned in self.images
         }
 
-    def assignment(self) -> Assignment:
-        """Returns the order as the engine takes it; one for an image as a sequence of the one step that writes it.
+    @property
+    def values(self) -> dict[Scope, dict[str, str]]:
+        """The variables from outside the task sequence."""
+        return {
+            Scope.COLLECTION: self.collection_variables,
+            Scope.MACHINE: self.machine_variables,
+            Scope.DEPLOYMENT: self.deployment_variables,
+        }
+
+    @property
+    def as_deployment(self) -> dict[str, str | int]:
+        """What expressions see as `deployment`."""
+        return {"name": self.deployment, "run": self.run, "attempt": self.attempt}
+
+    def sequence(self) -> TaskSequence:
+        """Returns the task sequence; for an image one with the single step that writes it.
 
         Raises:
             DataLossError: the task sequence is not the one that was pinned.
             FailedPreconditionError: this agent does not understand it.
         """
-        values = {
-            Scope.COLLECTION: self.collection_variables,
-            Scope.MACHINE: self.machine_variables,
-            Scope.DEPLOYMENT: self.deployment_variables,
-        }
-        about = {"name": self.deployment, "run": self.run, "attempt": self.attempt}
-        return Assignment(self._sequence(), values, machine=self.display_name, deployment=about)
-
-    def _sequence(self) -> TaskSequence:
         if self.image:
             arguments = {"image": self.image, "disk": "system", "grow": False}
             step = Step.model_validate({"name": "Write the image", "type": "apply-operating-system", "with": arguments})

@@ -18,7 +18,7 @@ from fleetcast_agent.sequence.content.content import DirectoryContent
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.engine.interface import SequenceOutcome, SequenceProgress
 from fleetcast_agent.sequence.engine.records import Outcome
-from fleetcast_agent.sequence.execution import Assignment, execute
+from fleetcast_agent.sequence.execution import execute
 from fleetcast_agent.sequence.machine import inventory
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.machine.live_files import FUNCTIONS
@@ -80,9 +80,13 @@ def run_sequence(  # noqa: PLR0917 - typer names them all
     Exits with 0, 1 if it failed, 3 if it wants a restart, 8 if it succeeded with remarks.
     """
     try:
-        assignment = Assignment(load(file), {Scope.DEPLOYMENT: settings(values)})
+        given = {Scope.DEPLOYMENT: settings(values)}
         running: Literal["boot", "installed"] = "installed" if environment == "installed" else "boot"
-        outcome = asyncio.run(_run(assignment, state_dir, DirectoryContent(content), _disks(disk), running))
+        outcome = asyncio.run(
+            _run(
+                load(file), given, state_dir, content=DirectoryContent(content), disks=_disks(disk), environment=running
+            )
+        )
     except (FleetcastError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -135,8 +139,10 @@ def _disks(disk: Path | None) -> Disks:
 
 
 async def _run(
-    assignment: Assignment,
+    sequence: TaskSequence,
+    values: dict[Scope, dict[str, str]],
     state_directory: Path,
+    *,
     content: DirectoryContent,
     disks: Disks,
     environment: Literal["boot", "installed"],
@@ -154,8 +160,9 @@ async def _run(
             typer.echo(line)
 
     return await execute(
-        assignment,
+        sequence,
         state_directory,
+        values=values,
         content=content,
         disks=disks,
         control=control,

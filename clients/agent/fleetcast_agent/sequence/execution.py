@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,24 +23,13 @@ from fleetcast_agent.sequence.machine.live_files import FUNCTIONS
 from fleetcast_agent.sequence.steps import step_functions
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A task sequence that this machine is to run."""
-
-    sequence: TaskSequence
-    """Its children in their places, its references pinned."""
-    values: Mapping[Scope, Mapping[str, VariableValue]] = field(default_factory=dict)
-    """Variables from collections, the machine and the deployment."""
-    machine: str = ""
-    """Name by which the server knows this machine."""
-    deployment: Mapping[str, Any] = field(default_factory=dict)
-    """What expressions see as `deployment`."""
-
-
 async def execute(
-    assignment: Assignment,
+    sequence: TaskSequence,
     directory: Path,
     *,
+    values: Mapping[Scope, Mapping[str, VariableValue]] | None = None,
+    machine: str = "",
+    deployment: Mapping[str, Any] | None = None,
     content: ContentSource,
     disks: Disks,
     control: Control,
@@ -55,8 +43,10 @@ async def execute(
 ) -> SequenceOutcome:
     """Runs what is left of the sequence; the directory remembers what is done. Returns at its end or for a restart.
 
-    For a machine that is not this whole computer, `boot_id` and `gather` say what it is in their place. `steps` run in
-    place of those that are installed.
+    The children of `sequence` are in their places and its references pinned. `values` are the variables from
+    collections, the machine and the deployment; `machine` is the name by which the server knows this machine;
+    `deployment` is what expressions see as `deployment`. A machine that is rehearsed on files gives its own `boot_id`
+    and `gather`. `steps` run in place of those that are installed.
 
     Raises:
         VariableError: a value has the wrong type, or a required one is missing.
@@ -64,13 +54,13 @@ async def execute(
     """
 
     async def gathered() -> dict[str, Any]:
-        machine = await asyncio.to_thread(gather or partial(inventory.gather, disks))
-        return machine | {"name": assignment.machine}
+        found = await asyncio.to_thread(gather or partial(inventory.gather, disks))
+        return found | {"name": machine}
 
     variables = Variables(
-        assignment.sequence.variables,
-        assignment.values,
-        context={"deployment": dict(assignment.deployment)},
+        sequence.variables,
+        values or {},
+        context={"deployment": dict(deployment or {})},
         functions=FUNCTIONS,
     )
     around = RunResources(
@@ -84,4 +74,4 @@ async def execute(
         noted=noted,
         identity=identity,
     )
-    return await SequenceRunner(assignment.sequence, variables, directory, around, control).run()
+    return await SequenceRunner(sequence, variables, directory, around, control).run()

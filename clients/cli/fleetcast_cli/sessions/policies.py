@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 from fleetcast.scheduler.v1.session_pb2 import AdmissionRules, DailyCeiling, RatePolicy, SlowPolicy, StartRules
@@ -165,8 +165,3 @@ def format_slow_policy(policy: SlowPolicy) -> str:
     if policy.action in (SlowPolicy.ACTION_UNSPECIFIED, SlowPolicy.ACTION_UNICAST) and not threshold:
         return ""
     return f"{chosen} below {format_rate(threshold)}" if threshold else chosen
-
-
-def join_sentences(parts: Iterable[str]) -> str:
-    """Returns the parts that are not empty, separated by semicolons."""
-    return "; ".join(filter(None, parts))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
-from fleetcast_kit.process import telemetry
+from fleetcast_kit.process import semconv, telemetry
 
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.deployments.contents import Contents
@@ -22,14 +21,10 @@ from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.store import DeploymentStore
 from fleetcast_scheduler.loop.locks import Locks
+from fleetcast_scheduler.loop.watching import RevisionWatch
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
-
-WATCH_SECONDS = 0.25
-"""Changes within this are shown together: far below the second that people wait, far above one message's cost."""
-SLOW_SECONDS = 5.0
-"""A watcher that takes longer for one message is told that it lost changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +73,7 @@ class Deployments:
             now = self._pump.clock()
             draft.name, draft.create_time, draft.request_id = _new_name(now), now, request_id
             self._check_collection(draft)
-            with _tracer.start_as_current_span("deployment", attributes={"fleetcast.deployment": draft.name}):
+            with _tracer.start_as_current_span("deployment", attributes={semconv.DEPLOYMENT: draft.name}):
                 draft.traceparent = telemetry.current_traceparent()
                 async with self._contents.held(draft) as pinned:
                     draft.content, draft.pinned = pinned.name, pinned.content
@@ -159,24 +154,21 @@ class Deployments:
             NotFoundError: there is none of that name.
         """
         deployment = await self.get(name)
-        seen, lost = after_revision, False
-        if after_revision > deployment.revision:
-            seen, lost = 0, True
-        first = True
-        with self._pump.pulse.watched(name) as changed:
-            while True:
-                changed.clear()
-                await self._pump.decided()
-                if deployment.revision > seen or first:
-                    runs = [run for run in deployment.runs.values() if run.revision > seen]
-                    seen, first = deployment.revision, False
-                    said_at = time.monotonic()
-                    yield DeploymentView(deployment, runs, lost)
-                    lost = time.monotonic() - said_at > SLOW_SECONDS
-                if deployment.state.final and not deployment.open_runs and deployment.revision == seen:
-                    return
-                await changed.wait()
-                await asyncio.sleep(WATCH_SECONDS)
+        watch = RevisionWatch(self._pump, name, revision=deployment.revision, after_revision=after_revision)
+
+        async def look() -> DeploymentView | None:
+            seen = watch.take(deployment.revision)
+            if seen is None:
+                return None
+            runs = [run for run in deployment.runs.values() if run.revision > seen]
+            return DeploymentView(deployment, runs, watch.lost)
+
+        def over() -> bool:
+            return deployment.state.final and not deployment.open_runs and deployment.revision == watch.seen
+
+        async with aclosing(watch.views(look, over)) as views:
+            async for view in views:
+                yield view
 
     # Operating
 

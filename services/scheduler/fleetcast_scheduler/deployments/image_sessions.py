@@ -8,7 +8,7 @@ from fleetcast_scheduler.deployments.domain.phases import awaited
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Joiner
-from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.sessions import Sessions
 
 
@@ -19,7 +19,7 @@ class DeploymentSessions:
         self._pump = pump
         self._sessions = sessions
 
-    async def join(self, run: str, image: str, joiner: Joiner) -> Mailbox:
+    async def join(self, run: str, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session of its deployment for an image, or opens it.
 
         Raises:

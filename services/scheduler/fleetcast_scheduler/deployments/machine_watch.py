@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from fleetcast_scheduler.deployments.deployments import SLOW_SECONDS, WATCH_SECONDS, Deployments
+from fleetcast_scheduler.deployments.deployments import Deployments
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.loop.watching import Watch
 from fleetcast_scheduler.machines.domain.machine import Machine
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
 from fleetcast_scheduler.machines.machines import Machines
@@ -45,23 +45,21 @@ class MachineWatch:
         """
         seen_runs: dict[str, int] = {}
         seen_steps: dict[tuple[str, int], StepRun] = {}
-        lost = False
-        with self._pump.pulse.watched(name) as changed:
-            while True:
-                changed.clear()
-                await self._pump.decided()
-                machine = await self._machines.get(name)
-                runs = await self._deployments.list_runs(name, None, HISTORY_COUNT)
-                fresh = [run for run in runs if seen_runs.get(run.name) != run.revision]
-                seen_runs |= {run.name: run.revision for run in fresh}
-                steps = [step for run in fresh for step in await self._steps(run)]
-                news = [step for step in steps if seen_steps.get((step.run, step.number)) != step]
-                seen_steps |= {(step.run, step.number): step for step in news}
-                said_at = time.monotonic()
-                yield MachineView(machine, self._pump.presence.of(name), fresh, news, lost)
-                lost = time.monotonic() - said_at > SLOW_SECONDS
-                await changed.wait()
-                await asyncio.sleep(WATCH_SECONDS)
+        watch = Watch(self._pump, name)
+
+        async def look() -> MachineView:
+            machine = await self._machines.get(name)
+            runs = await self._deployments.list_runs(name, None, HISTORY_COUNT)
+            fresh = [run for run in runs if seen_runs.get(run.name) != run.revision]
+            seen_runs.update({run.name: run.revision for run in fresh})
+            steps = [step for run in fresh for step in await self._steps(run)]
+            news = [step for step in steps if seen_steps.get((step.run, step.number)) != step]
+            seen_steps.update({(step.run, step.number): step for step in news})
+            return MachineView(machine, self._pump.presence.of(name), fresh, news, watch.lost)
+
+        async with aclosing(watch.views(look)) as views:
+            async for view in views:
+                yield view
 
     async def _steps(self, run: Run) -> list[StepRun]:
         return list(run.steps.values()) if run.steps else (await self._deployments.get_run(run.name))[1]

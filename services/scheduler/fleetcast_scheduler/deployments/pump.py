@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast_kit.errors import AbortedError
 
 from fleetcast_scheduler.deployments.domain.events import (
@@ -18,16 +19,14 @@ from fleetcast_scheduler.deployments.domain.events import (
     StandbyTold,
 )
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
-from fleetcast_scheduler.deployments.domain.machine_reports import Presence
+from fleetcast_scheduler.deployments.domain.machine_reports import MachineReports
 from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
 from fleetcast_scheduler.deployments.domain.run import Run
-from fleetcast_scheduler.deployments.mailbox import Order, RunMailbox
+from fleetcast_scheduler.deployments.mailbox import RunMailbox, RunNews
 from fleetcast_scheduler.deployments.rows import content_row, deployment_row, run_row, step_row
 from fleetcast_scheduler.deployments.store import DeploymentStore, RunBatch
-from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
-from fleetcast_scheduler.loop.pulse import Pulse
-from fleetcast_scheduler.sessions.rows import Row
+from fleetcast_scheduler.loop.cycle import Cycle, Turn
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ REVISION_LEAP = 1_000_000
 """What a restart adds to a deployment's revision: beyond whatever a watcher saw and the store did not."""
 
 
-class RunPump(Cycle):
+class RunPump(Cycle[RunEvent]):
     """Runs deployments: one turn settles, stores in one transaction, then says and does."""
 
     def __init__(
@@ -43,24 +42,21 @@ class RunPump(Cycle):
         ledger: DeploymentLedger,
         store: DeploymentStore,
         *,
-        write_order: Callable[[Run, float], Order],
+        write_order: Callable[[Run, float], run_service_pb2.RunOrder],
         wake_machines: Callable[[tuple[str, ...]], None],
         deployment_ended: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock)
         self.ledger = ledger
-        self.presence = Presence(ledger)
+        self.presence = MachineReports(ledger)
         self.rollout = Rollout(ledger, self.presence)
         self.operations = DeploymentOperations(ledger, self.rollout)
-        self.pulse = Pulse()
-        """Beats for deployments and machines."""
         self._store = store
         self._write_order = write_order
         self._wake_machines = wake_machines
         self._deployment_ended = deployment_ended
         self._mailboxes: dict[str, RunMailbox] = {}
-        self._audit: list[Row] = []
 
     def recover(self, contact_times: dict[str, float]) -> None:
         """Call once before the first turn: no machine is there, nothing else is different."""
@@ -77,15 +73,10 @@ class RunPump(Cycle):
         self.presence.hear_connected(self.clock())
         await super().conclude()
 
-    def audit(self, row: Row) -> None:
-        """Stores an entry of the audit with the next turn."""
-        self._audit.append(row)
-        self.wake()
-
     # Machines
 
     def attend(self, machine: str, run: str) -> RunMailbox:
-        """A machine opens a stream; an older one of the same machine ends. `run` as in Presence.arrive."""
+        """A machine opens a stream; an older one of the same machine ends. `run` as in MachineReports.arrive."""
         older = self._mailboxes.get(machine)
         if older is not None:
             older.close(AbortedError(f"{machine} opened another stream", reason="STREAM_REPLACED"))
@@ -108,10 +99,10 @@ class RunPump(Cycle):
 
     # The loop
 
-    async def decide_and_act(self, now: float) -> None:
-        """Settles, stores, acts: once."""
+    def decide(self, now: float) -> Turn[RunEvent]:
+        """Settles deployments. A machine's requests are acknowledged once its progress is stored as well."""
         self.rollout.settle(now)
-        batch, beats = self._collect(now)
+        batch, changed = self._collect(now)
         unstored = {run.machine for run in self.ledger.reported.values()}
         acknowledgements = [
             (mailbox, mailbox.received_sequence)
@@ -120,20 +111,14 @@ class RunPump(Cycle):
         ]
         events, self.ledger.events = self.ledger.events, []
         self.rollout.forget_ended(now)
-        if batch:
-            await self.persist(lambda: self._store.write(batch))
-        for mailbox, sequence in acknowledgements:
-            mailbox.acknowledge(sequence)
-        for event in events:
-            self._act(event, now)
-        for name in beats:
-            self.pulse.beat(name)
+        return Turn((lambda: self._store.write(batch)) if batch else None, acknowledgements, events, changed)
 
     def due_time(self) -> float | None:
         """Returns when a rule has something to decide, if nothing happens before."""
         return self.rollout.wake_time()
 
-    def _act(self, event: RunEvent, now: float) -> None:
+    def act(self, event: RunEvent, now: float) -> None:
+        """Tells machines, wakes them, and has what an ended deployment holds released."""
         match event:
             case RunOrdered(machine, run):
                 present = self.ledger.current.get(machine)
@@ -147,7 +132,7 @@ class RunPump(Cycle):
                 _logger.info("%s has ended", deployment)
                 self._deployment_ended(deployment)
 
-    def _post(self, machine: str, message: Order | RunControlled | RunClosed | StandbyTold) -> None:
+    def _post(self, machine: str, message: RunNews) -> None:
         if mailbox := self._mailboxes.get(machine):
             mailbox.post(message)
 
@@ -159,11 +144,9 @@ class RunPump(Cycle):
         steps, ledger.changed_steps = ledger.changed_steps, []
         new_content, ledger.new_content = ledger.new_content, set()
         heard: set[str] = set()
-        if now >= self._report_time:
+        if self.reports_due(now):
             runs, ledger.reported = ledger.reported | runs, {}
             heard, ledger.heard = ledger.heard, set()
-            self._report_time = now + REPORT_SECONDS
-        audit, self._audit = self._audit, []
         deployments |= {run.deployment for run in runs.values()}
         present = [ledger.deployments[name] for name in deployments if name in ledger.deployments]
         batch = RunBatch(
@@ -172,6 +155,6 @@ class RunPump(Cycle):
             runs=[run_row(run) for run in runs.values()],
             steps=list({(step.run, step.number): step_row(step) for step in steps}.values()),
             attendances=[{"machine": machine, "contact_time": ledger.contact_times[machine]} for machine in heard],
-            audit=audit,
+            audit=self.take_audit(),
         )
         return batch, deployments | {run.machine for run in runs.values()} | heard

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from fleetcast_kit.errors import UnavailableError
 from sqlalchemy.exc import SQLAlchemyError
+
+from fleetcast_scheduler.loop.mailbox import Mailbox
+from fleetcast_scheduler.loop.pulse import Pulse
 
 _logger = logging.getLogger(__name__)
 
@@ -19,11 +24,31 @@ _RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
 """Pauses while the database cannot be written; the last one repeats. Nothing takes effect meanwhile."""
 
 
-class Cycle:
-    """The loop. Who derives from it says what a turn is, and when the next one is due."""
+_Event = TypeVar("_Event")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[_Event]):
+    """What one turn decided, and what follows once that is stored."""
+
+    write: Callable[[], Awaitable[None]] | None
+    """Stores it in one transaction; None if there is nothing to store."""
+    acknowledgements: Sequence[tuple[Mailbox[Any], int]]
+    """Streams, and the request up to which everything is stored then."""
+    events: Sequence[_Event]
+    """What is to be done, in order."""
+    changed: Iterable[str]
+    """Names of resources whose watchers look again."""
+
+
+class Cycle(Generic[_Event]):
+    """The loop. A subclass decides, acts on the events of a decision, and says when the next turn is due."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
+        self.pulse = Pulse()
+        """Tells watchers which resources changed."""
+        self._audit: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
         self._next_turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._present_turn: asyncio.Future[None] | None = None
@@ -34,6 +59,11 @@ class Cycle:
     def wake(self) -> None:
         """Has a turn begin soon."""
         self._wake.set()
+
+    def audit(self, row: dict[str, Any]) -> None:
+        """Stores an entry of the audit with the next turn."""
+        self._audit.append(row)
+        self.wake()
 
     async def durable(self) -> None:
         """Returns when everything decided so far is stored.
@@ -86,7 +116,7 @@ class Cycle:
         finished, self._next_turn = self._next_turn, asyncio.get_running_loop().create_future()
         self._present_turn = finished
         try:
-            await self.decide_and_act(self.clock())
+            await self._decide_store_act(self.clock())
         except BaseException:
             if not finished.done():
                 finished.set_exception(_broken())
@@ -96,9 +126,37 @@ class Cycle:
             self._present_turn = None
         finished.set_result(None)
 
-    async def decide_and_act(self, now: float) -> None:
-        """What a turn does."""
+    def decide(self, now: float) -> Turn[_Event]:
+        """Decides what is due, and takes it out of memory as what is to be stored and done."""
         raise NotImplementedError
+
+    def act(self, event: _Event, now: float) -> None:
+        """Does what follows from a decision. The decision is stored."""
+        raise NotImplementedError
+
+    async def _decide_store_act(self, now: float) -> None:
+        """Takes a turn. The order is what makes a kill harmless: nobody hears of a decision that could be lost."""
+        turn = self.decide(now)
+        if turn.write is not None:
+            await self.persist(turn.write)
+        for mailbox, sequence in turn.acknowledgements:
+            mailbox.acknowledge(sequence)
+        for event in turn.events:
+            self.act(event, now)
+        for name in turn.changed:
+            self.pulse.beat(name)
+
+    def take_audit(self) -> list[dict[str, Any]]:
+        """Returns the entries of the audit that are to be stored now."""
+        audit, self._audit = self._audit, []
+        return audit
+
+    def reports_due(self, now: float) -> bool:
+        """Returns whether reported progress is to be stored now; if so, the next is due REPORT_SECONDS later."""
+        if now < self._report_time:
+            return False
+        self._report_time = now + REPORT_SECONDS
+        return True
 
     def due_time(self) -> float | None:
         """Returns when there is something to decide, if nothing happens before."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fleetcast.scheduler.v1 import participation_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
+from fleetcast_scheduler.loop.mailbox import Outgoing
 from fleetcast_scheduler.sessions import convert
 from fleetcast_scheduler.sessions.domain import events
 from fleetcast_scheduler.sessions.domain.participant import Joiner, ReceptionTotals
-from fleetcast_scheduler.sessions.mailbox import Letter
+from fleetcast_scheduler.sessions.mailbox import Message
 
 # Machines
 
@@ -40,10 +41,10 @@ def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:
     return ReceptionTotals(*[getattr(message, field) for field in convert.TOTALS])
 
 
-def letter_message(letter: Letter) -> participation_service_pb2.ParticipateResponse:
+def response_message(outgoing: Outgoing[Message]) -> participation_service_pb2.ParticipateResponse:
     """Returns what a machine hears."""
-    response = participation_service_pb2.ParticipateResponse(acknowledged_sequence=letter.acknowledged_sequence)
-    match letter.message:
+    response = participation_service_pb2.ParticipateResponse(acknowledged_sequence=outgoing.acknowledged_sequence)
+    match outgoing.message:
         case events.Waiting() as waiting:
             response.waiting.session = waiting.session
             response.waiting.image = waiting.image

@@ -20,7 +20,7 @@ from fleetcast_scheduler.names import image_name, run_name, session_name
 from fleetcast_scheduler.sessions import participation_convert as stream_convert
 from fleetcast_scheduler.sessions.domain.events import Dismissal
 from fleetcast_scheduler.sessions.domain.participant import Joiner
-from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the class is generic in its stubs only
 class RunSessions(Protocol):
     """The sessions that carry what runs need."""
 
-    async def join(self, run: str, image: str, joiner: Joiner) -> Mailbox:
+    async def join(self, run: str, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session for an image of its run, or opens it."""
 
 
@@ -54,16 +54,16 @@ class ParticipationServicer(ParticipationServiceServicer):
         mailbox.received_sequence = first.sequence
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
-            while (letter := await mailbox.next()) is not None:
-                yield stream_convert.letter_message(letter)
-                if isinstance(letter.message, Dismissal):
+            while (outgoing := await mailbox.next()) is not None:
+                yield stream_convert.response_message(outgoing)
+                if isinstance(outgoing.message, Dismissal):
                     return
         finally:
             self._pump.leave(mailbox)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _join(self, join: participation_service_pb2.Join) -> Mailbox:
+    async def _join(self, join: participation_service_pb2.Join) -> SessionMailbox:
         caller = current_peer()
         joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
         if join.run and join.WhichOneof("target") == "image":
@@ -79,26 +79,21 @@ class ParticipationServicer(ParticipationServiceServicer):
                 raise InvalidArgumentError("a join must name a session or an image", field="join.target")
 
     async def _read(
-        self, requests: AsyncIterator[participation_service_pb2.ParticipateRequest], mailbox: Mailbox
+        self, requests: AsyncIterator[participation_service_pb2.ParticipateRequest], mailbox: SessionMailbox
     ) -> None:
         """Takes in what the machine says; ends the stream if that makes no sense."""
         try:
             async for request in requests:
                 if not self._pump.attached(mailbox):
                     return
-                if request.sequence <= mailbox.received_sequence:
-                    raise InvalidArgumentError(
-                        f"sequence is {request.sequence} after {mailbox.received_sequence}: it must grow",
-                        field="sequence",
-                    )
-                mailbox.received_sequence = request.sequence
+                mailbox.receive(request.sequence)
                 self._take(request, mailbox)
             if self._pump.attached(mailbox):
                 self._half_closed(mailbox)
         except FleetcastError as error:
             mailbox.close(error)
 
-    def _take(self, request: participation_service_pb2.ParticipateRequest, mailbox: Mailbox) -> None:
+    def _take(self, request: participation_service_pb2.ParticipateRequest, mailbox: SessionMailbox) -> None:
         dispatcher, now = self._pump.dispatcher, self._pump.clock()
         key = (mailbox.session, mailbox.machine)
         match request.WhichOneof("message"):
@@ -121,7 +116,7 @@ class ParticipationServicer(ParticipationServiceServicer):
                     field="message",
                 )
 
-    def _half_closed(self, mailbox: Mailbox) -> None:
+    def _half_closed(self, mailbox: SessionMailbox) -> None:
         """The machine says nothing more: fine after its outcome, otherwise it is gone."""
         if not mailbox.finished:
             mailbox.close()

@@ -11,8 +11,7 @@ from fleetcast_kit.errors import AbortedError, UnavailableError
 from fleetcast_kit.process import semconv, telemetry
 from opentelemetry import trace
 
-from fleetcast_scheduler.loop.cycle import REPORT_SECONDS, Cycle
-from fleetcast_scheduler.loop.pulse import Pulse
+from fleetcast_scheduler.loop.cycle import Cycle, Turn
 from fleetcast_scheduler.senders.domain.commands import (
     AdmitParticipants,
     CommandIssued,
@@ -24,17 +23,17 @@ from fleetcast_scheduler.senders.domain.sender import Registration
 from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport
 from fleetcast_scheduler.senders.streams import SenderStream
 from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.sessions.domain.events import MachinesNotified, SessionEnded, SessionOpened
+from fleetcast_scheduler.sessions.domain.events import Event, MachinesNotified, SessionEnded, SessionOpened
 from fleetcast_scheduler.sessions.domain.participant import Joiner
-from fleetcast_scheduler.sessions.mailbox import Mailbox
-from fleetcast_scheduler.sessions.rows import Row, participant_row, sender_row, session_row, transmission_row
+from fleetcast_scheduler.sessions.mailbox import SessionMailbox
+from fleetcast_scheduler.sessions.rows import participant_row, sender_row, session_row, transmission_row
 from fleetcast_scheduler.sessions.store import Batch, Store
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
 
-class Pump(Cycle):
+class Pump(Cycle[Event]):
     """Runs the dispatcher: one turn settles, stores in one transaction, then says and does."""
 
     def __init__(
@@ -48,31 +47,22 @@ class Pump(Cycle):
     ) -> None:
         super().__init__(clock)
         self.dispatcher = dispatcher
-        self.pulse = Pulse()
         self._store = store
         self._session_opened = session_opened
         self._session_ended = session_ended
-        self._mailboxes: dict[tuple[str, str], Mailbox] = {}
+        self._mailboxes: dict[tuple[str, str], SessionMailbox] = {}
         self._senders: dict[str, SenderStream] = {}
-        self._audit: list[Row] = []
-
-    # For those who decide
-
-    def audit(self, row: Row) -> None:
-        """Stores an entry of the audit with the next cycle."""
-        self._audit.append(row)
-        self._wake.set()
 
     # Machines
 
-    def join(self, session: str, joiner: Joiner) -> Mailbox:
+    def join(self, session: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins with a new stream; an older one of the same machine in the session ends.
 
         Raises:
             FailedPreconditionError: see Dispatcher.join.
         """
         self.dispatcher.join(session, joiner, self.clock())
-        mailbox = Mailbox(session, joiner.machine)
+        mailbox = SessionMailbox(session, joiner.machine)
         older = self._mailboxes.get((session, joiner.machine))
         if older is not None:
             older.close(AbortedError(f"{joiner.machine} opened another stream in {session}", reason="STREAM_REPLACED"))
@@ -80,7 +70,7 @@ class Pump(Cycle):
         self.wake()
         return mailbox
 
-    def leave(self, mailbox: Mailbox) -> None:
+    def leave(self, mailbox: SessionMailbox) -> None:
         """A machine's stream ended. Nothing happens if the machine has a newer one."""
         key = (mailbox.session, mailbox.machine)
         if self._mailboxes.get(key) is mailbox:
@@ -88,7 +78,7 @@ class Pump(Cycle):
             self.dispatcher.leave(*key, self.clock())
             self.wake()
 
-    def attached(self, mailbox: Mailbox) -> bool:
+    def attached(self, mailbox: SessionMailbox) -> bool:
         """Returns whether the mailbox is that of the machine's present stream."""
         return self._mailboxes.get((mailbox.session, mailbox.machine)) is mailbox
 
@@ -152,48 +142,43 @@ class Pump(Cycle):
 
     # The loop
 
-    async def decide_and_act(self, now: float) -> None:
-        """Settles, stores, acts: once."""
+    def decide(self, now: float) -> Turn[Event]:
+        """Settles sessions and senders. What is collected comes before what is forgotten: the end is stored too."""
         self._expire_commands(now)
         self.dispatcher.settle(now)
         batch, acknowledgements, changed = self._collect(now)
         events = self.dispatcher.take_events()
         self.dispatcher.forget_ended(now)
-        if batch:
-            await self.persist(lambda: self._store.write(batch))
-        for mailbox, sequence in acknowledgements:
-            mailbox.acknowledge(sequence)
-        for event in events:
-            match event:
-                case MachinesNotified(session, machines, message):
-                    for machine in machines:
-                        if addressee := self._mailboxes.get((session, machine)):
-                            addressee.post(message)
-                case CommandIssued():
-                    self._send(event, now)
-                case SessionOpened():
-                    self._begin_trace(event.session)
-                    self._session_opened(event)
-                case SessionEnded():
-                    _logger.info("%s has ended", event.session)
-                    self._session_ended(event)
-        for name in changed:
-            self.pulse.beat(name)
+        return Turn((lambda: self._store.write(batch)) if batch else None, acknowledgements, events, changed)
 
-    def _collect(self, now: float) -> tuple[Batch, list[tuple[Mailbox, int]], set[str]]:
+    def act(self, event: Event, now: float) -> None:
+        """Tells machines and senders, and what holds the images of sessions."""
+        match event:
+            case MachinesNotified(session, machines, message):
+                for machine in machines:
+                    if addressee := self._mailboxes.get((session, machine)):
+                        addressee.post(message)
+            case CommandIssued():
+                self._send(event, now)
+            case SessionOpened():
+                self._begin_trace(event.session)
+                self._session_opened(event)
+            case SessionEnded():
+                _logger.info("%s has ended", event.session)
+                self._session_ended(event)
+
+    def _collect(self, now: float) -> tuple[Batch, list[tuple[SessionMailbox, int]], set[str]]:
         """Returns what is new, as rows; the acknowledgements due once it is stored; and the sessions that changed."""
         ledger, pool = self.dispatcher.ledger, self.dispatcher.pool
         changed, ledger.changed_sessions = ledger.changed_sessions, set()
         participants, ledger.changed_participants = ledger.changed_participants, set()
         transmissions, pool.changed = pool.changed, set()
         senders, pool.changed_senders = pool.changed_senders, set()
-        if now >= self._report_time and (ledger.reported or pool.reported):
+        if (ledger.reported or pool.reported) and self.reports_due(now):
             participants |= ledger.reported
             transmissions |= pool.reported & pool.transmissions.keys()
             ledger.reported, pool.reported = set(), set()
-            self._report_time = now + REPORT_SECONDS
-        batch, acknowledgements = Batch(audit=self._audit), []
-        self._audit = []
+        batch, acknowledgements = Batch(audit=self.take_audit()), []
         for name in changed:
             if session := ledger.sessions.get(name):
                 batch.sessions.append(session_row(session))

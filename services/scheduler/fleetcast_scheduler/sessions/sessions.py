@@ -6,8 +6,8 @@ import asyncio
 import base64
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -17,6 +17,7 @@ from fleetcast_kit.process import semconv, telemetry
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.loop.locks import Locks
+from fleetcast_scheduler.loop.watching import RevisionWatch
 from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
@@ -25,21 +26,16 @@ from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant
 from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 from fleetcast_scheduler.sessions.holds import Holds
-from fleetcast_scheduler.sessions.mailbox import Mailbox
+from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.store import Store
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
-WATCH_SECONDS = 0.25
-"""Changes within this are shown together: far below the second that people wait, far above one message's cost."""
-SLOW_SECONDS = 5.0
-"""A watcher that takes longer for one message is told that it lost changes."""
-
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SessionView:
     """A session as it is now, and the participants that a reader has not seen."""
 
     session: Session
@@ -135,35 +131,32 @@ class Sessions:
             return present
         return await self._store.last_transmission(session.name)
 
-    async def watch(self, name: str, after_revision: int) -> AsyncIterator[View]:
+    async def watch(self, name: str, after_revision: int) -> AsyncIterator[SessionView]:
         """Yields a session and what changed since `after_revision`, then each change; ends after the final state.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         session = await self.get(name)
-        seen, lost = after_revision, False
-        if after_revision > session.revision:
-            seen, lost = 0, True
-        first = True
-        with self._pump.pulse.watched(name) as changed:
-            while True:
-                changed.clear()
-                await self._pump.decided()
-                if session.revision > seen or first:
-                    participants = [one for one in session.participants.values() if one.revision > seen]
-                    seen, first = session.revision, False
-                    said_at = time.monotonic()
-                    yield View(session, await self.transmission(session), participants, lost)
-                    lost = time.monotonic() - said_at > SLOW_SECONDS
-                if session.state.final and session.revision == seen:
-                    return
-                await changed.wait()
-                await asyncio.sleep(WATCH_SECONDS)
+        watch = RevisionWatch(self._pump, name, revision=session.revision, after_revision=after_revision)
+
+        async def look() -> SessionView | None:
+            seen = watch.take(session.revision)
+            if seen is None:
+                return None
+            participants = [one for one in session.participants.values() if one.revision > seen]
+            return SessionView(session, await self.transmission(session), participants, watch.lost)
+
+        def over() -> bool:
+            return session.state.final and session.revision == watch.seen
+
+        async with aclosing(watch.views(look, over)) as views:
+            async for view in views:
+                yield view
 
     # For machines
 
-    async def join_session(self, name: str, joiner: Joiner) -> Mailbox:
+    async def join_session(self, name: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins a session that it names.
 
         Raises:
@@ -174,7 +167,7 @@ class Sessions:
         await self._recall(name)
         return self._pump.join(name, joiner)
 
-    async def join_image(self, image: str, joiner: Joiner) -> Mailbox:
+    async def join_image(self, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session for an image, or opens an automatic one.
 
         Raises:
@@ -201,7 +194,7 @@ class Sessions:
         joiner: Joiner,
         *,
         traceparent: str,
-    ) -> Mailbox:
+    ) -> SessionMailbox:
         """A machine joins the open session of a deployment for a pinned image, or opens one as `edit` says.
 
         Raises:

@@ -20,7 +20,7 @@ from fleetcast_scheduler.deployments.domain.targets import new_run
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
 
 
-class Presence:
+class MachineReports:
     """The machines' verbs. What they come to is written in the ledger."""
 
     def __init__(self, ledger: DeploymentLedger) -> None:

@@ -8,7 +8,7 @@ from fleetcast_scheduler.deployments.domain.assignment import Judge, Verdict, ex
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, DeploymentState, Purpose, Rerun
 from fleetcast_scheduler.deployments.domain.events import DeploymentEnded, MachinesWoken, Offer, RunClosed, StandbyTold
 from fleetcast_scheduler.deployments.domain.ledger import WAKE_COUNT, DeploymentLedger, UnexpectedRun
-from fleetcast_scheduler.deployments.domain.machine_reports import Presence, offered
+from fleetcast_scheduler.deployments.domain.machine_reports import MachineReports, offered
 from fleetcast_scheduler.deployments.domain.phases import judge_phase, phases_of, targets
 from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunState
 from fleetcast_scheduler.deployments.domain.targets import refresh_targets
@@ -17,7 +17,7 @@ from fleetcast_scheduler.deployments.domain.targets import refresh_targets
 class Rollout:
     """Draws conclusions about deployments and writes them in the ledger."""
 
-    def __init__(self, ledger: DeploymentLedger, presence: Presence) -> None:
+    def __init__(self, ledger: DeploymentLedger, presence: MachineReports) -> None:
         self._ledger = ledger
         self._presence = presence
 

@@ -14,8 +14,9 @@ from fleetcast_scheduler.deployments.domain.run import (
     StepOutcome,
     StepRun,
 )
-from fleetcast_scheduler.deployments.mailbox import Order, RunLetter
+from fleetcast_scheduler.deployments.mailbox import RunNews
 from fleetcast_scheduler.fields import enum_name, seconds_of
+from fleetcast_scheduler.loop.mailbox import Outgoing
 
 MAX_NAME_LENGTH = 255
 MAX_ERROR_LENGTH = 4096
@@ -90,16 +91,16 @@ def outcome_of(message: run_service_pb2.RunOutcome) -> RunOutcome:
     )
 
 
-def letter_message(letter: RunLetter) -> run_service_pb2.AttendResponse:
+def response_message(outgoing: Outgoing[RunNews]) -> run_service_pb2.AttendResponse:
     """Returns what a machine hears."""
-    response = run_service_pb2.AttendResponse(acknowledged_sequence=letter.acknowledged_sequence)
-    match letter.message:
+    response = run_service_pb2.AttendResponse(acknowledged_sequence=outgoing.acknowledged_sequence)
+    match outgoing.message:
         case StandbyTold() as standby:
             response.standby.reason = standby.reason
             for offer in standby.offers:
                 response.standby.offered_deployments.add(name=offer.deployment, description=offer.description)
-        case Order() as order:
-            response.order.CopyFrom(_order_message(order))
+        case run_service_pb2.RunOrder() as order:
+            response.order.CopyFrom(order)
         case RunControlled() as control:
             response.control.run = control.run
             response.control.action = run_service_pb2.RunControl.Action.Value(f"ACTION_{control.action}")
@@ -107,32 +108,6 @@ def letter_message(letter: RunLetter) -> run_service_pb2.AttendResponse:
         case RunClosed() as closed:
             response.closed.run = closed.run
     return response
-
-
-def _order_message(order: Order) -> run_service_pb2.RunOrder:
-    content = order.content
-    message = run_service_pb2.RunOrder(
-        run=order.run,
-        task_sequence_digest=content.digest,
-        images=[
-            run_service_pb2.PinnedImage(image=image.name, size_bytes=image.size_bytes, is_wim=image.is_wim)
-            for image in content.images
-        ],
-        collection_variables=order.collection_variables,
-        machine_variables=order.machine_variables,
-        deployment_variables=order.deployment_variables,
-        remaining_seconds=max(round(order.remaining_seconds), 1),
-        traceparent=order.traceparent,
-        upload_grant=order.upload_grant,
-        catalog_address=order.catalog_address,
-        attempt=order.attempt,
-        display_name=order.display_name,
-    )
-    if order.image:
-        message.image = order.image
-    else:
-        message.task_sequence = content.task_sequence
-    return message
 
 
 def _outcome_of(value: deployment_pb2.StepRun.Outcome.ValueType) -> StepOutcome:

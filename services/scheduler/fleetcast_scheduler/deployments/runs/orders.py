@@ -1,4 +1,4 @@
-"""What a machine is told to run: all that it needs for it."""
+"""The orders of runs: the message that tells a machine what to run, with all that it needs for that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.grants import issue_upload_grant
 from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, uploads
@@ -13,7 +14,6 @@ from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
 from fleetcast_scheduler.deployments.domain.run import Run
-from fleetcast_scheduler.deployments.mailbox import Order
 from fleetcast_scheduler.machines.domain.machine import Inventory
 
 _logger = logging.getLogger(__name__)
@@ -23,14 +23,14 @@ _GRANT_MARGIN = timedelta(hours=1)
 
 
 class OrderWriter:
-    """Writes orders from what is at hand."""
+    """Writes orders from the deployments, the fleet and the certificate authority."""
 
     def __init__(self, ledger: DeploymentLedger, authority: CertificateAuthority, catalog_address: str) -> None:
         self._ledger = ledger
         self._authority = authority
         self._catalog_address = catalog_address
 
-    def write(self, run: Run, now: float) -> Order:
+    def write(self, run: Run, now: float) -> run_service_pb2.RunOrder:
         """Returns the order of a run that has begun."""
         deployment = self._ledger.deployment_of(run)
         facts = self._ledger.fleet.machine(run.machine)
@@ -55,20 +55,29 @@ class OrderWriter:
                 lifetime=timedelta(seconds=max(remaining_seconds, 0)) + _GRANT_MARGIN,
                 now=datetime.fromtimestamp(now, UTC),
             )
-        return Order(
+        content = deployment.pinned
+        order = run_service_pb2.RunOrder(
             run=run.name,
-            attempt=run.attempt,
-            display_name=display_name,
-            image=deployment.content if deployment.is_image else "",
-            content=deployment.pinned,
+            task_sequence_digest=content.digest,
+            images=[
+                run_service_pb2.PinnedImage(image=image.name, size_bytes=image.size_bytes, is_wim=image.is_wim)
+                for image in content.images
+            ],
             collection_variables=variables[Scope.COLLECTION],
             machine_variables=variables[Scope.MACHINE],
             deployment_variables=variables[Scope.DEPLOYMENT],
-            remaining_seconds=remaining_seconds,
+            remaining_seconds=max(round(remaining_seconds), 1),
             traceparent=deployment.traceparent,
             upload_grant=grant,
             catalog_address=self._catalog_address,
+            attempt=run.attempt,
+            display_name=display_name,
         )
+        if deployment.is_image:
+            order.image = deployment.content
+        else:
+            order.task_sequence = content.task_sequence
+        return order
 
 
 def _facts(inventory: Inventory) -> dict[str, object]:

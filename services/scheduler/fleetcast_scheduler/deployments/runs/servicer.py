@@ -47,8 +47,8 @@ class RunServicer(RunServiceServicer):
         mailbox.received_sequence = first.sequence
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
-            while (letter := await mailbox.next()) is not None:
-                yield convert.letter_message(letter)
+            while (outgoing := await mailbox.next()) is not None:
+                yield convert.response_message(outgoing)
         finally:
             self._pump.leave(mailbox)
             reader.cancel()
@@ -76,14 +76,10 @@ class RunServicer(RunServiceServicer):
             async for request in requests:
                 if not self._pump.attached(mailbox):
                     return
-                if request.sequence <= mailbox.received_sequence:
-                    raise InvalidArgumentError(
-                        f"sequence is {request.sequence} after {mailbox.received_sequence}: it must grow",
-                        field="sequence",
-                    )
+                mailbox.receive(request.sequence)
                 self._take(request, mailbox.machine)
-                mailbox.received_sequence = request.sequence
-            mailbox.close()
+            if self._pump.attached(mailbox):
+                mailbox.close()
         except FleetcastError as error:
             mailbox.close(error)
 
