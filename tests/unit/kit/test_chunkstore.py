@@ -139,6 +139,14 @@ def test_a_frame_that_claims_another_size_takes_no_memory() -> None:
         decode(ChunkEncoding.ZSTD, bomb, 100)
 
 
+def test_a_frame_that_does_not_state_its_size_is_decoded_up_to_what_is_expected() -> None:
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(DENSE)
+    assert decode(ChunkEncoding.ZSTD, frame, len(DENSE)) == DENSE
+    for size in (len(DENSE) - 1, len(DENSE) + 1):
+        with pytest.raises(DataLossError, match="CHUNK_DAMAGED|stored chunk"):
+            decode(ChunkEncoding.ZSTD, frame, size)
+
+
 @given(st.binary(max_size=20_000), st.booleans())
 def test_what_is_encoded_decodes_to_itself(content: bytes, repeated: bool) -> None:
     content = content * 20 if repeated else content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fleetcast_kit.chunks.codec import Buffer, decode
+from fleetcast_kit.chunks.codec import decode
 from fleetcast_kit.chunks.store import ChunkStore
+from fleetcast_wire.memory import Buffer
 
 from fleetcast_catalog.images.chunk_table import ChunkTable
 

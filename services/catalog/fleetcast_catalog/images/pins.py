@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from fleetcast_kit.chunks.codec import Buffer
 from fleetcast_kit.chunks.store import ChunkStore, Placement
+from fleetcast_wire.memory import Buffer
 
 from fleetcast_catalog.images.chunk_table import chunk_key
 

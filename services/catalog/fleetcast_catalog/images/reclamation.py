@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from fleetcast_kit.chunks.store import DIGEST_BYTES, ChunkStore
+from fleetcast_kit.chunks.store import ChunkStore
+from fleetcast_wire.manifest import DIGEST_BYTES
 from numpy.typing import NDArray
 
 from fleetcast_catalog.images.chunk_table import chunk_keys

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
+from fleetcast_wire.manifest import DIGEST_BYTES
+from fleetcast_wire.memory import Buffer
 
-from fleetcast_kit.chunks.codec import Buffer, ChunkEncoding, damaged, decode, encode
+from fleetcast_kit.chunks.codec import ChunkEncoding, damaged, decode, encode
 from fleetcast_kit.chunks.mapping import map_file
 from fleetcast_kit.errors import DataLossError
 
-DIGEST_BYTES = 32
 _SUFFIXES = {ChunkEncoding.ZSTD: ".zst", ChunkEncoding.RAW: ".raw"}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import zstandard
+from fleetcast_kit.chunks.codec import ChunkEncoding, decode
+from fleetcast_kit.errors import DataLossError
 from fleetcast_wire.manifest import Manifest, chunk_digest
+from fleetcast_wire.memory import Buffer
 from numpy.typing import NDArray
-
-Stored = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,27 +22,15 @@ class ChunkTable:
     compressed: NDArray[np.bool_]
     """Shape (chunk_count,): which chunks travel as a zstd frame."""
 
-    def prove(self, chunk: int, stored: Stored) -> Stored | None:
+    def prove(self, chunk: int, stored: Buffer) -> Buffer | None:
         """Returns the content of a chunk from its stored form, or None if it does not match its digest."""
-        size = self.manifest.chunk_bytes(chunk)
-        content: Stored | None = stored
-        if self.compressed[chunk]:
-            content = _decompress(stored, size)
-        if content is None or len(content) != size:
+        encoding = ChunkEncoding.ZSTD if self.compressed[chunk] else ChunkEncoding.RAW
+        try:
+            content = decode(encoding, stored, self.manifest.chunk_bytes(chunk))
+        except DataLossError:
             return None
         return content if self.matches(chunk, content) else None
 
-    def matches(self, chunk: int, content: Stored) -> bool:
+    def matches(self, chunk: int, content: Buffer) -> bool:
         """Returns whether `content` is that of a chunk; a zero chunk never is, it has no digest."""
         return bool(chunk_digest(content) == self.manifest.digests[chunk].tobytes())
-
-
-def _decompress(stored: Stored, size: int) -> bytes | None:
-    """Returns what a zstd frame holds, never more than `size` bytes; None if it is damaged or larger."""
-    try:
-        stated = zstandard.get_frame_parameters(stored).content_size
-        if stated not in (size, zstandard.CONTENTSIZE_UNKNOWN):
-            return None
-        return zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
-    except zstandard.ZstdError:
-        return None

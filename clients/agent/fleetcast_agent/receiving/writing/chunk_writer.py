@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from fleetcast_wire.memory import Buffer
+
 from fleetcast_agent.receiving.errors import TargetFailedError
-from fleetcast_agent.receiving.writing.chunk_table import ChunkTable, Stored
+from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.holding import Arrivals, Holding
 from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
@@ -91,9 +93,9 @@ class ChunkWriter:
             while waiting:
                 self._write_some(waiting, job)
 
-    def _write_some(self, waiting: deque[tuple[int, Stored]], job: _Job) -> None:
+    def _write_some(self, waiting: deque[tuple[int, Buffer]], job: _Job) -> None:
         """Prove chunks for a while, write them, and tell of them; on a slow medium, one."""
-        settled, proven, written = dict[int, Stored](), dict[int, Stored](), set[int]()
+        settled, proven, written = dict[int, Buffer](), dict[int, Buffer](), set[int]()
         began_at = time.monotonic()
         try:
             while waiting and (not settled or (not self._slow and time.monotonic() - began_at < _SETTLE_SECONDS)):
@@ -115,7 +117,7 @@ class ChunkWriter:
             self._holding.note_settled(settled, written, by_unicast=job.by_unicast)
             job.settle(settled, written)
 
-    def _proven(self, chunk: int, stored: Stored) -> Stored | None:
+    def _proven(self, chunk: int, stored: Buffer) -> Buffer | None:
         content = self._table.prove(chunk, stored)
         if content is None:
             self._holding.note_damage()

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from fleetcast_wire.manifest import Manifest
+from fleetcast_wire.memory import Buffer
 from numpy.typing import NDArray
 
-from fleetcast_agent.receiving.writing.chunk_table import Stored
-
-Arrivals = Mapping[int, Stored]
+Arrivals = Mapping[int, Buffer]
 """Chunks that came whole, unproven."""
 
 

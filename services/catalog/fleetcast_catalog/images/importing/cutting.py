@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
-from fleetcast_kit.chunks.codec import Buffer, ChunkEncoding
+from fleetcast_kit.chunks.codec import ChunkEncoding
 from fleetcast_wire.manifest import ZERO_DIGEST
+from fleetcast_wire.memory import Buffer
 from numpy.typing import NDArray
 
 from fleetcast_catalog.images.chunk_table import ChunkTable

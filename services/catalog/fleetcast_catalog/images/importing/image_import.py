@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from fleetcast_kit.chunks.store import DIGEST_BYTES, ChunkStore
+from fleetcast_kit.chunks.store import ChunkStore
 from fleetcast_kit.errors import (
     DataLossError,
     FailedPreconditionError,
@@ -23,6 +23,7 @@ from fleetcast_kit.errors import (
     ResourceExhaustedError,
 )
 from fleetcast_kit.process import semconv, telemetry
+from fleetcast_wire.manifest import DIGEST_BYTES
 from sqlalchemy.exc import OperationalError
 
 from fleetcast_catalog.images.content import StoredContent
