@@ -39,7 +39,9 @@ class Script:
     loss: float = 0.0
     unicast: bool = False
     silent: bool = False
-    """Multicast is announced and never sent."""
+    """Multicast is announced and never sent: after a pass what is lacking is offered by unicast."""
+    unusable_groups: list[str] = field(default_factory=list)
+    """Named instead of the real one, to one receiver each."""
     traceparent: str = ""
     break_after_windows: int = 0
     """End the sender's stream once, after so many windows."""
@@ -172,7 +174,8 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
         numbers = transmission_service_pb2.Geometry(**vars(geometry))
         welcome = transmission_service_pb2.ReceiverWelcome(geometry=numbers, report_interval_milliseconds=50)
         if not unicast:
-            welcome.group, welcome.port, welcome.source_address = GROUP, self.port, "127.0.0.1"
+            group = script.unusable_groups.pop(0) if script.unusable_groups else GROUP
+            welcome.group, welcome.port, welcome.source_address = group, self.port, "127.0.0.1"
             welcome.key, welcome.initialization_vector = keys.key, keys.initialization_vector
             welcome.transmission_tag = keys.tag
         yield transmission_service_pb2.ReceiveResponse(welcome=welcome)
@@ -202,6 +205,7 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
                 if answer.WhichOneof("message") == "done":
                     return
                 held = members(answer.holding.held, script.image)
+                unicast = unicast or script.silent
             while (await inbox.get()).WhichOneof("message") != "done":
                 pass
         finally:

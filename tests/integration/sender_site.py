@@ -13,6 +13,7 @@ from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.receiving.messages import Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
 from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
 from fleetcast_agent.receiving.writing.download import Download
 from fleetcast_agent.receiving.writing.journal import Journal
@@ -246,7 +247,7 @@ class Site:
         path = self.directory / f"{machine}.img"
         network = Network(self.interface)
         if unicast:
-            network.no_multicast_reason = "the test wants unicast"
+            network.take_none("the test wants unicast")
         target = (disk or Target)(path)
         journal = Journal(self.directory / f"{machine}-journal", path)
         download = self.downloads[machine] = await Download.open(self.image_name, table, target, journal)
@@ -257,6 +258,7 @@ class Site:
                 download,
                 memory=MemoryPlan.of(memory_mib << 20),
                 network=network,
+                timing=Timing(),
                 notice=lambda _: None,
             ).run()
             await download.finish()

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fleetcast_agent.__main__ import app
-from fleetcast_agent.receiving import receive as receiving
-from fleetcast_agent.receiving import transmission
 from fleetcast_agent.receiving.errors import (
     DismissedError,
     InterfaceError,
@@ -23,6 +21,7 @@ from fleetcast_agent.receiving.errors import (
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving.multicast import interfaces
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
+from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing import target
 from fleetcast_agent.settings import save_server_address
 from fleetcast_kit.errors import InternalError, NotFoundError, UnavailableError
@@ -142,19 +141,31 @@ async def test_a_broken_stream_to_the_sender_costs_nothing_held(tmp_path: Path) 
     assert (tmp_path / "disk").read_bytes() == IMAGE.content
 
 
-async def test_multicast_that_stays_silent_ends_in_unicast_with_the_reason_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_machine_that_hears_nothing_stays_in_the_group_and_takes_what_is_offered_by_unicast(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(transmission, "_SILENT_PASS_SECONDS", 0.0)
-    observer = Listening()
     async with running_site(Script(IMAGE, silent=True), tmp_path) as site:
-        await receive(site.request(), observer)
-        first, *others = [join.unicast_only for join in site.script.receiver_joins]
-        assert not first
-        assert all(others)
-        assert "multicast" in site.script.joins[-1].no_multicast_reason
+        summary = await receive(site.request())
+        assert [join.unicast_only for join in site.script.receiver_joins] == [False]
+        assert [join.no_multicast_reason for join in site.script.joins] == [""]
     assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    assert summary.totals.multicast_bytes == 0
+
+
+async def test_a_machine_that_cannot_join_the_group_goes_on_by_unicast_and_tries_again_later(tmp_path: Path) -> None:
+    observer, timing = Listening(), Timing(group_retry=0.3)
+    script = Script(IMAGE, unusable_groups=["ff05::f1ee:1"], fetch_pause_seconds=0.05)
+    async with running_site(script, tmp_path) as site:
+        summary = await receive(site.request(timing=timing), observer)
+        ways = [join.unicast_only for join in site.script.receiver_joins]
+        assert sorted(ways[1:], reverse=True) == ways[1:], "by unicast first, then by multicast again"
+        assert (ways[0], ways[1], ways[-1]) == (False, True, False)
+        assert [bool(join.no_multicast_reason) for join in site.script.joins] == [False, True, False]
+    assert (tmp_path / "disk").read_bytes() == IMAGE.content
+    assert summary.totals.unicast_bytes > 0
+    assert summary.totals.multicast_bytes > 0
     assert any(sentence.startswith("going on by unicast") for sentence in observer.sentences)
+    assert "trying to receive by multicast again" in observer.sentences
 
 
 async def test_a_table_of_another_image_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -259,11 +270,10 @@ async def test_an_unknown_image_is_one_clear_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "disk").exists()
 
 
-async def test_a_wrong_server_address_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiving, "_FIRST_CONTACT_SECONDS", 0.1)
+async def test_a_wrong_server_address_is_said_soon(tmp_path: Path) -> None:
     async with running_site(Script(IMAGE), tmp_path) as site:
         with pytest.raises(UnavailableError, match=r"localhost:1\b.*check the address"):
-            await receive(site.request(server="localhost:1"))
+            await receive(site.request(server="localhost:1", timing=Timing(first_contact=0.1)))
 
 
 async def test_bad_targets_and_interfaces_are_refused_before_joining(tmp_path: Path) -> None:

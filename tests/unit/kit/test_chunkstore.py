@@ -143,7 +143,7 @@ def test_a_frame_that_does_not_state_its_size_is_decoded_up_to_what_is_expected(
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(DENSE)
     assert decode(ChunkEncoding.ZSTD, frame, len(DENSE)) == DENSE
     for size in (len(DENSE) - 1, len(DENSE) + 1):
-        with pytest.raises(DataLossError, match="CHUNK_DAMAGED|stored chunk"):
+        with pytest.raises(DataLossError, match="stored chunk"):
             decode(ChunkEncoding.ZSTD, frame, size)
 
 

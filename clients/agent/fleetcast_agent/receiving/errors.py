@@ -53,5 +53,5 @@ class SenderDismissedError(SenderLostError):
     """The sender took this machine out; it may come back."""
 
 
-class MulticastSilentError(FleetcastError):
-    """The sender sends, and nothing of it arrives by multicast: unicast is needed."""
+class GroupUnusableError(FleetcastError):
+    """This machine cannot hear the sender's group for now: it goes on by unicast, and tries the group again later."""

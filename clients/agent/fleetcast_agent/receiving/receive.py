@@ -6,9 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,30 +19,21 @@ from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_kit.values.addresses import split_address
 from opentelemetry import trace
 
-from fleetcast_agent.receiving.errors import (
-    ChunkTableError,
-    DismissedError,
-    InterruptedReceptionError,
-    MulticastSilentError,
-    SenderDismissedError,
-    SenderLostError,
-    TransmissionError,
-)
+from fleetcast_agent.receiving.errors import DismissedError, InterruptedReceptionError
+from fleetcast_agent.receiving.following import AssignmentFollower, unless_failed
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan, peak_memory_bytes
 from fleetcast_agent.receiving.multicast.network import Network
 from fleetcast_agent.receiving.participation import Participation
-from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
-from fleetcast_agent.receiving.writing.download import Download, open_target
+from fleetcast_agent.receiving.timing import Timing
+from fleetcast_agent.receiving.writing.download import open_target
 from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
-from fleetcast_agent.retrying import backoff_seconds
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 _PROGRESS_SECONDS = 1.0
 _VERIFIED_SECONDS = 0.2
-_FIRST_CONTACT_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +60,7 @@ class ReceiveRequest:
     """Why the machine shall take no multicast, whatever its network can; empty if it shall."""
     memory_bytes: int = 0
     """About what the process may use in all; 0 chooses."""
+    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,8 @@ async def receive_image(
     """
     network = Network(request.multicast_interface)
     network.look_towards(*split_address(request.server, field="server"))
-    network.no_multicast_reason = request.no_multicast_reason or network.no_multicast_reason
+    if request.no_multicast_reason:
+        network.take_none(request.no_multicast_reason)
     target, journal = open_target(request.output, request.state_dir / "journals", keep_size=request.keep_size)
     try:
         async with open_channel(request.server, request.credentials) as channel:
@@ -133,6 +125,13 @@ async def receive_image(
 
 
 class _Receiving:
+    """One part in a session: hears the scheduler, has the image received, and says how it ended.
+
+    Three things may end it, whichever comes first: everything is held, the scheduler ends it, or `stop` is set. Only
+    the first is success; the outcome is said before the streams are closed, since the scheduler would take a stream
+    that breaks without one for a machine that was lost.
+    """
+
     def __init__(
         self,
         request: ReceiveRequest,
@@ -148,19 +147,28 @@ class _Receiving:
         self._network = network
         self._target = target
         self._journal = journal
-        self._channel = channel
-        self._memory = MemoryPlan.of(request.memory_bytes)
         self._participation = Participation(
             channel,
             self._join(),
             address=request.server,
             # A machine that was interrupted goes on when its server is back; a mistyped address should be said soon.
-            patience_seconds=math.inf if journal.unfinished else _FIRST_CONTACT_SECONDS,
+            patience_seconds=math.inf if journal.unfinished else request.timing.first_contact,
             notice=observer.noticed,
         )
-        self._assignments: asyncio.Queue[Assignment] = asyncio.Queue()
+        self._follower = AssignmentFollower(
+            self._participation,
+            rejoin=lambda: self._participation.rejoin(self._join()),
+            server=request.server,
+            credentials=request.credentials,
+            channel=channel,
+            network=network,
+            memory=MemoryPlan.of(request.memory_bytes),
+            target=target,
+            journal=journal,
+            timing=request.timing,
+            notice=observer.noticed,
+        )
         self._current: Assignment | None = None
-        self._download: Download | None = None
         self._finished = False
 
     def _join(self) -> JoinRequest:
@@ -189,12 +197,12 @@ class _Receiving:
             raise
         except FleetcastError as error:
             if self._current is not None and not self._finished:
-                await self._participation.finish(self._totals(), error.message)
+                await self._participation.finish(self._follower.totals(), error.message)
             raise
         finally:
             await self._participation.close()
-            if self._download is not None:
-                await self._download.close(keep=succeeded)
+            if self._follower.download is not None:
+                await self._follower.download.close(keep=succeeded)
 
     async def _race(self, receive: Awaitable[ReceiveSummary], *others: Awaitable[None]) -> ReceiveSummary:
         """Returns what `receive` returns; whatever fails first ends all."""
@@ -213,8 +221,8 @@ class _Receiving:
 
     async def _interrupted(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        if self._download is not None:
-            self._download.abandon()
+        if self._follower.download is not None:
+            self._follower.download.abandon()
         raise InterruptedReceptionError("stopped; the same command continues where this one ended")
 
     async def _listen(self) -> None:
@@ -245,11 +253,12 @@ class _Receiving:
             )
         if self._current is not None and self._current.image != assignment.image:
             raise InternalError(f"the scheduler assigned {assignment.image} in the middle of {self._current.image}")
-        self._assignments.put_nowait(assignment)
+        self._current = assignment
+        self._follower.assign(assignment)
 
     async def _receive(self) -> ReceiveSummary:
         with _tracer.start_as_current_span("join"):
-            assignment = self._current = await self._assignments.get()
+            assignment = await self._follower.first_assignment()
         began_at, began_cpu = time.monotonic(), time.process_time()
         self._observer.assigned(assignment)
         command = trace.get_current_span().get_span_context()
@@ -259,13 +268,13 @@ class _Receiving:
         with _tracer.start_as_current_span("receive", context=context, links=links, attributes=attributes) as span:
             progress = asyncio.create_task(self._report_progress())
             try:
-                download = await self._transmit(assignment)
+                download = await self._follower.receive(assignment)
                 with _tracer.start_as_current_span("flush"):
-                    await self._unless_failed(download, download.finish())
+                    await unless_failed(download, download.finish())
             finally:
                 progress.cancel()
             seconds = time.monotonic() - began_at
-            totals = replace(self._totals(), elapsed_seconds=seconds)
+            totals = replace(self._follower.totals(), elapsed_seconds=seconds)
             span.set_attribute(semconv.MULTICAST_BYTES, totals.multicast_bytes)
             span.set_attribute(semconv.UNICAST_BYTES, totals.unicast_bytes)
         self._finished = True
@@ -274,114 +283,18 @@ class _Receiving:
         self._observer.progressed(totals)
         return self._summary(assignment, totals, seconds, time.process_time() - began_cpu)
 
-    async def _transmit(self, assignment: Assignment) -> Download:
-        """Receive from one sender after the other until everything is held."""
-        attempt = 0
-        while True:
-            self._current = assignment
-            before = self._totals().written_bytes
-            try:
-                moved = await self._receive_from(assignment)
-                if moved is None:
-                    if self._download is None:
-                        raise SenderLostError("the sender gave no chunk table")
-                    return self._download
-                assignment = moved
-                continue
-            except MulticastSilentError as error:
-                self._network.no_multicast_reason = error.message
-                self._observer.noticed(f"going on by unicast: {error.message}")
-                self._participation.rejoin(self._join())
-                continue
-            except (SenderLostError, TransmissionError, ChunkTableError) as error:
-                attempt = 0 if self._totals().written_bytes > before else attempt + 1
-                if attempt <= 1:
-                    self._observer.noticed(f"waiting for a sender: {error.message}")
-                if attempt or not isinstance(error, SenderDismissedError):
-                    self._participation.sender_unreachable(assignment.transmission, error.message)
-            assignment = await self._next_assignment(assignment, backoff_seconds(attempt))
-
-    async def _next_assignment(self, last: Assignment, patience_seconds: float) -> Assignment:
-        """Returns the next assignment, or the last one again when none comes in time."""
-        await asyncio.sleep(min(patience_seconds, 0.5))
-        try:
-            last = await asyncio.wait_for(self._assignments.get(), patience_seconds)
-        except TimeoutError:
-            return last
-        while not self._assignments.empty():
-            last = self._assignments.get_nowait()
-        return last
-
-    async def _receive_from(self, assignment: Assignment) -> Assignment | None:
-        """Receive from one sender; return None when everything is held, or where to receive instead."""
-        async with self._channel_to(assignment.sender_address) as channel:
-            if self._download is None:
-                table = await fetch_chunk_table(channel, assignment)
-                self._download = await Download.open(assignment.image, table, self._target, self._journal)
-            stream = TransmissionStream(
-                channel,
-                assignment,
-                self._download,
-                memory=self._memory,
-                network=self._network,
-                notice=self._observer.noticed,
-            )
-            receive = asyncio.create_task(self._unless_failed(self._download, stream.run()))
-            moved = asyncio.create_task(self._moved(assignment))
-            try:
-                await asyncio.wait({receive, moved}, return_when=asyncio.FIRST_COMPLETED)
-                if receive.done():
-                    receive.result()
-                    return None
-                return moved.result()
-            finally:
-                for task in (receive, moved):
-                    task.cancel()
-                await asyncio.gather(receive, moved, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _channel_to(self, address: str) -> AsyncIterator[grpc.aio.Channel]:
-        """Open a channel to a sender, or lend the scheduler's where both are one server: a connection less for each."""
-        if address == self._request.server:
-            yield self._channel
-            return
-        async with open_channel(address, self._request.credentials) as channel:
-            yield channel
-
-    async def _moved(self, assignment: Assignment) -> Assignment:
-        """Returns the first assignment that names another transmission or sender."""
-        while True:
-            other = await self._assignments.get()
-            if (other.transmission, other.sender_address) != (assignment.transmission, assignment.sender_address):
-                return other
-
-    async def _unless_failed(self, download: Download, work: Awaitable[None]) -> None:
-        """Wait for work, or raise what made it pointless."""
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait({task, download.failed}, return_when=asyncio.FIRST_COMPLETED)
-            if download.failed.done():
-                download.failed.result()
-            task.result()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
-            totals = self._totals()
+            totals = self._follower.totals()
             self._participation.report(totals)
             self._observer.progressed(totals)
 
     async def _say_verified(self, verified: Callable[[int], None]) -> None:
         while True:
             await asyncio.sleep(_VERIFIED_SECONDS)
-            if self._download is not None:
-                verified(self._download.leading_bytes)
-
-    def _totals(self) -> Totals:
-        return self._download.totals() if self._download is not None else Totals()
+            if self._follower.download is not None:
+                verified(self._follower.download.leading_bytes)
 
     def _summary(self, assignment: Assignment, totals: Totals, seconds: float, cpu_seconds: float) -> ReceiveSummary:
         return ReceiveSummary(

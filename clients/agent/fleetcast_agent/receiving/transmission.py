@@ -18,8 +18,8 @@ from opentelemetry.trace import Span
 
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.errors import (
+    GroupUnusableError,
     MulticastError,
-    MulticastSilentError,
     SenderDismissedError,
     SenderLostError,
     TransmissionError,
@@ -38,6 +38,7 @@ from fleetcast_agent.receiving.multicast.events import DeficitsCounted, PassSett
 from fleetcast_agent.receiving.multicast.group_receiver import GroupReceiver
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
 from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.unicast import ChunkFetcher
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.download import Download
@@ -45,18 +46,10 @@ from fleetcast_agent.receiving.writing.download import Download
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
-_TABLE_SECONDS = 60.0
-_SETTLE_SECONDS = 0.25
-"""How long a report of holdings waits for the writers; it must come within half a second of the pass's end."""
-_SILENT_SECONDS = 4.0
-"""A pass sends something at least every 20 ms (marks), so silence for so long is no accident."""
-_SILENT_PASS_SECONDS = 0.5
-_GOODBYE_SECONDS = 2.0
-_ANNOUNCE_SECONDS = 60.0
-"""Switches that snoop forget a member after 260 s if nobody queries (RFC 2236): this is four chances to be heard."""
 
-
-async def fetch_chunk_table(channel: grpc.aio.Channel, assignment: Assignment) -> ChunkTable:
+async def fetch_chunk_table(
+    channel: grpc.aio.Channel, assignment: Assignment, *, timeout_seconds: float = Timing.chunk_table
+) -> ChunkTable:
     """Returns the chunk table of the assigned image, proven against its digest.
 
     Raises:
@@ -66,7 +59,7 @@ async def fetch_chunk_table(channel: grpc.aio.Channel, assignment: Assignment) -
     stub = TransmissionServiceStub(channel)
     request = convert.chunk_table_request(assignment.transmission)
     try:
-        responses = [response async for response in stub.GetChunkTable(request, timeout=_TABLE_SECONDS)]
+        responses = [response async for response in stub.GetChunkTable(request, timeout=timeout_seconds)]
     except grpc.aio.AioRpcError as error:
         raise SenderLostError(from_rpc_error(error, address=assignment.sender_address).message) from error
     return await asyncio.to_thread(convert.chunk_table_of, responses, assignment.image)
@@ -74,6 +67,9 @@ async def fetch_chunk_table(channel: grpc.aio.Channel, assignment: Assignment) -
 
 class TransmissionStream:
     """One stay in one transmission.
+
+    Whether this machine hears the group is for the sender to judge, from the reports: it alone knows what was sent
+    and whether others hear it, and whether it stood still itself.
 
     Args:
         channel: to the sender.
@@ -89,6 +85,7 @@ class TransmissionStream:
         *,
         memory: MemoryPlan,
         network: Network,
+        timing: Timing,
         notice: Callable[[str], None],
     ) -> None:
         self._stub = TransmissionServiceStub(channel)
@@ -96,6 +93,7 @@ class TransmissionStream:
         self._download = download
         self._memory = memory
         self._network = network
+        self._timing = timing
         self._notice = notice
         self._outbox: asyncio.Queue[Any] = asyncio.Queue()
         self._group: GroupReceiver | None = None
@@ -105,17 +103,14 @@ class TransmissionStream:
         self._report_interval_seconds = 0.0
         self._welcomed = asyncio.Event()
         self._ended_pass = 0
-        self._pass_began_at: float | None = None
         self._pass_span: Span | None = None
-        self._heard_count = 0
-        self._heard_at = 0.0
 
     async def run(self) -> None:
         """Take part until everything is held.
 
         Raises:
             SenderLostError: the sender is gone, or took this machine out.
-            MulticastSilentError: nothing is heard of what it sends.
+            GroupUnusableError: its group cannot be joined on this machine.
             TransmissionError: it does not follow the protocol.
         """
         call = self._stub.Receive(self._requests())
@@ -127,7 +122,7 @@ class TransmissionStream:
             if completed.done():
                 self._outbox.put_nowait(convert.done_message())
                 self._outbox.put_nowait(None)
-                await asyncio.wait({reader}, timeout=_GOODBYE_SECONDS)
+                await asyncio.wait({reader}, timeout=self._timing.goodbye)
                 return
             for task in (reporter, reader):
                 if task.done():
@@ -197,16 +192,13 @@ class TransmissionStream:
                 interface = self._network.interface_for(welcome.group, host)
                 self._group = GroupReceiver(welcome, interface, self._download, self._memory, self._take_event)
             except MulticastError as error:
-                raise MulticastSilentError(error.message) from error
-            self._heard_at = time.monotonic()
+                raise GroupUnusableError(error.message) from error
         self._outbox.put_nowait(convert.ready_message())
 
     def _take_plan(self, plan: PassPlanned) -> None:
         if self._group is None:
             return
         self._group.start_pass(plan)
-        self._heard_at = self._pass_began_at = time.monotonic()
-        self._heard_count = self._group.reception.counts.datagram_count
         self._end_pass_span()
         self._pass_span = _tracer.start_span(
             f"pass {plan.pass_number}",
@@ -218,10 +210,6 @@ class TransmissionStream:
         if self._group is None:
             self._say_holding(pass_number)
             return
-        began_at, self._pass_began_at = self._pass_began_at, None
-        lasted = began_at is not None and time.monotonic() - began_at > _SILENT_PASS_SECONDS
-        if lasted and not self._group.reception.counts.datagram_count:
-            raise MulticastSilentError("a pass was sent and nothing of it came by multicast")
         self._group.end_pass(pass_number)
 
     async def _fetch(self, chunks: Any) -> None:
@@ -245,7 +233,7 @@ class TransmissionStream:
                     self._say_holding(self._ended_pass)
 
     async def _answer(self, pass_number: int) -> None:
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        deadline = time.monotonic() + self._timing.settle
         while self._download.holding.backlog_bytes and time.monotonic() < deadline:  # noqa: ASYNC110 - threads count it
             await asyncio.sleep(0.005)
         self._say_holding(pass_number)
@@ -267,15 +255,13 @@ class TransmissionStream:
         await self._welcomed.wait()
         while True:
             await asyncio.sleep(self._report_interval_seconds)
-            if self._group is not None and time.monotonic() - announced_at > _ANNOUNCE_SECONDS:
+            if self._group is not None and time.monotonic() - announced_at > self._timing.announce:
                 announced_at = time.monotonic()
                 self._group.announce()
             self._sequence += 1
             self._outbox.put_nowait(convert.report_message(self._totals()))
-            if self._group is not None:
-                if self._group.failure is not None:
-                    raise self._group.failure
-                self._check_silence(self._group.reception.counts.datagram_count)
+            if self._group is not None and self._group.failure is not None:
+                raise self._group.failure
 
     def _totals(self) -> ReceptionTotals:
         holding = self._download.holding
@@ -294,10 +280,3 @@ class TransmissionStream:
             pass_number=counts.pass_number,
             rejected_datagram_count=counts.rejected_datagram_count,
         )
-
-    def _check_silence(self, heard_count: int) -> None:
-        now = time.monotonic()
-        if heard_count != self._heard_count:
-            self._heard_count, self._heard_at = heard_count, now
-        if self._pass_began_at is not None and now - self._heard_at > _SILENT_SECONDS:
-            raise MulticastSilentError(f"nothing came by multicast for {_SILENT_SECONDS:g} s, though a pass is sent")

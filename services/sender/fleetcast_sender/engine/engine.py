@@ -229,6 +229,10 @@ class Engine:
             self._end_pass(now)
         return sent
 
+    def wait(self, now: float) -> None:
+        """Let time pass and send nothing, as when nobody hears the group: who is silent is forgotten all the same."""
+        self._tick(now)
+
     def wake_at(self, now: float) -> float:
         """Returns when to call `next` again if no input comes before."""
         times = [self._check_silence_at] if len(self._receivers) else [now + 1]

@@ -18,6 +18,7 @@ from fleetcast_sender.engine.messages import Planned, Told, Welcomed
 from fleetcast_sender.engine.policy import SlowPolicy, TransmissionPolicy
 from fleetcast_sender.engine.rate import RateController, RatePolicy
 from fleetcast_sender.sending.groups import SpareGroups
+from fleetcast_sender.sending.hearing import HearingPolicy
 from fleetcast_sender.sending.interfaces import Interface, IPAddress
 from fleetcast_sender.sending.link import Link
 from fleetcast_sender.sending.pump import Pump
@@ -44,6 +45,7 @@ class Outlet:
     policy: TransmissionPolicy = field(default_factory=TransmissionPolicy)
     slow: SlowPolicy = field(default_factory=SlowPolicy)
     overrides: GeometryOverrides = field(default_factory=GeometryOverrides)
+    hearing: HearingPolicy = field(default_factory=HearingPolicy)
     spare_groups: SpareGroups | None = None
     """For lanes of slow receivers."""
 
@@ -68,6 +70,7 @@ class Lane:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
+        deaf: Callable[[int], None],
         span: Span,
     ) -> None:
         self.group = group
@@ -102,6 +105,8 @@ class Lane:
             deliver=deliver,
             failed=failed,
             slow=slow,
+            deaf=deaf,
+            hearing=outlet.hearing,
             span=span,
         )
 

@@ -1,7 +1,12 @@
-"""The pump: a thread that sends what the engine says, and one that reads and encodes ahead of it."""
+"""The pump: the thread that sends what the engine says.
+
+It alone touches the engine. Each turn first takes what receivers said, so that the engine decides by the newest; then
+looks whether the receivers have room; then asks the engine for the next symbols, hands out what else it wants - what to
+tell receivers, windows to load - so that others work while this thread seals and sends; and sends, paced. Windows are
+read and encoded by another thread (`preparing`), since disks and codecs would make gaps in what is sent.
+"""
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -13,7 +18,7 @@ from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.process import semconv, telemetry
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.memory import Buffer, Symbols
-from fleetcast_wire.packet import Kind, datagram_bytes, pack_mark
+from fleetcast_wire.packet import Kind, Mark, datagram_bytes, pack_mark
 from fleetcast_wire.seal import Sealer
 from opentelemetry import trace
 from opentelemetry.trace import Span
@@ -21,10 +26,12 @@ from opentelemetry.trace import Span
 from fleetcast_sender.engine.engine import Engine, Phase
 from fleetcast_sender.engine.messages import Join, Reception, Told
 from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
-from fleetcast_sender.engine.passes import Pass, SendMark, Train, Work, WorkItem
+from fleetcast_sender.engine.passes import Pass, SendMark, Train
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RateController
+from fleetcast_sender.sending.hearing import GroupHearing, HearingPolicy
 from fleetcast_sender.sending.link import Link
+from fleetcast_sender.sending.preparing import Preparer
 from fleetcast_sender.sending.snapshot import Snapshot
 from fleetcast_sender.sending.sockets import train_limit
 from fleetcast_sender.sending.windows import WindowMemory
@@ -41,9 +48,12 @@ _LOSSLESS = 0.001
 _UPDATE_SECONDS = 0.05
 _HELD_SECONDS = 0.005
 """How long the pump waits for a report at once while receivers hold it back."""
-_DEAF_SECONDS = 2.0
-"""A receiver that heard nothing for so long while this many datagrams went out takes no multicast."""
-_DEAF_DATAGRAMS = 2000
+_STANDSTILL_SECONDS = 1.0
+"""A turn that came so much later than it should shows that this process stood still, or its host."""
+_LISTEN_SECONDS = 0.2
+"""So long reports are taken first, after a standstill: they wait in other threads."""
+_PROBE_SECONDS = 0.1
+"""Between the datagrams that tell, while nobody hears, whether somebody does again."""
 _FEEDBACK_LIMIT_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 
@@ -82,6 +92,8 @@ class Pump:
         deliver: called in the pump's thread with messages for receivers.
         failed: called in one of the pump's threads when it cannot go on.
         slow: called in the pump's thread with a receiver that is to be moved to a separate lane.
+        deaf: called in the pump's thread with a receiver that is served by unicast since it hears nothing.
+        hearing: when receivers are taken to hear nothing.
         span: of the transmission; each pass becomes a span below it.
     """
 
@@ -99,6 +111,8 @@ class Pump:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
+        deaf: Callable[[int], None],
+        hearing: HearingPolicy,
         span: Span,
     ) -> None:
         self.engine = engine
@@ -117,23 +131,27 @@ class Pump:
         self._failed = failed
         self._slow_policy = slow_policy
         self._slow = slow
+        self._deaf = deaf
+        self._hearing = GroupHearing(hearing)
         self._context = trace.set_span_in_context(span)
         self._traced: tuple[Pass, Span] | None = None
         controller.slowness.policy = slow_policy
         self._inputs: deque[Input] = deque()
         self._woken = threading.Event()
         self._stopping = False
-        self._work: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
         self._pacer = Pacer()
         self._carried = 0.0  # bits per second at which the receivers' links carry a burst
         self._update_at = 0.0
-        self._deaf: dict[int, tuple[float, int]] = {}
+        self._turn_at = 0.0
+        """When the next turn should begin at the latest."""
+        self._listen_until = 0.0
+        self._probe_at = 0.0
         self.snapshot = Snapshot()
         """Replaced a few times a second."""
         self._rate = 0
         self._measured = (0.0, 0)
         self._sender = threading.Thread(target=self._run, name="fleetcast-pump", daemon=True)
-        self._preparer = threading.Thread(target=self._prepare, name="fleetcast-prepare", daemon=True)
+        self._preparer = Preparer(engine, memory, self.put, self._cannot_prepare)
 
     @property
     def sent_datagrams(self) -> int:
@@ -160,6 +178,7 @@ class Pump:
 
         def take(now: float) -> None:
             if not join.unicast_only:  # what hears no group does not bound its rate
+                self._hearing.join(seat, self._sealer.counter, now)
                 self.controller.join(
                     seat,
                     self._sealer.counter,
@@ -178,14 +197,14 @@ class Pump:
         def take(now: float) -> None:
             self.engine.heard(seat, now)
             self.controller.report(seat, reception, self._sealer.counter, now)
-            self._watch_deaf(seat, reception, now)
+            self._hearing.report(seat, reception.highest_packet_counter, self._sealer.counter, now)
 
         self.put(take)
 
     def forget(self, seat: int) -> None:
         """Leave a receiver out of the rate, from the pump's thread."""
         self.controller.forget(seat)
-        self._deaf.pop(seat, None)
+        self._hearing.forget(seat)
 
     def stop(self) -> None:
         """End both threads and release everything. Blocks shortly; not for the pump's own thread."""
@@ -210,20 +229,39 @@ class Pump:
             if self._traced:
                 self._traced[1].end()
             self._link.leave(self)
-            self._work.put(None)
-            self._preparer.join()
+            self._preparer.stop()
             self._socket.close()
             self._memory.clear()
 
+    def _cannot_prepare(self, error: FleetcastError) -> None:
+        """End both threads; called on the preparing one."""
+        self._failed(error)
+        self._stopping = True
+        self._woken.set()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for an input, or so long."""
+        self._turn_at = time.monotonic() + seconds
+        self._woken.wait(seconds)
+        self._woken.clear()
+
     def _turn(self) -> None:
         now = time.monotonic()
+        if self._turn_at and now - self._turn_at > _STANDSTILL_SECONDS:
+            self._note_standstill(now)
+        self._turn_at = now
         while self._inputs:
             self._inputs.popleft()(now)
+        if now < self._listen_until:
+            self._wait(self._listen_until - now)
+            return
         if now >= self._update_at:
             self._update(now)
+        if self._hearing.holding and self.engine.phase is Phase.SENDING:
+            self._probe(now)
+            return
         if not self.controller.may_send(self._sealer.counter, now):
-            self._woken.wait(_HELD_SECONDS)
-            self._woken.clear()
+            self._wait(_HELD_SECONDS)
             return
         controller = self.controller
         burst = burst_datagrams(controller.rate, self._carried, self._datagram_bits, self._train, self._limit)
@@ -237,8 +275,7 @@ class Pump:
         else:
             wait = self.engine.wake_at(now) - now
             if wait > 0 and not self._inputs:
-                self._woken.wait(wait)
-                self._woken.clear()
+                self._wait(wait)
 
     def _send(self, symbols: Train, burst_count: int, now: float) -> None:
         """Seal symbols, and send them in bursts that are paced."""
@@ -266,7 +303,7 @@ class Pump:
         if told := self.engine.take_told():
             self._deliver(told)
         for item in self.engine.take_work():
-            self._work.put(item)
+            self._preparer.submit(item)
         if (self._traced and self._traced[0]) is not self.engine.current:
             self._trace_pass()
 
@@ -299,6 +336,7 @@ class Pump:
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
         for seat in controller.slowness.seats:
             self._part_with(seat)
+        self._part_with_deaf(now, interval)
         self._look(now)
 
     def _look(self, now: float) -> None:
@@ -338,43 +376,29 @@ class Pump:
         else:
             self._slow(seat)
 
-    def _watch_deaf(self, seat: int, reception: Reception, now: float) -> None:
-        """Serve a receiver by unicast that hears nothing: a switch, a firewall or its radio drops multicast."""
-        if reception.highest_packet_counter >= 0:
-            self._deaf.pop(seat, None)
-            return
-        since, counter = self._deaf.setdefault(seat, (now, self._sealer.counter))
-        if now - since > _DEAF_SECONDS and self._sealer.counter - counter > _DEAF_DATAGRAMS:
-            _logger.warning("a receiver hears nothing of the group and is served by unicast")
-            self._deaf.pop(seat)
+    def _part_with_deaf(self, now: float, interval_seconds: float) -> None:
+        """Serve receivers by unicast that hear nothing: a switch, a firewall or their radio drops multicast."""
+        held = self._hearing.holding
+        for seat in self._hearing.judge(self._sealer.counter, now, interval_seconds):
+            _logger.warning("a receiver hears nothing of the group and is served by unicast for a while")
+            self.forget(seat)
             self.engine.move_to_unicast(seat)
+            self._deaf(seat)
+        if self._hearing.holding and not held:
+            _logger.warning("no receiver hears the group any more: sending waits until one does")
 
-    # The preparing thread
+    def _note_standstill(self, now: float) -> None:
+        """Hear the receivers first: in the time that this process stood still, nobody was silent."""
+        self._hearing.stood_still(now - self._turn_at)
+        self._listen_until = now + _LISTEN_SECONDS
 
-    def _prepare(self) -> None:
-        while (item := self._work.get()) is not None and not self._stopping:
-            try:
-                self._do(item)
-            except Exception as error:  # the thread's outermost frame
-                known = error if isinstance(error, FleetcastError) else None
-                self._failed(known or FleetcastError(f"reading the image failed: {error}", reason="INTERNAL"))
-                self._stopping = True
-                self._woken.set()
-                return
-
-    def _note_loaded(self, pass_number: int, window: int, symbol_count: int) -> None:
-        self.put(lambda now: self.engine.loaded(pass_number, window, symbol_count))
-
-    def _do(self, item: WorkItem) -> None:
-        number, window = item.pass_number, item.window
-        if item.work is Work.RELEASE:
-            self._memory.release(number, window)
-            return
-        layout = self.engine.layouts.get(number)
-        if layout is None:
-            return
-        if item.work is Work.LOAD:
-            self._memory.load(number, layout, window, lambda count: self._note_loaded(number, window, count))
-        else:
-            self._memory.encode(number, window, lambda: self._stopping)
-            self.put(lambda now: self.engine.encoded(number, window))
+    def _probe(self, now: float) -> None:
+        """Send a datagram now and then, while nobody hears, and let time pass."""
+        self.engine.wait(now)
+        self._serve()
+        current = self.engine.current
+        if current and now >= self._probe_at:
+            self._probe_at = now + _PROBE_SECONDS
+            mark = Mark((), current.layout.window_count)
+            self._socket.send(self._sealer.seal_mark(current.number, pack_mark(mark)))
+        self._wait(_HELD_SECONDS)

@@ -17,6 +17,7 @@ from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RatePolicy
 from fleetcast_sender.sending.interfaces import IPAddress
 from fleetcast_sender.sending.lane import Lane, Outlet
+from fleetcast_sender.sending.returns import Returns
 from fleetcast_sender.sending.snapshot import Snapshot
 
 _logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Transmission:
         self._slow_machines: set[str] = set()
         self._apart: set[str] = set()
         """Machines that are to get everything by unicast."""
+        self._returns = Returns(self._invite)
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._span = telemetry.tracer(__name__).start_span(
@@ -242,6 +244,7 @@ class Transmission:
         for seat in list(self._seats.values()):
             self._tell(seat, seat.lane, Dismissed(reason))
         self._admitted.clear()
+        self._returns.stop()
         if self._opening:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -300,6 +303,7 @@ class Transmission:
             deliver=lambda told: self._call(self._dispatch, told),
             failed=lambda error: self._call(self._fail, error),
             slow=lambda number: self._call(self._separate, number),
+            deaf=lambda number: self._call(self._note_deaf, number),
             span=self._span,
         )
 
@@ -325,6 +329,15 @@ class Transmission:
             self._tell(
                 seat, seat.lane, Dismissed("this machine is slower than the others: join again, in a slower group")
             )
+
+    def _note_deaf(self, number: int) -> None:
+        """Serve a machine by unicast that hears nothing, and let it try the group again later."""
+        if seat := self._seats.get(number):
+            self._returns.expect(seat.join.machine)
+
+    def _invite(self, machine: str) -> None:
+        """Let a machine try the group again, if it is still here."""
+        self.dismiss_streams(machine, "the group is tried again: join again")
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         """Call a function on the loop, from a pump's thread; a loop that is closed needs nothing any more."""

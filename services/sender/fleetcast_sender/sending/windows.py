@@ -9,6 +9,7 @@ from fleetcast_wire.fec import CODECS, SymbolPlaces
 from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
 from fleetcast_wire.memory import Buffer, GatheredSymbols, Numbers
 
+from fleetcast_sender.chunks.patience import PatientSource
 from fleetcast_sender.chunks.source import ChunkSource
 
 _PARITY_ROWS = 8
@@ -36,7 +37,7 @@ class WindowMemory:
 
     def __init__(self, geometry: Geometry, source: ChunkSource) -> None:
         self._geometry = geometry
-        self._source = source
+        self._source = PatientSource(source)
         self._windows: dict[tuple[int, int], LoadedWindow] = {}
         self._parity_rows = _PARITY_ROWS  # as many as were ever asked for
 
@@ -101,6 +102,10 @@ class WindowMemory:
     def release(self, pass_number: int, window: int) -> None:
         """Let go of a window. Releasing what is not loaded does nothing."""
         self._windows.pop((pass_number, window), None)
+
+    def stop(self) -> None:
+        """Wait no more for a source that is away: loading raises instead."""
+        self._source.stop()
 
     def clear(self) -> None:
         """Forget everything."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fleetcast_wire.errors import GeometryError
@@ -17,6 +16,7 @@ from fleetcast_agent.receiving.errors import TransmissionError
 from fleetcast_agent.receiving.messages import ChunkMembers, PassPlanned, Welcome
 from fleetcast_agent.receiving.multicast.datagrams import GroupSocket
 from fleetcast_agent.receiving.multicast.decoding import Decoder
+from fleetcast_agent.receiving.multicast.delivery import ChunkDelivery
 from fleetcast_agent.receiving.multicast.events import (
     ChunkArrived,
     CodewordCompleted,
@@ -34,9 +34,6 @@ from fleetcast_agent.receiving.writing.download import Download
 
 _TRAINS = 96
 """Trains that there is room for: as many as are taken at once where they are short."""
-
-_CHUNKS_AT_ONCE = 4
-"""Given to one writer together at most."""
 
 
 class GroupReceiver:
@@ -70,8 +67,6 @@ class GroupReceiver:
         self._download = download
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        self._under_way = 0
-        self._settled = threading.Condition()
         self._reception = Reception(opener, geometry, memories, ~download.held, welcome.keys.tag)
         self._socket = GroupSocket(
             welcome.group,
@@ -88,6 +83,7 @@ class GroupReceiver:
         self._listener = Listener(self._socket, self._reception, self._handle_events, stride=stride)
         codec = CODECS.get(geometry.codec)
         self._decoder = Decoder(codec, geometry, self._settle_codeword) if codec else None
+        self._delivery = ChunkDelivery(download, self._take_back)
         self._listener.start()
         self._listener.post(memories.make_ready)
 
@@ -144,15 +140,12 @@ class GroupReceiver:
         self._listener.stop()
         if self._decoder is not None:
             self._decoder.close()
-        with self._settled:
-            self._settled.wait_for(lambda: not self._under_way)
+        self._delivery.wait()
         self._listener.forget()
         self._reception.close()
 
     def _handle_events(self, events: Sequence[Event]) -> None:
-        arrived = [event for event in events if isinstance(event, ChunkArrived)]
-        for first in range(0, len(arrived), _CHUNKS_AT_ONCE):
-            self._write(arrived[first : first + _CHUNKS_AT_ONCE])
+        self._delivery.deliver([event for event in events if isinstance(event, ChunkArrived)])
         for event in events:
             match event:
                 case CodewordCompleted():
@@ -161,27 +154,14 @@ class GroupReceiver:
                 case DeficitsCounted() | PassSettled():
                     self._loop.call_soon_threadsafe(self._handle, event)
 
-    def _write(self, arrived: Sequence[ChunkArrived]) -> None:
-        with self._settled:
-            self._under_way += len(arrived)
-        by_chunk = {event.chunk: event for event in arrived}
-        arrivals = {chunk: event.stored for chunk, event in by_chunk.items()}
-        self._download.writer.submit(arrivals, by_unicast=False, settle=partial(self._settle_chunks, by_chunk))
-
-    def _settle_chunks(
-        self, arrived: Mapping[int, ChunkArrived], settled: Collection[int], written: Collection[int]
-    ) -> None:
-        answers = [(arrived[chunk], chunk in written) for chunk in settled]
-        damaged = [event.chunk for event, proven in answers if not proven]
-        self._listener.post(partial(self._take_back, answers), wake=bool(damaged))
-        for chunk in damaged:
-            self._download.damaged(chunk)
-            self._loop.call_soon_threadsafe(self._handle, None)
-        with self._settled:
-            self._under_way -= len(answers)
-            self._settled.notify_all()
-
     def _take_back(self, answers: Sequence[tuple[ChunkArrived, bool]]) -> None:
+        """Let the reception know what became of chunks; called on a writer's thread."""
+        damaged = not all(proven for _, proven in answers)
+        self._listener.post(partial(self._settle_chunks, answers), wake=damaged)
+        if damaged:
+            self._loop.call_soon_threadsafe(self._handle, None)
+
+    def _settle_chunks(self, answers: Sequence[tuple[ChunkArrived, bool]]) -> None:
         for event, proven in answers:
             self._reception.settle_chunk(event, proven)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 
 from fleetcast_agent.receiving.errors import InterfaceError, MulticastError
 from fleetcast_agent.receiving.multicast.interfaces import (
@@ -27,8 +29,9 @@ class Network:
 
     def __init__(self, wanted: str = "") -> None:
         self._wanted = wanted
-        self.no_multicast_reason = ""
-        """Why this machine takes no multicast; empty if it does."""
+        self._unfit = ""
+        self._left = ""
+        self._return_at = 0.0
         self.max_payload_bytes = 0
         """Largest UDP payload that the interface takes; 0 if that is not known."""
         self.link_bits_per_second = 0
@@ -43,6 +46,32 @@ class Network:
                     field="multicast_interface",
                 )
 
+    @property
+    def no_multicast_reason(self) -> str:
+        """Why this machine takes no multicast now; empty if it does."""
+        return self._unfit or self._left
+
+    @property
+    def away_from_group(self) -> bool:
+        """Whether it takes none for a while only."""
+        return bool(self._left) and not self._unfit
+
+    def take_none(self, reason: str) -> None:
+        """Take no multicast at all."""
+        self._unfit = reason
+
+    def leave_group(self, reason: str, seconds: float) -> None:
+        """Take no multicast for so long: nothing that happens once shows that it will never work."""
+        self._left, self._return_at = reason, time.monotonic() + seconds
+
+    async def time_to_return(self) -> None:
+        """Returns when the group is to be tried again."""
+        await asyncio.sleep(max(0.0, self._return_at - time.monotonic()))
+
+    def return_to_group(self) -> None:
+        """Take multicast again."""
+        self._left = ""
+
     def look_towards(self, host: str, port: int) -> None:
         """Find out whether the way to `host` is fit for multicast; note why not."""
         if self._wanted:
@@ -52,7 +81,7 @@ class Network:
         except MulticastError:
             return  # an IPv6 network, perhaps; the sender's group will tell
         self._measure(found)
-        self.no_multicast_reason = unfit_for_multicast(found)
+        self._unfit = unfit_for_multicast(found)
 
     def _measure(self, interface: Interface) -> None:
         self.max_payload_bytes = largest_payload_bytes(interface)
