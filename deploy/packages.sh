@@ -8,7 +8,8 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done # Deb
 declare -A tools=(
   [native]="cc:gcc /usr/include/stdio.h:libc6-dev /usr/include/intel-ipsec-mb.h:libipsec-mb-dev"
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
-  [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd"
+  [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd partclone.restore:partclone 7zz:7zip \
+    genisoimage:genisoimage strace:strace"
   [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
     /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static"
   [boot]="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 /usr/share/ovmf/OVMF.fd:ovmf"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
-from fleetcast_catalog.images.importing.virtual_disk import check_self_contained
+from fleetcast_catalog.images.importing.virtual_disk_headers import check_self_contained, needs_replay
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,10 +66,22 @@ def test_a_parent_is_found_where_qemu_looks_whatever_the_header_says(tmp_path: P
         check(tmp_path, content, ImageFormat.VMDK)
 
 
-@given(st.binary(max_size=1200), st.sampled_from([ImageFormat.QCOW2, ImageFormat.VMDK]))
+KINDS = {
+    ImageFormat.QCOW2: b"QFI\xfb",
+    ImageFormat.QCOW: b"QFI\xfb\0\0\0\1",
+    ImageFormat.VMDK: b"KDMV",
+    ImageFormat.VHD: b"conectix",
+    ImageFormat.VDI: b"<<<",
+    ImageFormat.QED: b"QED\0",
+    ImageFormat.PARALLELS: b"WithouFreSpacExt",
+    ImageFormat.VHDX: b"vhdxfile",
+}
+
+
+@given(st.binary(max_size=1200), st.sampled_from(sorted(KINDS)))
 def test_no_bytes_make_the_check_raise_anything_but_its_own_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, image_format: ImageFormat
 ) -> None:
-    magic = b"QFI\xfb" if image_format is ImageFormat.QCOW2 else b"KDMV"
     with suppress(ImageFileError):
-        check(tmp_path_factory.getbasetemp(), magic + content, image_format)
+        check(tmp_path_factory.getbasetemp(), KINDS[image_format] + content, image_format)
+    needs_replay(tmp_path_factory.getbasetemp() / "disk", image_format)

@@ -50,8 +50,15 @@ class Format(StrEnum):
     QCOW2 = "qcow2"
     VHDX = "vhdx"
     VMDK = "vmdk"
+    VHD = "vhd"
+    VDI = "vdi"
+    QED = "qed"
+    PARALLELS = "parallels"
+    QCOW = "qcow"
+    PARTCLONE = "partclone"
     WIM = "wim"
     ESD = "esd"
+    ISO = "iso"
 
     @property
     def message(self) -> image_pb2.ImageFormat.ValueType:
@@ -91,7 +98,10 @@ async def import_image(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Import a raw disk, qcow2, vhdx, vmdk, WIM or ESD file, plain or compressed by gzip, xz or zstd."""
+    """Import a raw or virtual disk, a WIM or ESD file, an ISO with one, or a volume that partclone saved.
+
+    The file may be compressed by gzip, bzip2, xz, lzma or zstd.
+    """
     spec = catalog_service_pb2.ImportSpec(
         image=series_name(name), format=file_format.message, request_id=str(uuid.uuid4())
     )

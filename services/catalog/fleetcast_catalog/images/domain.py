@@ -37,21 +37,43 @@ class ImageFormat(IntEnum):
     VMDK = 4
     WIM = 5
     ESD = 6
+    VHD = 7
+    VDI = 8
+    QED = 9
+    PARALLELS = 10
+    QCOW = 11
+    PARTCLONE = 12
+    CLONEZILLA = 13
+    FOG = 14
+    ISO = 15
+    """Of a file only: the image has the format of the WIM or ESD in it."""
 
     @property
     def label(self) -> str:
         """The format as people write it."""
-        return "raw" if self is ImageFormat.RAW else "WIM" if self is ImageFormat.WIM else self.name.lower()
+        return "WIM" if self is ImageFormat.WIM else self.name.lower()
 
     @property
     def is_virtual_disk(self) -> bool:
         """True when the raw disk must be converted out of the file."""
-        return self in {ImageFormat.QCOW2, ImageFormat.VHDX, ImageFormat.VMDK}
+        return self in _VIRTUAL_DISKS
 
     @property
     def is_windows_imaging(self) -> bool:
         """True for files that hold images of their own."""
         return self in {ImageFormat.WIM, ImageFormat.ESD}
+
+
+_VIRTUAL_DISKS = {
+    ImageFormat.QCOW2,
+    ImageFormat.VHDX,
+    ImageFormat.VMDK,
+    ImageFormat.VHD,
+    ImageFormat.VDI,
+    ImageFormat.QED,
+    ImageFormat.PARALLELS,
+    ImageFormat.QCOW,
+}
 
 
 class ImageFileError(Exception):

@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fleetcast_catalog.deletions import reclaimed_by, remember_deletion
 from fleetcast_catalog.images.chunk_table import ChunkTable
-from fleetcast_catalog.images.domain import Hold, Image, ImageName, ImageState, WimImage
+from fleetcast_catalog.images.domain import Hold, Image, ImageFormat, ImageName, ImageState, WimImage
 from fleetcast_catalog.images.tables import ChunkTableRow, HoldRow, ImageRow, image_of
 
 
@@ -28,6 +28,7 @@ class NewVersion:
     size_bytes: int
     table: ChunkTable
     added_bytes: int
+    format: ImageFormat
     wim_images: tuple[WimImage, ...]
 
 
@@ -72,6 +73,7 @@ class ImageStore:
                 row = same
             else:
                 row.version = new.digest
+                row.format = new.format
                 row.size_bytes = new.size_bytes
                 row.chunk_count = len(new.table)
                 row.zero_chunk_count = int(new.table.zero.sum())

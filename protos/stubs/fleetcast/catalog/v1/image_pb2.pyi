@@ -40,6 +40,24 @@ class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageForm
     """Windows Imaging, kept as the file it is."""
     IMAGE_FORMAT_ESD: _ImageFormat.ValueType  # 6
     """Windows Imaging with solid (LZMS) resources, kept as the file it is."""
+    IMAGE_FORMAT_VHD: _ImageFormat.ValueType  # 7
+    """Virtual PC and Hyper-V virtual disk (VHD), fixed or dynamic, converted to the raw disk it describes."""
+    IMAGE_FORMAT_VDI: _ImageFormat.ValueType  # 8
+    """VirtualBox virtual disk, converted to the raw disk it describes."""
+    IMAGE_FORMAT_QED: _ImageFormat.ValueType  # 9
+    """QEMU enhanced disk, converted to the raw disk it describes."""
+    IMAGE_FORMAT_PARALLELS: _ImageFormat.ValueType  # 10
+    """Parallels virtual disk, converted to the raw disk it describes."""
+    IMAGE_FORMAT_QCOW: _ImageFormat.ValueType  # 11
+    """QEMU copy-on-write of the first version, converted to the raw disk it describes."""
+    IMAGE_FORMAT_PARTCLONE: _ImageFormat.ValueType  # 12
+    """What partclone saved of a volume, restored to the volume."""
+    IMAGE_FORMAT_CLONEZILLA: _ImageFormat.ValueType  # 13
+    """A Clonezilla image directory, restored to the disk that was saved."""
+    IMAGE_FORMAT_FOG: _ImageFormat.ValueType  # 14
+    """A FOG image directory, restored to the disk that was captured."""
+    IMAGE_FORMAT_ISO: _ImageFormat.ValueType  # 15
+    """An ISO disc with Windows' setup files. Never returned: the image has the format of the WIM or ESD that was in it."""
 
 class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
     """What kind of file an image was imported from."""
@@ -58,6 +76,24 @@ IMAGE_FORMAT_WIM: ImageFormat.ValueType  # 5
 """Windows Imaging, kept as the file it is."""
 IMAGE_FORMAT_ESD: ImageFormat.ValueType  # 6
 """Windows Imaging with solid (LZMS) resources, kept as the file it is."""
+IMAGE_FORMAT_VHD: ImageFormat.ValueType  # 7
+"""Virtual PC and Hyper-V virtual disk (VHD), fixed or dynamic, converted to the raw disk it describes."""
+IMAGE_FORMAT_VDI: ImageFormat.ValueType  # 8
+"""VirtualBox virtual disk, converted to the raw disk it describes."""
+IMAGE_FORMAT_QED: ImageFormat.ValueType  # 9
+"""QEMU enhanced disk, converted to the raw disk it describes."""
+IMAGE_FORMAT_PARALLELS: ImageFormat.ValueType  # 10
+"""Parallels virtual disk, converted to the raw disk it describes."""
+IMAGE_FORMAT_QCOW: ImageFormat.ValueType  # 11
+"""QEMU copy-on-write of the first version, converted to the raw disk it describes."""
+IMAGE_FORMAT_PARTCLONE: ImageFormat.ValueType  # 12
+"""What partclone saved of a volume, restored to the volume."""
+IMAGE_FORMAT_CLONEZILLA: ImageFormat.ValueType  # 13
+"""A Clonezilla image directory, restored to the disk that was saved."""
+IMAGE_FORMAT_FOG: ImageFormat.ValueType  # 14
+"""A FOG image directory, restored to the disk that was captured."""
+IMAGE_FORMAT_ISO: ImageFormat.ValueType  # 15
+"""An ISO disc with Windows' setup files. Never returned: the image has the format of the WIM or ESD that was in it."""
 Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
 @_typing.final

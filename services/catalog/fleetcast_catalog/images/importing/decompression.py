@@ -1,7 +1,8 @@
-"""Compressed image files, decompressed while they are read: gzip, xz and zstd."""
+"""Compressed image files, decompressed while they are read: gzip, bzip2, xz, lzma and zstd."""
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import zlib
 from abc import abstractmethod
@@ -23,12 +24,15 @@ class Container(StrEnum):
     """How a file is compressed."""
 
     GZIP = "gzip"
+    BZIP2 = "bzip2"
     XZ = "xz"
+    LZMA = "lzma"
     ZSTD = "zstd"
 
 
 _MAGICS = {
     b"\x1f\x8b\x08": Container.GZIP,
+    b"BZh": Container.BZIP2,
     b"\xfd7zXZ\x00": Container.XZ,
     b"\x28\xb5\x2f\xfd": Container.ZSTD,
 }
@@ -38,13 +42,16 @@ _FRAME_MAGIC = 0xFD2FB528
 
 def container_of(source: Source) -> Container | None:
     """Returns how the bytes of `source` are compressed, by their start; None if they are not."""
-    head = source.peek(8)
+    head = source.peek(13)
     for magic, container in _MAGICS.items():
         if head.startswith(magic):
             return container
     # RFC 8878 section 3.1.2: a zstd file may start with a skippable frame.
-    if len(head) == 8 and int.from_bytes(head[:4], "little") in _SKIPPABLE_MAGICS:
+    if len(head) >= 8 and int.from_bytes(head[:4], "little") in _SKIPPABLE_MAGICS:
         return Container.ZSTD
+    # The LZMA SDK's lzma-file-format.txt: properties of every encoder, and the size that those for streams write.
+    if head.startswith(b"\x5d\x00\x00") and head[5:] == b"\xff" * 8:
+        return Container.LZMA
     return None
 
 
@@ -53,8 +60,12 @@ def decompressed(source: Source, container: Container) -> Source:
     match container:
         case Container.GZIP:
             return _Members(source, container, _Gzip)
+        case Container.BZIP2:
+            return _Members(source, container, bz2.BZ2Decompressor)
         case Container.XZ:
             return _Members(source, container, _xz)
+        case Container.LZMA:
+            return _Members(source, container, _lzma)
         case Container.ZSTD:
             return _Frames(source)
 
@@ -72,7 +83,9 @@ class _Decompressed(Source):
     def _read(self, buffer: memoryview) -> int:
         try:
             return self._decompress(buffer)
-        except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the file; bzip2's decoder raises one without a number
             if "emory" in str(error):
                 raise self._too_demanding() from error
             raise corrupt(f"its {self._container} data cannot be decompressed ({error})") from error
@@ -132,8 +145,12 @@ def _xz() -> lzma.LZMADecompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_WINDOW_BYTES)
 
 
+def _lzma() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_WINDOW_BYTES)
+
+
 class _Members(_Decompressed):
-    """gzip members or xz streams, one after the other, perhaps padded with zeros."""
+    """gzip members, or bzip2 or xz streams, one after the other, perhaps padded with zeros."""
 
     def __init__(self, source: Source, container: Container, decoder: Callable[[], _Decoder]) -> None:
         super().__init__(source, container)

@@ -27,10 +27,18 @@ from fleetcast_wire.manifest import DIGEST_BYTES
 from sqlalchemy.exc import OperationalError
 
 from fleetcast_catalog.images.content import StoredContent
-from fleetcast_catalog.images.domain import CHUNK_BYTES, Image, ImageFileError, ImageFormat, ImageState, WimImage
+from fleetcast_catalog.images.domain import (
+    CHUNK_BYTES,
+    Image,
+    ImageFileError,
+    ImageFormat,
+    ImageState,
+    WimImage,
+    unsupported,
+)
 from fleetcast_catalog.images.importing.blocking import BlockingWork, finish
 from fleetcast_catalog.images.importing.cutting import Cutter
-from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, Recognised, recognise, unpack_disk
+from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, Prepared, Recognised, prepare, recognise
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
 from fleetcast_catalog.images.importing.wim import read_wim
 from fleetcast_catalog.images.importing.wim_integrity import check_integrity
@@ -135,13 +143,13 @@ class ImageImport:
             with ExitStack() as stack:
                 found = await self._recognise(stack)
                 importing = await finish(self._announce(self._new_image(found, workspace.name)))
-                content: Source = found.content
-                if found.format.is_virtual_disk:
-                    disk = await unpack_disk(found, workspace, self._blocking, self.meter, stack)
-                    self.meter.total_bytes, content = disk.size_bytes, disk
+                prepared = await prepare(found, workspace, self._blocking, self.meter, stack)
+                content = prepared.content
+                if content is not found.content and isinstance(content, FileSource):
+                    self.meter.total_bytes = content.size_bytes
                 self.meter.phase, self.meter.done = ImportPhase.STORING, lambda: content.input_bytes
                 with self._storage.pinned.pinning() as pins:
-                    image = await self._store_and_publish(found, content, pins, importing)
+                    image = await self._store_and_publish(found, prepared, pins, importing)
         except BaseException:
             await finish(self._clean_up(workspace))
             raise
@@ -156,24 +164,29 @@ class ImageImport:
             file = stack.enter_context(await self._blocking.run(lambda: FileSource(path)))
             source, input_bytes = file, file.size_bytes
         self.meter.total_bytes, self.meter.done = input_bytes, lambda: source.input_bytes
-        return await self._blocking.run(lambda: recognise(source, input_bytes, self._spec.format))
+        return await self._blocking.run(
+            lambda: recognise(source, input_bytes, self._spec.format, self._spec.source_file)
+        )
 
-    async def _store_and_publish(self, found: Recognised, content: Source, pins: Pins, importing: Image) -> Image:
+    async def _store_and_publish(self, found: Recognised, prepared: Prepared, pins: Pins, importing: Image) -> Image:
         storage, blocking = self._storage, self._blocking
         cutter = self._cutter = Cutter(
-            content, pins, storage.chunk_threads, storage.chunk_thread_count, blocking.interrupted
+            prepared.content, pins, storage.chunk_threads, storage.chunk_thread_count, blocking.interrupted
         )
         with storage.store.barrier() as wait_until_durable:
             await blocking.run(cutter.cut)
             if isinstance(found.input, FileSource):
                 found.input.check_unchanged()
             wim_images: tuple[WimImage, ...] = ()
-            if found.format.is_windows_imaging:
+            image_format = prepared.image_format
+            if self._spec.format is ImageFormat.VHD and image_format is ImageFormat.RAW:
+                raise unsupported("is not VHD: there is no VHD footer at its end; leave the format out")
+            if image_format.is_windows_imaging:
                 wim_images = await blocking.run(lambda: self._inspect_wim(cutter))
             manifest = cutter.table.manifest(cutter.size_bytes, CHUNK_BYTES)
             digest = await blocking.run(lambda: manifest.digest)
             await blocking.run(wait_until_durable)
-        new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, wim_images)
+        new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, image_format, wim_images)
         return await finish(self._publish(importing, new))
 
     def _inspect_wim(self, cutter: Cutter) -> tuple[WimImage, ...]:
@@ -215,7 +228,7 @@ class ImageImport:
             image=self._spec.image,
             version=f"importing-{import_id}",
             state=ImageState.CREATING,
-            format=found.format,
+            format=ImageFormat.WIM if found.format is ImageFormat.ISO else found.format,
             source_file=self._spec.source_file,
             create_time=datetime.now(UTC),
         )

@@ -1,4 +1,4 @@
-"""From a file or an upload to bytes that can be cut: decompressed, recognised, and a virtual disk converted."""
+"""From a file or an upload to bytes that can be cut: decompressed, recognised, and converted where needed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from threading import Event
 
 from fleetcast_catalog.images.domain import ImageFormat
-from fleetcast_catalog.images.importing import virtual_disk as virtualdisk
+from fleetcast_catalog.images.importing import partclone, split_wim, virtual_disk, windows_disc
 from fleetcast_catalog.images.importing.blocking import BlockingWork
 from fleetcast_catalog.images.importing.decompression import Container, container_of, decompressed
 from fleetcast_catalog.images.importing.detection import check_head, detect
-from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source
-
-_COPY_BYTES = 1 << 20
+from fleetcast_catalog.images.importing.fixed_vhd import RawDisk
+from fleetcast_catalog.images.importing.sources import FileSource, Source
+from fleetcast_catalog.images.importing.tools import spool
+from fleetcast_catalog.images.importing.virtual_disk_headers import check_self_contained, needs_replay
 
 
 class ImportPhase(IntEnum):
@@ -49,9 +51,11 @@ class Recognised:
     format: ImageFormat
     input_bytes: int
     """Size of the input; -1 if not known."""
+    requested: ImageFormat | None
+    """What the operator says it is, if anything."""
 
 
-def recognise(source: Source, input_bytes: int, requested: ImageFormat | None) -> Recognised:
+def recognise(source: Source, input_bytes: int, requested: ImageFormat | None, file_name: str = "") -> Recognised:
     """Returns what a source is, by its start. Blocks.
 
     `input_bytes` is its whole size, -1 if not known; `requested` what the operator says it is, if anything.
@@ -61,31 +65,68 @@ def recognise(source: Source, input_bytes: int, requested: ImageFormat | None) -
     """
     container = container_of(source)
     content = decompressed(source, container) if container else source
-    image_format = detect(content, requested)
+    image_format = detect(content, requested, str(PurePosixPath(file_name).with_suffix("")) if container else file_name)
     check_head(content, image_format, input_bytes if container is None and input_bytes >= 0 else None)
-    return Recognised(source, content, container, image_format, input_bytes)
+    return Recognised(source, content, container, image_format, input_bytes, requested)
 
 
-async def unpack_disk(
+@dataclass(frozen=True)
+class Prepared:
+    """What is cut into chunks."""
+
+    content: Source
+    format: ImageFormat
+    """Of the image; a raw one may still turn out to be a VHD, see `image_format`."""
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The format, once the content has been read to its end."""
+        return self.content.format if isinstance(self.content, RawDisk) else self.format
+
+
+async def prepare(
     found: Recognised, workspace: Path, blocking: BlockingWork, meter: Meter, stack: ExitStack
-) -> FileSource:
-    """Returns the raw disk that a virtual disk describes, as a sparse file in `workspace`; `stack` closes it.
-
-    An upload or a compressed file is spooled there first: qemu-img reads in any order.
+) -> Prepared:
+    """Returns what is to be cut: as it came, or converted by a tool to a file in `workspace`, which `stack` closes.
 
     Raises:
-        ImageFileError: the virtual disk is damaged, or not whole.
-        FailedPreconditionError: qemu-img is missing.
+        ImageFileError: it is damaged, not whole, or of no use.
+        FailedPreconditionError: the tool is missing.
         OSError, ResourceExhaustedError: there is no room.
     """
-    virtualdisk.require_tool()
-    if isinstance(found.input, FileSource) and found.container is None:
-        disk = found.input.path
-    else:
-        disk = workspace / "disk"
-        await blocking.run(lambda: _spool(found.content, disk, blocking))
+    form = found.format
+    if form.is_virtual_disk:
+        return Prepared(stack.enter_context(await _unpack_disk(found, workspace, blocking, meter)), form)
+    if form is ImageFormat.PARTCLONE:
+        partclone.require_tool()
+        volume = workspace / "raw"
+        await blocking.run(lambda: _restore_volume(found.content, volume, blocking.interrupted))
+        return Prepared(stack.enter_context(FileSource(volume)), form)
+    if form is ImageFormat.ISO:
+        file = await _take_out(found, workspace, blocking)
+        content = stack.enter_context(FileSource(file))
+        image_format = detect(content, None)
+        check_head(content, image_format, content.size_bytes)
+        return Prepared(content, image_format)
+    if form is ImageFormat.RAW and found.requested is not ImageFormat.RAW:
+        return Prepared(await blocking.run(lambda: RawDisk(found.content)), form)
+    return Prepared(found.content, form)
+
+
+async def _unpack_disk(found: Recognised, workspace: Path, blocking: BlockingWork, meter: Meter) -> FileSource:
+    """Returns the raw disk that a virtual disk describes, as a sparse file in `workspace`.
+
+    An upload or a compressed file is spooled there first: qemu-img reads in any order.
+    """
+    virtual_disk.require_tool()
+    disk = await _file_of(found, workspace / "disk", blocking)
     raw = workspace / "raw"
-    await blocking.run(lambda: virtualdisk.check_self_contained(disk, found.format))
+    await blocking.run(lambda: check_self_contained(disk, found.format))
+    if await blocking.run(lambda: needs_replay(disk, found.format)):
+        if disk.parent != workspace:
+            original, disk = disk, workspace / "disk"
+            await blocking.run(lambda: _copy(original, disk, blocking.interrupted))
+        await virtual_disk.replay(disk, found.format)
     disk_bytes = disk.stat().st_size
     share_done = 0.0
 
@@ -94,16 +135,40 @@ async def unpack_disk(
         share_done = share
 
     meter.total_bytes, meter.done = disk_bytes, lambda: int(share_done * disk_bytes)
-    await virtualdisk.convert(disk, found.format, raw, report)
+    await virtual_disk.convert(disk, found.format, raw, report)
     if disk.parent == workspace:
         disk.unlink()
-    return stack.enter_context(FileSource(raw))
+    return FileSource(raw)
 
 
-def _spool(content: Source, target: Path, blocking: BlockingWork) -> None:
-    buffer = memoryview(bytearray(_COPY_BYTES))
-    with target.open("wb") as file:
-        while count := content.read_into(buffer):
-            if blocking.interrupted.is_set():
-                raise ImportInterruptedError
-            file.write(buffer[:count])
+async def _take_out(found: Recognised, workspace: Path, blocking: BlockingWork) -> Path:
+    """Returns the WIM or ESD of a disc, as a file in `workspace`."""
+    windows_disc.require_tool()
+    disc = await _file_of(found, workspace / "disc", blocking)
+    taken = await blocking.run(lambda: windows_disc.extract(disc, workspace, blocking.interrupted))
+    if disc.parent == workspace:
+        disc.unlink()
+    if taken[0].suffix.lower() != ".swm":
+        return taken[0]
+    joined = workspace / "joined"
+    await blocking.run(lambda: split_wim.join(taken, joined, blocking.interrupted))
+    return joined
+
+
+async def _file_of(found: Recognised, spooled: Path, blocking: BlockingWork) -> Path:
+    """Returns the file that is imported, or what of an upload or compressed file is written to `spooled`."""
+    if isinstance(found.input, FileSource) and found.container is None:
+        return found.input.path
+    await blocking.run(lambda: spool(found.content, spooled, blocking.interrupted))
+    return spooled
+
+
+def _copy(original: Path, target: Path, interrupted: Event) -> None:
+    with FileSource(original) as source:
+        spool(source, target, interrupted)
+
+
+def _restore_volume(content: Source, volume: Path, interrupted: Event) -> None:
+    with volume.open("wb") as file:
+        file.truncate(partclone.volume_bytes(content))
+    partclone.restore(content, volume, interrupted)

@@ -119,6 +119,15 @@ class FileSource(Source):
         self._offset = self.position_bytes + len(self._ahead)
         return True
 
+    def last(self, size_bytes: int) -> bytes:
+        """Returns the last bytes of the file, without passing any."""
+        return os.pread(self._descriptor, size_bytes, max(self.size_bytes - size_bytes, 0))
+
+    def end_at(self, size_bytes: int) -> None:
+        """Makes what lies behind the first `size_bytes` of the file no part of the source."""
+        self.size_bytes = size_bytes
+        self._ahead = self._ahead[: max(size_bytes - self.position_bytes, 0)]
+
     def check_unchanged(self) -> None:
         """Checks that nobody wrote to the file since it was opened.
 
@@ -134,7 +143,7 @@ class FileSource(Source):
 
     def _read(self, buffer: memoryview) -> int:
         try:
-            count = os.preadv(self._descriptor, [buffer], self._offset)
+            count = os.preadv(self._descriptor, [buffer[: max(self.size_bytes - self._offset, 0)]], self._offset)
         except OSError as error:
             raise DataLossError(f"{self.path} cannot be read at byte {self._offset}: {error.strerror}") from error
         self._offset += count
@@ -142,7 +151,7 @@ class FileSource(Source):
 
     def _data_from(self, position_bytes: int) -> int:
         try:
-            return os.lseek(self._descriptor, position_bytes, os.SEEK_DATA)
+            return min(os.lseek(self._descriptor, position_bytes, os.SEEK_DATA), self.size_bytes)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return self.size_bytes

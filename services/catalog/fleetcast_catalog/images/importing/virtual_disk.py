@@ -1,4 +1,4 @@
-"""Virtual disks: qcow2, vhdx and vmdk files, converted by qemu-img to the raw disk they describe."""
+"""Virtual disks of every kind that qemu-img converts to the raw disk they describe."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import asyncio
 import os
 import re
 import shutil
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fleetcast_kit.errors import FailedPreconditionError, InternalError, ResourceExhaustedError
 
-from fleetcast_catalog.images.domain import ImageFileError, ImageFormat, corrupt, truncated, unsupported
+from fleetcast_catalog.images.domain import ImageFileError, ImageFormat, corrupt, truncated
 
 _TOOL = "qemu-img"
 _PACKAGE = "qemu-utils"
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
-_BEYOND_END = re.compile(r"exceeding the end|after EOF|after end of file|truncated|beyond the end", re.IGNORECASE)
+_BEYOND_END = re.compile(
+    r"exceeding the end|after EOF|after end of file|truncated|beyond the end|outside image", re.IGNORECASE
+)
 _OUTPUT_BYTES = 4096
-_START_BYTES = 64 << 10
-# Wherever the header says the descriptor is, QEMU looks for a parent here (block/vmdk.c).
-_QEMU_DESCRIPTOR = slice(512, 512 + 20 * 512)
-_PARENT = re.compile(rb"parentCID\s*=\s*([0-9a-fA-F]+)")
-_WHOLE_SPARSE = re.compile(rb'createType="(?:monolithicSparse|streamOptimized)"')
-_EXTENT = re.compile(rb"^\s*(?:RW|RDONLY|NOACCESS)\s", re.MULTILINE)
-_NO_PARENT = b"ffffffff"
+_DRIVERS = {ImageFormat.VHD: "vpc"}
+"""What qemu-img calls a format, where it is not its name."""
 
 
 def require_tool() -> None:
@@ -43,22 +39,6 @@ def require_tool() -> None:
         )
 
 
-def check_self_contained(path: Path, form: ImageFormat) -> None:
-    """Checks that the file holds all of its disk: who may import a file must not reach others of the server through it.
-
-    qemu itself refuses VHDX files with a parent.
-
-    Raises:
-        ImageFileError: parts of the disk are, or claim to be, in other files.
-    """
-    with path.open("rb") as file:
-        start = file.read(_START_BYTES)
-    if form is ImageFormat.QCOW2:
-        _check_qcow2(start)
-    elif form is ImageFormat.VMDK:
-        _check_vmdk(start)
-
-
 async def convert(path: Path, form: ImageFormat, target: Path, report: Callable[[float], None]) -> None:
     """Writes the disk that `path` describes to the new sparse file `target`.
 
@@ -69,12 +49,12 @@ async def convert(path: Path, form: ImageFormat, target: Path, report: Callable[
         ResourceExhaustedError: there is no room for the disk.
     """
     # qemu-img would convert what lies beyond the end of a truncated file to zeros; only its check notices.
-    kind = form.name.lower()
+    kind = _DRIVERS.get(form, form.name.lower())
     async with _qemu_img("check", "-q", "-f", kind, str(path), output=asyncio.subprocess.DEVNULL) as process:
         problem = await _tail(process)
         # 3: only leaked clusters, no damage. 63: this kind cannot be checked.
         if await process.wait() not in (0, 3, 63):
-            raise _damaged(problem)
+            raise _damaged(problem, path)
     arguments = ("convert", "-p", "-f", kind, "-O", "raw", str(path), str(target))
     async with _qemu_img(*arguments, output=asyncio.subprocess.PIPE) as process:
         if process.stdout is None:
@@ -88,7 +68,21 @@ async def convert(path: Path, form: ImageFormat, target: Path, report: Callable[
         finally:
             problem_task.cancel()
         if await process.wait() != 0:
-            raise _damaged(problem, target)
+            raise _damaged(problem, path, target)
+
+
+async def replay(path: Path, form: ImageFormat) -> None:
+    """Completes in the file at `path`, a copy of the catalog's own, what its last user did not get to write.
+
+    Raises:
+        ImageFileError: the file is damaged.
+    """
+    kind = _DRIVERS.get(form, form.name.lower())
+    arguments = ("check", "-q", "-r", "all", "-f", kind, str(path))
+    async with _qemu_img(*arguments, output=asyncio.subprocess.DEVNULL) as process:
+        problem = await _tail(process)
+        if await process.wait() not in (0, 3):
+            raise _damaged(problem, path)
 
 
 @asynccontextmanager
@@ -120,46 +114,15 @@ async def _tail(process: asyncio.subprocess.Process) -> str:
     return tail.decode(errors="replace")
 
 
-def _damaged(problem: str, target: Path | None = None) -> ImageFileError | ResourceExhaustedError:
-    lines = problem.strip().splitlines() or [f"{_TOOL} says nothing more"]
+def _damaged(problem: str, path: Path, target: Path | None = None) -> ImageFileError | ResourceExhaustedError:
+    # The operator knows the file by another name: that of the catalog's copy says nothing, and is gone soon.
+    lines = problem.replace(f"'{path}'", "it").replace(str(path), "it").strip().splitlines()
     if target is not None and "No space left on device" in problem:
         return ResourceExhaustedError(
-            f"no room to convert the virtual disk: the file system of {target.parent} is full", reason="DISK_FULL"
+            f"no room on the server to convert the virtual disk: the file system of {target.parents[1]} is full",
+            reason="DISK_FULL",
         )
     if _BEYOND_END.search(problem):
         return truncated("parts of the disk lie beyond the end of the file")
-    return corrupt(f"{_TOOL} refuses it ({lines[-1].removeprefix(f'{_TOOL}: ')})")
-
-
-def _check_qcow2(start: bytes) -> None:
-    # docs/interop/qcow2.txt of QEMU.
-    if len(start) < 72:
-        raise truncated("a qcow2 file has a header of at least 72 bytes")
-    version, backing_offset = struct.unpack_from(">IQ", start, 4)
-    incompatible_features = struct.unpack_from(">Q", start, 72)[0] if version >= 3 and len(start) >= 80 else 0
-    if backing_offset:
-        raise unsupported("is only the difference to a backing file: flatten it with `qemu-img convert` first")
-    if incompatible_features & 0x4:
-        raise unsupported("keeps its data in another file: make one file of it with `qemu-img convert` first")
-
-
-def _check_vmdk(start: bytes) -> None:
-    # VMware, "Virtual Disk Format 5.0": sparse extents embed a descriptor, which may name other files.
-    if start.startswith(b"# Disk"):
-        raise unsupported("is only the description of a disk that lies in other files: make one file of it first")
-    if len(start) < 512:
-        raise truncated("a vmdk file has a header of 512 bytes")
-    descriptor = start[_QEMU_DESCRIPTOR]
-    if start.startswith(b"KDMV"):
-        (capacity_sectors,) = struct.unpack_from("<Q", start, 12)
-        offset_sectors, size_sectors = struct.unpack_from("<QQ", start, 28)
-        if not capacity_sectors:
-            raise unsupported("has no size of its own: make one file of the disk with `qemu-img convert` first")
-        if size_sectors:
-            described = start[offset_sectors * 512 : (offset_sectors + size_sectors) * 512].rstrip(b"\0")
-            if not _WHOLE_SPARSE.search(described) or len(_EXTENT.findall(described)) > 1:
-                raise unsupported("is only a part of a disk: make one file of it with `qemu-img convert` first")
-            descriptor += described
-    parents = _PARENT.findall(descriptor)
-    if b"parentFileNameHint" in descriptor or any(parent.lower() != _NO_PARENT for parent in parents):
-        raise unsupported("is only the difference to a parent disk: flatten it with `qemu-img convert` first")
+    said = (lines or [f"{_TOOL} says nothing more"])[-1]
+    return corrupt(f"{_TOOL} refuses it ({said.removeprefix(f'{_TOOL}: ')})")
