@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 from fleetcast_kit.joining.installation import open_installation
+from fleetcast_kit.network.reach import is_loopback, local_address, own_address
 from fleetcast_kit.process import logs, telemetry
 from fleetcast_kit.process.commandline import run_command_line
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
-from fleetcast_kit.values.addresses import join_address, served_names, split_address
+from fleetcast_kit.values.addresses import is_ip_address, join_address, served_names, split_address
 
 from fleetcast_scheduler.app import open_scheduler
 from fleetcast_scheduler.deployments.app import DeploymentOptions
@@ -77,11 +78,12 @@ async def serve(settings: SchedulerSettings) -> None:
     async def start() -> str:
         await server.start()
         await scheduler.start(settings.catalog, installation.service)
-        names = settings.advertise or served_names(settings.listen)
+        names = settings.advertise or _addresses(settings.listen)
         host, port = split_address(names[0]) if settings.advertise else (names[0], server.port)
         address = join_address(host, port)
         home = Path.home() / ".config" / "fleetcast"
-        installation.publish_administrator(address, home, catalog_address=settings.catalog)
+        local = await local_address(address, own_address(settings.listen, server.port))
+        installation.publish_administrator(address, home, local_address=local, catalog_address=settings.catalog)
         return installation.ready_line(NAME, address)
 
     async def stop() -> None:
@@ -89,6 +91,11 @@ async def serve(settings: SchedulerSettings) -> None:
         await scheduler.stop()
 
     await run_until_signal(start, stop)
+
+
+def _addresses(listen: str) -> list[str]:
+    """Returns the names and addresses of a scheduler that listens on `listen`, those of loopback last."""
+    return sorted(served_names(listen), key=lambda name: (is_loopback(name), not is_ip_address(name)))
 
 
 def main() -> None:

@@ -103,12 +103,14 @@ async def open_scheduler(
     catalog_address: str = "",
     timing: Timing | None = None,
     deployment_options: DeploymentOptions | None = None,
+    told_address: Callable[[str, str], str] = lambda sender_address, _: sender_address,
     clock: Callable[[], float] = time.time,
 ) -> SchedulerApp:
     """Returns the scheduler with what its database holds; nothing is decided before `start`.
 
     `trust` is the bundle of the server that will serve it: enrolment tokens go in there. `catalog_address` is what
-    senders and machines are told, HOST:PORT; empty if the catalog is on the scheduler's own port.
+    senders and machines are told, HOST:PORT; empty if the catalog is on the scheduler's own port. `told_address`
+    returns what a machine is told of a sender, from the sender's HOST:PORT and the address that the machine calls from.
 
     Raises:
         InvalidArgumentError: `database_url` is not of a supported database.
@@ -165,7 +167,7 @@ async def open_scheduler(
     presence = deployments.pump.presence.of
     services = [
         session_service(sessions, pump),
-        participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump),
+        participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump, told_address),
         sender_registry_service(pump, catalog_address),
         sender_service(pump, audit),
         audit_service(audit_store),

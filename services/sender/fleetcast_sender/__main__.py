@@ -58,7 +58,11 @@ def run(
     ] = None,
     interface: Annotated[
         str | None,
-        typer.Option(metavar="NAME|ADDRESS", help="Interface for multicast; by default the default route's."),
+        typer.Option(
+            metavar="NAME|ADDRESS",
+            help="Interface for multicast; by default that with the address in --advertise or --listen, "
+            "else the only one.",
+        ),
     ] = None,
     link_rate: Annotated[str | None, typer.Option(metavar="RATE", help="Rate of that link, such as 1G.")] = None,
     slow_policy: Annotated[
@@ -100,7 +104,8 @@ def run(
 async def _serve(settings: SenderSettings) -> None:
     if not settings.scheduler:
         raise InvalidArgumentError("the scheduler is missing: give --scheduler HOST:PORT", field="scheduler")
-    names = served_names(settings.listen, [split_address(settings.advertise)[0]] if settings.advertise else [])
+    advertised = [split_address(settings.advertise)[0]] if settings.advertise else []
+    names = served_names(settings.listen, advertised)
     credentials = await join_installation(
         settings.scheduler,
         settings.token,
@@ -109,7 +114,8 @@ async def _serve(settings: SenderSettings) -> None:
         display_name=f"{socket.gethostname()} sender",
         names=names,
     )
-    sender = await open_sender(settings.model_copy(update={"interface": settings.interface or _own_host(settings)}))
+    interface = settings.interface or _own_host(settings)
+    sender = await open_sender(settings.model_copy(update={"interface": interface}), advertised)
     shown = ServerCredentials(credentials)
     server = GrpcServer(settings.listen, shown, sender.services)
     renewal = asyncio.create_task(keep_renewed(settings.scheduler, settings.credentials, shown))
@@ -139,7 +145,7 @@ def _address(interface: Interface, listen: str, port: int) -> str:
 
 
 def _own_host(settings: SenderSettings) -> str:
-    """Returns the address whose interface multicast leaves by when nobody said so; empty for the default route's."""
+    """Returns the address whose interface multicast leaves by when nobody said so; empty if it is to be chosen."""
     host = _named_host(settings.listen)
     return host if is_ip_address(host) else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import grpc
@@ -156,14 +157,20 @@ class SenderApp:
         return RemoteChunks(self._catalog, self._cache, image, table)
 
 
-async def open_sender(settings: SenderSettings) -> SenderApp:
+async def open_sender(
+    settings: SenderSettings, advertised: Sequence[str] = (), *, interface_flag: str = "--interface"
+) -> SenderApp:
     """Returns the sender; nothing is sent before `start`.
+
+    Without an interface in the settings it is that with one of the `advertised` addresses, or the only one that there
+    is; `interface_flag` is what an error tells to set.
 
     Raises:
         InvalidArgumentError: a setting cannot be used.
-        FailedPreconditionError: the interface cannot be used.
+        FailedPreconditionError: the interface cannot be used, or is not known.
     """
-    return SenderApp(settings, await asyncio.to_thread(find_interface, settings.interface))
+    interface = await asyncio.to_thread(find_interface, settings.interface, advertised, flag=interface_flag)
+    return SenderApp(settings, interface)
 
 
 def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) -> Outlet:

@@ -53,7 +53,8 @@ class SenderSettings(Settings):
     """Free name of where the sender stands."""
 
     interface: str = ""
-    """Name or address of the interface for multicast; empty means that of the default route."""
+    """Name or address of the interface for multicast; empty means that with the address in `advertise` or `listen`,
+    else the only one that there is."""
     link_rate: str = ""
     """Rate of that interface's link, such as `1G`; empty asks the system."""
     first_group: str = ""

@@ -60,7 +60,9 @@ def run(
     multicast_interface: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|ADDRESS", help="Interface that multicast leaves by; by default that of the default route."
+            metavar="NAME|ADDRESS",
+            help="Interface that multicast leaves by; by default that with the address in --advertise or --listen, "
+            "else the only one.",
         ),
     ] = None,
     log_format: Annotated[

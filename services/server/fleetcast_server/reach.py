@@ -1,56 +1,48 @@
-"""How this host is reached: the address that machines are told, the interface that multicast leaves by."""
+"""What machines are told of this server's address, and which interface multicast leaves by."""
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Sequence
 
+from fleetcast_kit.network.reach import address_towards, is_loopback, listens_everywhere
 from fleetcast_kit.values.addresses import is_ip_address, join_address, split_address
-
-_ANY_GROUP = ("239.192.0.1", 9)
-"""A group address and a port: routing one datagram there, never sent, tells which address it would come from."""
-
-
-def own_address(listen: str, port: int) -> str:
-    """Returns the HOST:PORT by which a process that listens on `listen` dials itself."""
-    host, _ = split_address(listen, field="listen")
-    if is_ip_address(host) and ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1"
-    return join_address(host, port)
-
-
-def reachable_address(listen: str, port: int, advertise: Sequence[str]) -> str:
-    """Returns the HOST:PORT that others dial: the first advertised name, else where the server listens.
-
-    A server that listens everywhere is reached by the address that its packets to a multicast group come from.
-    """
-    host, _ = split_address(listen, field="listen")
-    if advertise:
-        return join_address(split_address(advertise[0], field="advertise")[0], port)
-    if is_ip_address(host) and ipaddress.ip_address(host).is_unspecified:
-        host = _source_address()
-    return join_address(host, port)
 
 
 def multicast_interface(wanted: str, listen: str) -> str:
     """Returns the interface that multicast leaves by: the wanted one, else the one with the address in `listen`.
 
-    Empty without either: the sender then takes the one of the default route.
+    Empty without either: the sender then chooses.
     """
     host, _ = split_address(listen, field="listen")
     if wanted:
         return wanted
     if host == "localhost":
         return "127.0.0.1"
-    return "" if not is_ip_address(host) or ipaddress.ip_address(host).is_unspecified else host
+    return host if is_ip_address(host) and not listens_everywhere(listen) else ""
 
 
-def _source_address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(_ANY_GROUP)
-            address = str(probe.getsockname()[0])
-        except OSError:
-            address = "127.0.0.1"  # no network at all: only this host can be served
-    return address
+def advertised_hosts(advertise: Sequence[str]) -> list[str]:
+    """Returns the hosts that are advertised, without ports."""
+    return [split_address(name, field="advertise")[0] for name in advertise]
+
+
+class ToldAddress:
+    """What machines are told of where the sender of this process is.
+
+    What an administrator advertised is told as it is. Otherwise, of a server that listens everywhere, each machine is
+    told the address that it has towards this machine: with several networks, the one in the machine's own.
+    """
+
+    def __init__(self, listen: str, advertise: Sequence[str]) -> None:
+        self._fixed = bool(advertise) or not listens_everywhere(listen)
+        self.own = ""
+        """HOST:PORT by which the sender of this process registered; known once it listens."""
+
+    def __call__(self, sender_address: str, machine_address: str) -> str:
+        """Returns what to tell a machine, whose calls come from `machine_address`, of a sender's HOST:PORT."""
+        if self._fixed or sender_address != self.own or not machine_address:
+            return sender_address
+        towards = address_towards(machine_address)
+        if not towards or (is_loopback(towards) and not is_loopback(machine_address)):
+            return sender_address
+        return join_address(towards, split_address(sender_address)[1])

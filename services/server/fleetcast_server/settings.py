@@ -33,7 +33,8 @@ class ServerSettings(Settings):
     advertise: CommaSeparated = ()
     """Names and addresses by which others reach this server; the first is the one that they are told."""
     multicast_interface: str = ""
-    """Name or address of the interface that multicast leaves by; empty chooses the one of the default route."""
+    """Name or address of the interface that multicast leaves by; empty means that with the address in `advertise` or
+    `listen`, else the only one that there is."""
     deployment_confirmation_limit: int = Field(default=DEFAULT_CONFIRMATION_LIMIT, ge=0)
     """Deployments to more machines need their number confirmed."""
     time_zone: str = "UTC"

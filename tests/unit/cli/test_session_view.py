@@ -2,7 +2,15 @@ import re
 from collections.abc import Iterable
 
 from fleetcast.scheduler.v1.session_pb2 import Participant, ReceptionTotals, Session, StartRules, Transmission
-from fleetcast_cli.sessions.view import machine_change, screen, session_change, session_fields, state_line, summary
+from fleetcast_cli.sessions.view import (
+    machine_change,
+    screen,
+    session_change,
+    session_fields,
+    state_line,
+    summary,
+    unicast_fields,
+)
 from rich.console import Console, RenderableType
 
 SIZE = 1_000_000_000
@@ -148,3 +156,18 @@ def test_the_fields_of_a_session_name_its_start_rules() -> None:
     session.ClearField("start_rules")
     assert dict(session_fields(session))["starts with"] == "first machine"
     assert dict(session_fields(session))["rate"] == "auto"
+
+
+def test_why_machines_are_served_by_unicast_is_said_once_for_each_reason() -> None:
+    silent = [participant(name, Participant.STATE_RECEIVING) for name in "abc"]
+    for each in silent[:2]:
+        each.unicast, each.no_multicast_reason = True, "nothing arrived from the group"
+    moved = participant("d", Participant.STATE_RECEIVING)
+    moved.unicast = True
+    rows = unicast_fields([*silent, moved])
+    assert rows[:2] == [
+        ("by unicast", "2 machines: nothing arrived from the group"),
+        ("by unicast", "1 machine: an operator decided so"),
+    ]
+    assert "IGMP snooping" in rows[2][1]
+    assert unicast_fields([silent[2]]) == []

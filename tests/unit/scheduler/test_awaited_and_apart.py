@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 from fleetcast_scheduler.senders.domain.commands import AdmitParticipants, MoveToUnicast, StartTransmission
-from fleetcast_scheduler.sessions.domain.participant import ParticipantState
+from fleetcast_scheduler.sessions.domain.participant import ParticipantState, ReceptionTotals
 from fleetcast_scheduler.sessions.domain.session import SessionState
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
@@ -187,3 +187,41 @@ def test_among_senders_of_one_subnet_the_least_loaded_is_chosen() -> None:
         world.open_session(name=name)
         world.join(A, session=name, address="10.1.0.7")
     assert {one.sender for one in world.dispatcher.pool.transmissions.values()} == {"senders/a", "senders/b"}
+
+
+def warning(world: World) -> str:
+    pool = world.dispatcher.pool
+    return next(filter(None, map(pool.multicast_warning, pool.transmissions.values())), "")
+
+
+def test_a_sender_in_none_of_the_machines_subnets_is_warned_of_with_what_to_do() -> None:
+    world = World()
+    world.connect_sender("senders/a", interface="office0", subnets=("192.0.2.0/24",))
+    world.open_session()
+    world.join(A, address="10.77.0.2")
+    world.answer_all()
+    assert "10.77.0.2" in warning(world)
+    assert "office0 (192.0.2.0/24)" in warning(world)
+    assert "--multicast-interface" in warning(world)
+
+
+@pytest.mark.parametrize(
+    ("subnets", "address"), [(("10.77.0.0/24",), "10.77.0.2"), ((), "10.77.0.2"), (("192.0.2.0/24",), "")]
+)
+def test_nobody_is_warned_where_a_machine_is_near_or_nothing_is_known(subnets: tuple[str, ...], address: str) -> None:
+    world = World()
+    world.connect_sender("senders/a", interface="office0", subnets=subnets)
+    world.open_session()
+    world.join(A, address=address)
+    world.answer_all()
+    assert not warning(world)
+
+
+def test_multicast_that_arrives_through_routers_is_not_warned_of() -> None:
+    world = World()
+    world.connect_sender("senders/a", interface="office0", subnets=("192.0.2.0/24",))
+    world.open_session()
+    world.join(A, address="10.77.0.2")
+    world.answer_all()
+    world.dispatcher.progress("sessions/one", A, ReceptionTotals(size_bytes=1000, datagram_count=1), world.now)
+    assert not warning(world)

@@ -1,21 +1,5 @@
 import pytest
-from fleetcast_server.reach import multicast_interface, own_address, reachable_address
-
-
-@pytest.mark.parametrize(
-    ("listen", "advertise", "address"),
-    [
-        ("10.1.2.3:0", (), "10.1.2.3:7000"),
-        ("localhost:7000", (), "localhost:7000"),
-        ("[::]:7000", ("deploy.example.org", "10.1.2.3"), "deploy.example.org:7000"),
-        ("[fd97::1]", (), "[fd97::1]:7000"),
-        ("[::]", ("fd97::1",), "[fd97::1]:7000"),
-    ],
-)
-def test_machines_are_told_what_is_advertised_or_where_the_server_listens(
-    listen: str, advertise: tuple[str, ...], address: str
-) -> None:
-    assert reachable_address(listen, 7000, advertise) == address
+from fleetcast_server.reach import ToldAddress, multicast_interface
 
 
 def test_multicast_leaves_by_the_wanted_interface_or_the_one_that_is_listened_on() -> None:
@@ -25,6 +9,24 @@ def test_multicast_leaves_by_the_wanted_interface_or_the_one_that_is_listened_on
     assert multicast_interface("", "localhost:7443") == "127.0.0.1"
 
 
-def test_a_server_dials_itself_where_it_listens() -> None:
-    assert own_address("10.1.2.3:0", 7000) == "10.1.2.3:7000"
-    assert own_address("[::]:7443", 7443) == "127.0.0.1:7443"
+def test_a_machine_is_told_the_address_that_the_server_has_towards_it() -> None:
+    told = ToldAddress("[::]:7443", ())
+    told.own = "192.0.2.9:7443"
+    assert told("192.0.2.9:7443", "127.0.0.1") == "127.0.0.1:7443"
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "sender", "machine"),
+    [
+        ("[::]:7443", ("images.lan",), "192.0.2.9:7443", "127.0.0.1"),
+        ("192.0.2.9:7443", (), "192.0.2.9:7443", "127.0.0.1"),
+        ("[::]:7443", (), "198.51.100.7:7443", "127.0.0.1"),
+        ("[::]:7443", (), "192.0.2.9:7443", ""),
+    ],
+)
+def test_what_was_advertised_and_other_senders_are_told_as_they_are(
+    listen: str, advertise: tuple[str, ...], sender: str, machine: str
+) -> None:
+    told = ToldAddress(listen, advertise)
+    told.own = "192.0.2.9:7443"
+    assert told(sender, machine) == sender

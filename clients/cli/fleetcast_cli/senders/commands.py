@@ -40,6 +40,9 @@ async def list_senders(context: typer.Context, as_json: Json = False) -> None:
         output().print("no senders; start one with: fleetcast-sender run --scheduler HOST:PORT")
         return
     output().print(sender_table(senders))
+    for sender in senders:
+        if sender.multicast_warning:
+            output().print(f"{identifier(sender.name)}: {sender.multicast_warning}", style="yellow", soft_wrap=True)
 
 
 @command(group, "show", span="fleetcast sender show")
@@ -118,6 +121,7 @@ def _sender_fields(sender: Sender) -> list[tuple[str, str]]:
         ("site", sender.site),
         ("subnets", " ".join(sender.subnets)),
         ("interface", sender.interface),
+        ("warning", sender.multicast_warning),
         ("link", format_rate(sender.link_bits_per_second) if sender.link_bits_per_second else ""),
         ("groups", f"{sender.first_group} to {sender.last_group}"),
         ("ports", f"{sender.first_port} to {sender.last_port}"),

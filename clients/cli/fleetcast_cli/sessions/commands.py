@@ -13,7 +13,7 @@ from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_cli.images.lookup import find_image
 from fleetcast_cli.sessions.flags import SESSION_HELP, Repeat, RepeatZone, SessionFlags, recurrence_zone
 from fleetcast_cli.sessions.policies import format_start_rules
-from fleetcast_cli.sessions.view import machine_table, rule_fields, session_fields
+from fleetcast_cli.sessions.view import machine_table, rule_fields, session_fields, unicast_fields
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.shell.instants import Clock
@@ -102,7 +102,7 @@ async def show(context: typer.Context, session: Name, as_json: Json = False) -> 
     if as_json:
         write_json(to_plain(found) | {"participants": [to_plain(participant) for participant in participants]})
         return
-    output().print(fields(session_fields(found)))
+    output().print(fields(session_fields(found) + unicast_fields(participants)))
     if participants:
         output().print()
         output().print(machine_table(participants))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.deployment_pb2 import SessionTemplate
@@ -54,6 +55,8 @@ _ATTENTION = (
 )
 """Order of a table too long for the screen: who needs attention first."""
 
+_DECIDED = "an operator decided so"
+
 _STEP_PERCENT = 10
 """A change line for every so many percent of a machine."""
 
@@ -71,6 +74,7 @@ def session_fields(session: Session) -> list[tuple[str, str]]:
         *rule_fields(session),
         ("sender", identifier(session.sender)),
         ("group", f"{sent.group}:{sent.port}" if sent.group else ""),
+        ("warning", session.multicast_warning),
         ("sent", _sent(sent) if sent.name else ""),
         ("created", format_time(session.create_time)),
         ("started", format_time(session.start_time)),
@@ -125,6 +129,20 @@ def state_line(session: Session) -> str:
         machines += f", {session.failed_count} failed" if session.failed_count else ""
         parts.append(machines)
     return "; ".join(filter(None, parts))
+
+
+def unicast_fields(participants: Sequence[Participant]) -> list[tuple[str, str]]:
+    """Returns why machines are served by unicast, how many for each reason, and what to do; empty if none is."""
+    reasons = Counter(
+        participant.no_multicast_reason or "an operator decided so"
+        for participant in participants
+        if participant.unicast
+    )
+    rows = [("by unicast", f"{plural(count, 'machine')}: {reason}") for reason, count in reasons.most_common()]
+    if any(participant.unicast and participant.no_multicast_reason for participant in participants):
+        advice = "look at the interface in `fleetcast sender show`; a switch with IGMP snooping needs a querier"
+        rows.append(("", advice))
+    return rows
 
 
 def machine_table(participants: Iterable[Participant], *, one_line: bool = False) -> Table:

@@ -46,20 +46,21 @@ class Installation:
     """The credential of the first administrator; `administrators/local`."""
 
     def publish_administrator(
-        self, address: str, configuration_directory: Path | None = None, *, catalog_address: str = ""
+        self, address: str, configuration_directory: Path, *, local_address: str = "", catalog_address: str = ""
     ) -> None:
         """Writes the administrator's credential with the server's `address` (HOST:PORT) to where commands find it.
 
-        That is `administrator/` in the data directory, and `configuration_directory` unless that holds a credential of
-        another server. `catalog_address` is given if the catalog has a port of its own.
+        That is `administrator/` in the data directory, and `configuration_directory`, of this user on this host, unless
+        that holds a credential of another server; the latter gets `local_address`, if given. `catalog_address` is given
+        if the catalog has a port of its own.
         """
-        addresses = {"address": address} | ({"catalog_address": catalog_address} if catalog_address else {})
-        directories = [self.directory / "administrator"]
-        if configuration_directory is not None and self._may_write(configuration_directory):
-            directories.append(configuration_directory)
-        for directory in directories:
+        addresses = {self.directory / "administrator": address}
+        if self._may_write(configuration_directory):
+            addresses[configuration_directory] = local_address or address
+        for directory, shown in addresses.items():
+            saved = {"address": shown} | ({"catalog_address": catalog_address} if catalog_address else {})
             self.administrator.save(directory)
-            write_atomically(directory / ADDRESS_FILE, json.dumps(addresses).encode() + b"\n")
+            write_atomically(directory / ADDRESS_FILE, json.dumps(saved).encode() + b"\n")
 
     def ready_line(self, name: str, address: str) -> str:
         """Returns the sentence that says where the process `name` is, whom to trust and where the credential lies."""

@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.values.addresses import split_address
+from fleetcast_kit.network.reach import is_loopback
+from fleetcast_kit.values.addresses import join_address, split_address
 
 from fleetcast_scheduler.calendar.local_time import time_zone
 from fleetcast_scheduler.fields import enum_name
@@ -18,13 +19,18 @@ from fleetcast_scheduler.senders.domain.transmission import ReportState, Transmi
 MAX_SUBNETS = 64
 
 
-def registration_of(message: sender_registry_service_pb2.SenderRegistration) -> Registration:
-    """Returns what a sender offers.
+def registration_of(message: sender_registry_service_pb2.SenderRegistration, peer_address: str = "") -> Registration:
+    """Returns what a sender offers; `peer_address` is where its stream comes from, empty if not known.
+
+    A sender on another host that gives a loopback address is reached where it calls from: by that address a
+    machine would dial itself.
 
     Raises:
         InvalidArgumentError: its address or ranges are impossible.
     """
-    split_address(message.address, field="registration.address")
+    host, port = split_address(message.address, field="registration.address")
+    if peer_address and is_loopback(host) and not is_loopback(peer_address):
+        host = peer_address
     try:
         first, last = ip_address(message.first_group), ip_address(message.last_group)
     except ValueError as error:
@@ -50,7 +56,7 @@ def registration_of(message: sender_registry_service_pb2.SenderRegistration) -> 
             f"max_concurrent is {message.max_concurrent}: it cannot be negative", field="registration.max_concurrent"
         )
     return Registration(
-        address=message.address,
+        address=join_address(host, port),
         first_group=str(first),
         last_group=str(last),
         first_port=message.first_port,

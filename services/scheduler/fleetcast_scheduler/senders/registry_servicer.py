@@ -13,7 +13,7 @@ from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import (
     add_SenderRegistryServiceServicer_to_server,
 )
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
-from fleetcast_kit.identity.peer import Role, current_identity
+from fleetcast_kit.identity.peer import Role, current_identity, current_peer
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.senders import convert
@@ -39,7 +39,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         if first is None or first.WhichOneof("message") != "registration":
             raise InvalidArgumentError("the first message of the stream must be a registration", field="registration")
         name = current_identity().name
-        registration = convert.registration_of(first.registration)
+        registration = convert.registration_of(first.registration, current_peer().address)
         stream = self._pump.connect_sender(name, registration, first.registration.transmissions)
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:

@@ -121,6 +121,7 @@ class SenderServicer(SenderServiceServicer):
             rate_bits_per_second=sum(one.totals.rate_bits_per_second for one in running),
             receiver_count=sum(one.totals.receiver_count for one in running),
             subnets=offer.subnets,
+            multicast_warning=next(filter(None, map(self._pump.pool.multicast_warning, running)), ""),
             register_time=timestamp(sender.register_time),
             contact_time=timestamp(self._pump.clock() if sender.connected else sender.contact_time),
         )

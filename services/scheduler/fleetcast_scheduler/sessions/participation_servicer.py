@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -13,7 +13,7 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     add_ParticipationServiceServicer_to_server,
 )
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
-from fleetcast_kit.identity.peer import Role, current_peer
+from fleetcast_kit.identity.peer import Peer, Role, current_peer
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.names import image_name, run_name, session_name
@@ -38,7 +38,10 @@ class RunSessions(Protocol):
 class ParticipationServicer(ParticipationServiceServicer):
     """Reads what a machine says into the rules, and writes what its mailbox holds."""
 
-    def __init__(self, sessions: Sessions, deployments: RunSessions, pump: Pump) -> None:
+    def __init__(
+        self, sessions: Sessions, deployments: RunSessions, pump: Pump, told_address: Callable[[str, str], str]
+    ) -> None:
+        self._told_address = told_address
         self._sessions = sessions
         self._deployments = deployments
         self._pump = pump
@@ -50,12 +53,16 @@ class ParticipationServicer(ParticipationServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "join":
             raise InvalidArgumentError("the first message of the stream must be a join", field="join")
-        mailbox = await self._join(first.join)
+        caller = current_peer()
+        mailbox = await self._join(first.join, caller)
         mailbox.received_sequence = first.sequence
         reader = asyncio.create_task(self._read(request_iterator, mailbox))
         try:
             while (outgoing := await mailbox.next()) is not None:
-                yield stream_convert.response_message(outgoing)
+                response = stream_convert.response_message(outgoing)
+                if sender_address := response.assignment.sender_address:
+                    response.assignment.sender_address = self._told_address(sender_address, caller.address)
+                yield response
                 if isinstance(outgoing.message, Dismissal):
                     return
         finally:
@@ -63,8 +70,7 @@ class ParticipationServicer(ParticipationServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _join(self, join: participation_service_pb2.Join) -> SessionMailbox:
-        caller = current_peer()
+    async def _join(self, join: participation_service_pb2.Join, caller: Peer) -> SessionMailbox:
         joiner = stream_convert.joiner_of(caller.identity.name, join, caller.address)
         if join.run and join.WhichOneof("target") == "image":
             return await self._deployments.join(
@@ -122,11 +128,13 @@ class ParticipationServicer(ParticipationServiceServicer):
             mailbox.close()
 
 
-def participation_service(sessions: Sessions, deployments: RunSessions, pump: Pump) -> Service:
-    """Returns the service, ready to be served."""
+def participation_service(
+    sessions: Sessions, deployments: RunSessions, pump: Pump, told_address: Callable[[str, str], str]
+) -> Service:
+    """Returns the service, ready to be served; `told_address` is explained at `open_scheduler`."""
     return Service(
         add=add_ParticipationServiceServicer_to_server,
-        servicer=ParticipationServicer(sessions, deployments, pump),
+        servicer=ParticipationServicer(sessions, deployments, pump, told_address),
         full_name="fleetcast.scheduler.v1.ParticipationService",
         roles={"Participate": frozenset({Role.MACHINE})},
     )

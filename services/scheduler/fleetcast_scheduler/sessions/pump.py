@@ -23,7 +23,13 @@ from fleetcast_scheduler.senders.domain.sender import Registration
 from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport
 from fleetcast_scheduler.senders.streams import SenderStream
 from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
-from fleetcast_scheduler.sessions.domain.events import Event, MachinesNotified, SessionEnded, SessionOpened
+from fleetcast_scheduler.sessions.domain.events import (
+    Assignment,
+    Event,
+    MachinesNotified,
+    SessionEnded,
+    SessionOpened,
+)
 from fleetcast_scheduler.sessions.domain.participant import Joiner
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.rows import participant_row, sender_row, session_row, transmission_row
@@ -158,6 +164,8 @@ class Pump(Cycle[Event]):
                 for machine in machines:
                     if addressee := self._mailboxes.get((session, machine)):
                         addressee.post(message)
+                if isinstance(message, Assignment):
+                    self._warn_of_multicast(message.transmission, len(machines))
             case CommandIssued():
                 self._send(event, now)
             case SessionOpened():
@@ -200,6 +208,14 @@ class Pump(Cycle[Event]):
         if self.dispatcher.ledger.reported or self.dispatcher.pool.reported:
             times.append(self._report_time)
         return min(times, default=None)
+
+    def _warn_of_multicast(self, name: str, told_count: int) -> None:
+        """Says, with the first machines of a transmission, that its multicast may not reach them."""
+        transmission = self.pool.transmissions.get(name)
+        if transmission is None or len(transmission.addresses) != told_count:
+            return
+        if warning := self.pool.multicast_warning(transmission):
+            _logger.warning("%s: %s", transmission.session, warning)
 
     def _send(self, event: CommandIssued, now: float) -> None:
         stream = self._senders.get(event.sender)

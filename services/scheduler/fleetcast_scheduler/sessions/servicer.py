@@ -20,6 +20,7 @@ from fleetcast_scheduler.fields import seconds_of
 from fleetcast_scheduler.names import image_name, session_name
 from fleetcast_scheduler.positions import decode_position, encode_position
 from fleetcast_scheduler.senders.convert import rate_of, slow_policy_of
+from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions import convert, policy_convert
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Participant
@@ -47,6 +48,7 @@ class SessionServicer(SessionServiceServicer):
     def __init__(self, sessions: Sessions, pump: Pump) -> None:
         self._sessions = sessions
         self._operations = pump.dispatcher.operations
+        self._pool = pump.pool
         self._clock = pump.clock
 
     async def CreateSession(
@@ -112,7 +114,7 @@ class SessionServicer(SessionServiceServicer):
             )
         async for view in self._sessions.watch(session_name(request.name), request.after_revision):
             yield session_service_pb2.WatchSessionResponse(
-                session=convert.session_message(view.session, view.transmission),
+                session=self._shown(view.session, view.transmission),
                 participants=map(convert.participant_message, view.participants),
                 lost=view.lost,
             )
@@ -246,7 +248,13 @@ class SessionServicer(SessionServiceServicer):
         return await self._message(await self._sessions.operate(name, action, request.request_id, act, **detail))
 
     async def _message(self, session: Session) -> session_pb2.Session:
-        return convert.session_message(session, await self._sessions.transmission(session))
+        return self._shown(session, await self._sessions.transmission(session))
+
+    def _shown(self, session: Session, transmission: Transmission | None) -> session_pb2.Session:
+        message = convert.session_message(session, transmission)
+        if transmission is not None and session.transmission:
+            message.multicast_warning = self._pool.multicast_warning(transmission)
+        return message
 
 
 def session_service(sessions: Sessions, pump: Pump) -> Service:

@@ -43,6 +43,7 @@ class Sender(_message.Message):
     RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     RECEIVER_COUNT_FIELD_NUMBER: _builtins.int
     SUBNETS_FIELD_NUMBER: _builtins.int
+    MULTICAST_WARNING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `senders/{id}`."""
     address: _builtins.str
@@ -71,6 +72,8 @@ class Sender(_message.Message):
     """What its transmissions send now, datagrams with headers, in bits per second."""
     receiver_count: _builtins.int
     """Machines that its transmissions serve now."""
+    multicast_warning: _builtins.str
+    """The `multicast_warning` of the first of its sessions that has one."""
     @_builtins.property
     def transmissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The transmissions that it runs or starts."""
@@ -108,10 +111,11 @@ class Sender(_message.Message):
         rate_bits_per_second: _builtins.int = ...,
         receiver_count: _builtins.int = ...,
         subnets: _abc.Iterable[_builtins.str] | None = ...,
+        multicast_warning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "multicast_warning", b"multicast_warning", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,6 +125,7 @@ class Session(_message.Message):
     OCCURRENCE_FIELD_NUMBER: _builtins.int
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
+    MULTICAST_WARNING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -169,6 +170,10 @@ class Session(_message.Message):
     """Which occurrence of its series it is, from 1; 0 if it does not recur."""
     collection: _builtins.str
     """Whose machines are awaited, `collections/{id}`; empty if nobody in particular is."""
+    multicast_warning: _builtins.str
+    """Why multicast may not reach its machines and what to do, in one sentence: none of them is in a subnet of the
+    sender's interface. Empty if one is, if one received by multicast, or if nobody knows.
+    """
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -244,10 +249,11 @@ class Session(_message.Message):
         occurrence: _builtins.int = ...,
         next_time: _timestamp_pb2.Timestamp | None = ...,
         collection: _builtins.str = ...,
+        multicast_warning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "collection", b"collection", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "name", b"name", "next_time", b"next_time", "occurrence", b"occurrence", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "collection", b"collection", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "multicast_warning", b"multicast_warning", "name", b"name", "next_time", b"next_time", "occurrence", b"occurrence", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,14 @@ from fleetcast_scheduler.senders.domain.outcomes import (
     TransmissionResumed,
 )
 from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
-from fleetcast_scheduler.senders.domain.sender import Lease, Neighbourhood, Registration, Sender, choose_lease
+from fleetcast_scheduler.senders.domain.sender import (
+    Lease,
+    Neighbourhood,
+    Registration,
+    Sender,
+    choose_lease,
+    multicast_warning,
+)
 from fleetcast_scheduler.senders.domain.timing import SenderTiming
 from fleetcast_scheduler.senders.domain.transmission import (
     ReportState,
@@ -215,6 +222,13 @@ class SenderPool:
     def leases(self) -> set[Lease]:
         """The groups and ports that nobody else may have now."""
         return {transmission.lease for transmission in self.transmissions.values()}
+
+    def multicast_warning(self, transmission: Transmission) -> str:
+        """Returns why its multicast may not reach its machines, and what to do; empty if nothing speaks for it."""
+        if transmission.heard or not transmission.state.live:
+            return ""
+        sender = self.senders[transmission.sender]
+        return multicast_warning(sender.name, sender.registration, transmission.addresses.values())
 
     def close(self, name: str, now: float) -> None:
         """Ends a transmission. Its lease rests once the sender has confirmed."""

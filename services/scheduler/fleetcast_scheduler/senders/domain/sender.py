@@ -67,6 +67,25 @@ class Neighbourhood:
         return sum(any(address in network for network in networks) for address in self._addresses)
 
 
+def multicast_warning(sender: str, registration: Registration, addresses: Iterable[str]) -> str:
+    """Returns why multicast may not reach machines, and what to do; empty if one is in a subnet of the interface.
+
+    Args:
+        sender: `senders/{id}`.
+        registration: what it offers.
+        addresses: of the machines; empty ones are not known.
+    """
+    known = list(islice(filter(None, addresses), SAMPLE_COUNT))
+    if not known or not registration.subnets or Neighbourhood(known).count(registration.subnets):
+        return ""
+    return (
+        f"no machine is in a subnet of {registration.interface} ({', '.join(registration.subnets)}), by which the "
+        f"multicast of {sender} leaves; one calls from {known[0]}: if it is the wrong interface, start "
+        "fleetcast-server with --multicast-interface, or fleetcast-sender with --interface; else the routers have to "
+        "forward multicast, or every machine is served by unicast"
+    )
+
+
 _network = lru_cache(maxsize=1024)(ip_network)
 
 

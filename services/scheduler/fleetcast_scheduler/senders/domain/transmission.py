@@ -84,6 +84,10 @@ class Transmission:
     """Machines that the sender is to serve by unicast. Not stored."""
     unreachable: dict[str, float] = field(default_factory=dict)
     """When machines last said that they cannot reach its sender. Not stored."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Where the machines are that were told of it, by machine. Not stored."""
+    heard: bool = False
+    """A machine received datagrams of a group from its sender. Not stored."""
     admitting: bool = False
     """The sender has an admission to answer. Not stored."""
 

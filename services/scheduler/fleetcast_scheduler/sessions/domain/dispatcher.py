@@ -169,6 +169,8 @@ class Dispatcher:
         if participant.state.present:
             participant.receive_totals(totals, now)
             session.touch(participant)
+            if totals.datagram_count and session.transmission:
+                self.pool.transmissions[session.transmission].heard = True
         self.ledger.reported.add((name, machine))
 
     def finish(self, name: str, machine: str, totals: ReceptionTotals, error: str | None, now: float) -> None:

@@ -263,6 +263,7 @@ class Progression:
         receiving = tuple(
             machine for machine in machines if session.participants[machine].state is ParticipantState.RECEIVING
         )
+        transmission.addresses |= {machine: session.participants[machine].address for machine in receiving}
         address = self._pool.senders[transmission.sender].registration.address
         assignment = Assignment(
             session=session.name,
