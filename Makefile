@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := protos/stubs protos/wire services/kit services/sequence services/catalog services/scheduler services/sender services/server clients/agent clients/cli
+MEMBERS := protos/stubs protos/wire services/kit services/sequence services/boot services/catalog services/scheduler services/sender services/server clients/agent clients/cli
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
@@ -76,7 +76,7 @@ baseline: $(SETUP) ## Take the protos as they are for the release that later one
 lock: ## Resolve the dependencies of every member anew into requirements.lock.
 	@deploy/setup.sh $(VENV) $(UV_VERSION)
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate $(addprefix --no-emit-package fleetcast-,stubs wire sequence kit catalog scheduler sender server agent cli) \
+		--no-emit-index-url --no-header --no-annotate $(addprefix --no-emit-package fleetcast-,stubs wire sequence kit boot catalog scheduler sender server agent cli) \
 		--output-file requirements.lock --quiet
 	echo grpcio-tools==1.76.0 | $(UV) pip compile - --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --output-file protos/stubs/compiler.lock --quiet

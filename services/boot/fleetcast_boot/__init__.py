@@ -1,0 +1,1 @@
+"""The boot service: what answers machines that start from the network."""
