@@ -44,6 +44,7 @@ class CatalogApp:
         self._storage = storage
         self._resources = resources
         self._catalog = Catalog(storage)
+        self._looking: asyncio.Task[None] | None = None
         self.services: list[Service] = [catalog_service(self._catalog, authority), task_sequence_service(sequences)]
         """What a server serves, from `start` on."""
 
@@ -55,9 +56,13 @@ class CatalogApp:
     async def start(self) -> None:
         """Removes what an interrupted process left. To be awaited before the server listens."""
         await self._storage.reclamation.recover()
+        self._looking = asyncio.create_task(self._catalog.look_into_old_images(), name="look into old images")
 
     async def stop(self) -> None:
         """Ends imports without a trace, and closes. To be awaited after the server stopped."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._catalog.stop()
         await self._resources.aclose()
 

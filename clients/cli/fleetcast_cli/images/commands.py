@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.errors import DataLossError
+from rich.table import Table
 
 from fleetcast_cli.images.lookup import find_image
 from fleetcast_cli.shell.command import Json, command
@@ -146,6 +148,7 @@ def print_image(image: image_pb2.Image) -> None:
                     f"{format_bytes(image.stored_bytes)}, "
                     f"{format_percent(image.stored_bytes, image.size_bytes)} of the size",
                 ),
+                *_inside(image.contents),
                 ("added", f"{format_bytes(image.added_bytes)}, the rest was stored already"),
                 ("created", format_time(image.create_time)),
                 ("ready", format_time(image.ready_time)),
@@ -155,6 +158,9 @@ def print_image(image: image_pb2.Image) -> None:
             ]
         )
     )
+    if image.contents.partitions:
+        console.print()
+        console.print(_partitions(image.contents.partitions))
     if image.wim_images:
         console.print()
         rows = table("index", "name", "edition", "arch", "languages", "size", "files", right=("index", "size", "files"))
@@ -169,3 +175,36 @@ def print_image(image: image_pb2.Image) -> None:
                 str(wim_image.file_count),
             )
         console.print(rows)
+
+
+def _inside(contents: image_pb2.ImageContents) -> list[tuple[str, str]]:
+    """Returns what is inside an image, but for its partitions."""
+    kinds = image_pb2.ImageContents
+    if contents.kind == kinds.KIND_DISK:
+        sectors = f", sectors of {contents.sector_size_bytes} bytes" if contents.sector_size_bytes else ""
+        count = plural(len(contents.partitions), "partition")
+        what = f"a disk: {contents.partition_table.upper()} with {count}{sectors}"
+    elif contents.kind == kinds.KIND_VOLUME:
+        label = f" {contents.label!r}" if contents.label else ""
+        what = f"one volume, without a partition table: {contents.filesystem}{label}"
+    elif contents.kind == kinds.KIND_WINDOWS_IMAGES:
+        what = "Windows images, to be applied to a volume"
+    elif contents.kind == kinds.KIND_FILE:
+        what = "a file: no partition table, no file system"
+    else:
+        return [("content", "unknown: imported before this was looked at, until the server is started again")]
+    return [("content", what), ("used", format_bytes(contents.used_bytes))]
+
+
+def _partitions(partitions: Iterable[image_pb2.ImagePartition]) -> Table:
+    rows = table("partition", "type", "size", "used", "content", "label", right=("partition", "size", "used"))
+    for partition in partitions:
+        rows.add_row(
+            str(partition.number),
+            partition.type_name or partition.type_id,
+            format_bytes(partition.size_bytes),
+            format_bytes(partition.used_bytes),
+            partition.filesystem or ABSENT,
+            partition.label or partition.display_name or ABSENT,
+        )
+    return rows

@@ -15,9 +15,12 @@ from fleetcast_kit.process import semconv, telemetry
 from numpy.typing import NDArray
 
 from fleetcast_catalog.images.chunk_table import ChunkTable
+from fleetcast_catalog.images.content import StoredContent
 from fleetcast_catalog.images.domain import Image, ImageName
 from fleetcast_catalog.images.importing.blocking import finish
 from fleetcast_catalog.images.importing.image_import import ImageImport, ImageStorage, ImportSpec
+from fleetcast_catalog.images.inspection.contents import ImageContents
+from fleetcast_catalog.images.inspection.inspect import inspect
 from fleetcast_catalog.images.verification import Verifier, VerifyProgress
 
 _logger = logging.getLogger(__name__)
@@ -61,6 +64,20 @@ class Catalog:
         self._imports.add(running)
         running.task.add_done_callback(lambda task: self._ended(running, task))
         return running
+
+    async def look_into_old_images(self) -> None:
+        """Finds out what is inside versions that were imported before the catalog did that; one after the other."""
+        for image in await self.images.not_looked_into():
+            try:
+                table = await self.images.table(image)
+                await self.images.set_contents(image, await asyncio.to_thread(self._look_into, image, table))
+            except FleetcastError as error:
+                _logger.warning("cannot look into %s: %s", image.name, error.message)
+
+    def _look_into(self, image: Image, table: ChunkTable) -> ImageContents:
+        stored = StoredContent(self._storage.store, table, image.size_bytes, image.chunk_size_bytes)
+        is_wim = image.format.is_windows_imaging
+        return inspect(stored.read, image.size_bytes, table.zero, image.chunk_size_bytes, is_windows_imaging=is_wim)
 
     async def stop(self) -> None:
         """Ends all imports and waits until nothing of them is left."""

@@ -21,6 +21,7 @@ from fleetcast_catalog.images.chunk_table import ChunkTable
 from fleetcast_catalog.images.domain import Hold, Image, ImageFormat, ImageName, ImageState, check_series
 from fleetcast_catalog.images.importing.image_import import ImageImport, ImportSpec
 from fleetcast_catalog.images.importing.preparation import ImportPhase
+from fleetcast_catalog.images.inspection.contents import ContentKind, ImageContents
 from fleetcast_catalog.images.verification import VerifyProgress
 
 RUN_ROWS = 16384
@@ -155,6 +156,32 @@ def image_message(image: Image) -> image_pb2.Image:
         verify_time=timestamp(image.verify_time),
         damaged_chunk_count=image.damaged_chunk_count,
         holders=image.holders,
+        contents=_contents_message(image.contents) if image.contents.kind is not ContentKind.UNKNOWN else None,
+    )
+
+
+def _contents_message(contents: ImageContents) -> image_pb2.ImageContents:
+    return image_pb2.ImageContents(
+        kind=image_pb2.ImageContents.Kind.Value(f"KIND_{contents.kind.name}"),
+        partition_table=contents.partition_table,
+        sector_size_bytes=contents.sector_size_bytes,
+        used_bytes=contents.used_bytes,
+        partitions=[
+            image_pb2.ImagePartition(
+                number=partition.number,
+                type_id=partition.type_id,
+                type_name=partition.type_name,
+                display_name=partition.name,
+                offset_bytes=partition.offset_bytes,
+                size_bytes=partition.size_bytes,
+                used_bytes=partition.used_bytes,
+                filesystem=partition.filesystem,
+                label=partition.label,
+            )
+            for partition in contents.partitions
+        ],
+        filesystem=contents.filesystem,
+        label=contents.label,
     )
 
 

@@ -10,6 +10,8 @@ from enum import IntEnum, StrEnum
 
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 
+from fleetcast_catalog.images.inspection.contents import NOT_LOOKED_INTO, ImageContents
+
 CHUNK_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 2 << 40
 """2 TiB: 2 Mi chunks, for which an import keeps 46 bytes each, 97 MB in all."""
@@ -142,6 +144,7 @@ class Image:
     damaged_chunk_count: int = 0
     wim_images: tuple[WimImage, ...] = ()
     holders: tuple[str, ...] = ()
+    contents: ImageContents = NOT_LOOKED_INTO
 
     @property
     def name(self) -> str:

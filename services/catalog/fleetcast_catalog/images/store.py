@@ -17,6 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from fleetcast_catalog.deletions import reclaimed_by, remember_deletion
 from fleetcast_catalog.images.chunk_table import ChunkTable
 from fleetcast_catalog.images.domain import Hold, Image, ImageFormat, ImageName, ImageState, WimImage
+from fleetcast_catalog.images.inspection.contents import ImageContents
 from fleetcast_catalog.images.tables import ChunkTableRow, HoldRow, ImageRow, image_of
 
 
@@ -30,6 +31,7 @@ class NewVersion:
     added_bytes: int
     format: ImageFormat
     wim_images: tuple[WimImage, ...]
+    contents: ImageContents
 
 
 class ImageStore:
@@ -79,6 +81,7 @@ class ImageStore:
                 row.zero_chunk_count = int(new.table.zero.sum())
                 row.added_bytes = new.added_bytes
                 row.wim_images = json.dumps([asdict(image) for image in new.wim_images])
+            row.contents = json.dumps(new.contents.plain())
             if row.state != ImageState.READY:
                 row.state, row.ready_time, row.damaged_chunk_count = ImageState.READY, now, 0
             row.stored_bytes = new.table.distinct_stored_bytes
@@ -118,6 +121,20 @@ class ImageStore:
                     )
                 name = ImageName(name.image, rows[0].version) if rows else name
             return await _with_holders(session, await _get(session, name))
+
+    async def not_looked_into(self) -> list[Image]:
+        """Returns the READY versions of which nobody knows what is inside."""
+        async with self._database.session(reads_only=True) as session:
+            query = _visible().where(col(ImageRow.state) == ImageState.READY, col(ImageRow.contents).is_(None))
+            return [image_of(row) for row in (await session.exec(query)).all()]
+
+    async def set_contents(self, image: Image, contents: ImageContents) -> None:
+        """Records what is inside a version, if it is still there."""
+        async with self.deciding, self._database.session() as session:
+            row = await session.get(ImageRow, image.id)
+            if row is not None:
+                row.contents = json.dumps(contents.plain())
+                session.add(row)
 
     async def ready_by_request(self, request_id: str, image: str) -> Image | None:
         """Returns the READY version that the import with `request_id` made, if it has finished."""

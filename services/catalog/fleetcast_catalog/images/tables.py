@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from fleetcast_catalog.images.domain import Image, ImageFormat, ImageState, WimImage
+from fleetcast_catalog.images.inspection.contents import NOT_LOOKED_INTO, ImageContents
 from fleetcast_catalog.instants import Instant
 
 
@@ -37,6 +38,8 @@ class ImageRow(SQLModel, table=True):
     added_bytes: int = Field(default=0, sa_type=sa.BigInteger)
     damaged_chunk_count: int = Field(default=0, sa_type=sa.BigInteger)
     wim_images: str = Field(default="[]", sa_type=sa.Text)
+    contents: str | None = Field(default=None, sa_type=sa.Text)
+    """ImageContents as JSON; None if nobody has looked."""
 
 
 class ChunkTableRow(SQLModel, table=True):
@@ -81,4 +84,5 @@ def image_of(row: ImageRow, holders: Iterable[str] = ()) -> Image:
         damaged_chunk_count=row.damaged_chunk_count,
         wim_images=tuple(wim_images),
         holders=tuple(holders),
+        contents=ImageContents.of(json.loads(row.contents)) if row.contents else NOT_LOOKED_INTO,
     )

@@ -147,6 +147,7 @@ class Image(_message.Message):
     VERIFY_TIME_FIELD_NUMBER: _builtins.int
     DAMAGED_CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `images/{image}@sha256:{hex}`. While creating, the digest is not known and the part after `@` is
     `importing-{id}`.
@@ -195,6 +196,12 @@ class Image(_message.Message):
     def holders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the resources that hold this version: it cannot be deleted while there is one."""
 
+    @_builtins.property
+    def contents(self) -> Global___ImageContents:
+        """What is inside; absent while creating, and for a version of before this was looked at, until the catalog has been
+        started again.
+        """
+
     def __init__(
         self,
         *,
@@ -216,14 +223,150 @@ class Image(_message.Message):
         verify_time: _timestamp_pb2.Timestamp | None = ...,
         damaged_chunk_count: _builtins.int = ...,
         holders: _abc.Iterable[_builtins.str] | None = ...,
+        contents: Global___ImageContents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ready_time", b"ready_time", "verify_time", b"verify_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "create_time", b"create_time", "ready_time", b"ready_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bytes", b"added_bytes", "chunk_count", b"chunk_count", "chunk_size_bytes", b"chunk_size_bytes", "create_time", b"create_time", "damaged_chunk_count", b"damaged_chunk_count", "digest", b"digest", "format", b"format", "holders", b"holders", "image", b"image", "name", b"name", "ready_time", b"ready_time", "size_bytes", b"size_bytes", "source_file", b"source_file", "state", b"state", "stored_bytes", b"stored_bytes", "verify_time", b"verify_time", "wim_images", b"wim_images", "zero_chunk_count", b"zero_chunk_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bytes", b"added_bytes", "chunk_count", b"chunk_count", "chunk_size_bytes", b"chunk_size_bytes", "contents", b"contents", "create_time", b"create_time", "damaged_chunk_count", b"damaged_chunk_count", "digest", b"digest", "format", b"format", "holders", b"holders", "image", b"image", "name", b"name", "ready_time", b"ready_time", "size_bytes", b"size_bytes", "source_file", b"source_file", "state", b"state", "stored_bytes", b"stored_bytes", "verify_time", b"verify_time", "wim_images", b"wim_images", "zero_chunk_count", b"zero_chunk_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class ImageContents(_message.Message):
+    """What is inside an image, found out when it was imported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ImageContents._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ImageContents._Kind.ValueType  # 0
+        """Nobody has looked."""
+        KIND_DISK: ImageContents._Kind.ValueType  # 1
+        """A whole disk, with a partition table."""
+        KIND_VOLUME: ImageContents._Kind.ValueType  # 2
+        """One volume: a file system without a partition table around it."""
+        KIND_WINDOWS_IMAGES: ImageContents._Kind.ValueType  # 3
+        """A WIM or ESD file: files that are applied to a volume."""
+        KIND_FILE: ImageContents._Kind.ValueType  # 4
+        """Any other file: no partition table and no file system are in it."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What an image is to a machine."""
+
+    KIND_UNSPECIFIED: ImageContents.Kind.ValueType  # 0
+    """Nobody has looked."""
+    KIND_DISK: ImageContents.Kind.ValueType  # 1
+    """A whole disk, with a partition table."""
+    KIND_VOLUME: ImageContents.Kind.ValueType  # 2
+    """One volume: a file system without a partition table around it."""
+    KIND_WINDOWS_IMAGES: ImageContents.Kind.ValueType  # 3
+    """A WIM or ESD file: files that are applied to a volume."""
+    KIND_FILE: ImageContents.Kind.ValueType  # 4
+    """Any other file: no partition table and no file system are in it."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PARTITION_TABLE_FIELD_NUMBER: _builtins.int
+    SECTOR_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    FILESYSTEM_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    kind: Global___ImageContents.Kind.ValueType
+    """What it is to a machine."""
+    partition_table: _builtins.str
+    """`gpt` or `mbr`; empty if there is no partition table."""
+    sector_size_bytes: _builtins.int
+    """Size of the sectors of the disk that it was made for, in bytes; 0 if nothing tells. On a disk with other sectors its
+    partition table means nothing.
+    """
+    used_bytes: _builtins.int
+    """Size of the chunks that are not all zero, in bytes."""
+    filesystem: _builtins.str
+    """Of a volume: what its content is, as in ImagePartition."""
+    label: _builtins.str
+    """Of a volume: its label."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImagePartition]:
+        """The partitions, in the order of the table."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ImageContents.Kind.ValueType = ...,
+        partition_table: _builtins.str = ...,
+        sector_size_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        partitions: _abc.Iterable[Global___ImagePartition] | None = ...,
+        filesystem: _builtins.str = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystem", b"filesystem", "kind", b"kind", "label", b"label", "partition_table", b"partition_table", "partitions", b"partitions", "sector_size_bytes", b"sector_size_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageContents: _TypeAlias = ImageContents  # noqa: Y015
+
+@_typing.final
+class ImagePartition(_message.Message):
+    """A partition in an image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TYPE_ID_FIELD_NUMBER: _builtins.int
+    TYPE_NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    FILESYSTEM_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number; logical partitions begin at 5."""
+    type_id: _builtins.str
+    """Type: a GUID in capitals, or an MBR type such as `0x07`."""
+    type_name: _builtins.str
+    """The type for people, such as `EFI system`; empty if it is not known."""
+    display_name: _builtins.str
+    """Name in a GPT."""
+    offset_bytes: _builtins.int
+    """Where it begins in the image, in bytes."""
+    size_bytes: _builtins.int
+    """Its size in bytes."""
+    used_bytes: _builtins.int
+    """Size of the chunks in it that are not all zero, in bytes."""
+    filesystem: _builtins.str
+    """What its content is, as blkid calls it: `ntfs`, `ext4`, `BitLocker`, `LVM2_member`; empty if nothing is known."""
+    label: _builtins.str
+    """Label of the file system."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        type_id: _builtins.str = ...,
+        type_name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        offset_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        filesystem: _builtins.str = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "filesystem", b"filesystem", "label", b"label", "number", b"number", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes", "type_id", b"type_id", "type_name", b"type_name", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePartition: _TypeAlias = ImagePartition  # noqa: Y015
 
 @_typing.final
 class WimImage(_message.Message):

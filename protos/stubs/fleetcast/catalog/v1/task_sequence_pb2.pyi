@@ -298,6 +298,7 @@ class ResolvedTaskSequence(_message.Message):
     CHILD_TASK_SEQUENCES_FIELD_NUMBER: _builtins.int
     REQUIRED_VARIABLES_FIELD_NUMBER: _builtins.int
     UPLOADS_FIELD_NUMBER: _builtins.int
+    DISK_DEMANDS_FIELD_NUMBER: _builtins.int
     canonical_form: _builtins.bytes
     """The canonical form: JSON that `fleetcast_sequence.from_canonical` reads. References in it are resource names with
     digest, `images/{image}@sha256:{hex}`.
@@ -326,6 +327,10 @@ class ResolvedTaskSequence(_message.Message):
         May be templates: what they come to on a machine says `fleetcast_sequence.uploads`.
         """
 
+    @_builtins.property
+    def disk_demands(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskDemand]:
+        """What its steps need of a machine's disk, as far as it can be told ahead."""
+
     def __init__(
         self,
         *,
@@ -336,14 +341,45 @@ class ResolvedTaskSequence(_message.Message):
         child_task_sequences: _abc.Iterable[_builtins.str] | None = ...,
         required_variables: _abc.Iterable[_builtins.str] | None = ...,
         uploads: _abc.Iterable[_builtins.str] | None = ...,
+        disk_demands: _abc.Iterable[Global___DiskDemand] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task_sequence", b"task_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_form", b"canonical_form", "child_task_sequences", b"child_task_sequences", "digest", b"digest", "images", b"images", "required_variables", b"required_variables", "task_sequence", b"task_sequence", "uploads", b"uploads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_form", b"canonical_form", "child_task_sequences", b"child_task_sequences", "digest", b"digest", "disk_demands", b"disk_demands", "images", b"images", "required_variables", b"required_variables", "task_sequence", b"task_sequence", "uploads", b"uploads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolvedTaskSequence: _TypeAlias = ResolvedTaskSequence  # noqa: Y015
+
+@_typing.final
+class DiskDemand(_message.Message):
+    """What a step needs of the disk that it writes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SECTOR_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """Name of the step."""
+    size_bytes: _builtins.int
+    """Least size of the disk in bytes."""
+    sector_size_bytes: _builtins.int
+    """Size of the disk's sectors in bytes that the step's image was made for; 0 if any will do."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sector_size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sector_size_bytes", b"sector_size_bytes", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskDemand: _TypeAlias = DiskDemand  # noqa: Y015
 
 @_typing.final
 class PinnedImage(_message.Message):

@@ -42,6 +42,8 @@ from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, P
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
 from fleetcast_catalog.images.importing.wim import read_wim
 from fleetcast_catalog.images.importing.wim_integrity import check_integrity
+from fleetcast_catalog.images.inspection.contents import ImageContents
+from fleetcast_catalog.images.inspection.inspect import inspect
 from fleetcast_catalog.images.pins import PinnedStore, Pins
 from fleetcast_catalog.images.reclamation import Reclamation
 from fleetcast_catalog.images.store import ImageStore, NewVersion
@@ -183,10 +185,13 @@ class ImageImport:
                 raise unsupported("is not VHD: there is no VHD footer at its end; leave the format out")
             if image_format.is_windows_imaging:
                 wim_images = await blocking.run(lambda: self._inspect_wim(cutter))
+            contents = await blocking.run(lambda: self._look_into(cutter, image_format))
             manifest = cutter.table.manifest(cutter.size_bytes, CHUNK_BYTES)
             digest = await blocking.run(lambda: manifest.digest)
             await blocking.run(wait_until_durable)
-        new = NewVersion(digest, cutter.size_bytes, cutter.table, cutter.added_bytes, image_format, wim_images)
+        new = NewVersion(
+            digest, cutter.size_bytes, cutter.table, cutter.added_bytes, image_format, wim_images, contents
+        )
         return await finish(self._publish(importing, new))
 
     def _inspect_wim(self, cutter: Cutter) -> tuple[WimImage, ...]:
@@ -201,6 +206,12 @@ class ImageImport:
         header, wim_images = read_wim(read, cutter.size_bytes)
         check_integrity(read, header)
         return wim_images
+
+    def _look_into(self, cutter: Cutter, image_format: ImageFormat) -> ImageContents:
+        """Returns what is inside an image that is stored. Blocks."""
+        stored = StoredContent(self._storage.store, cutter.table, cutter.size_bytes, CHUNK_BYTES)
+        is_wim = image_format.is_windows_imaging
+        return inspect(stored.read, cutter.size_bytes, cutter.table.zero, CHUNK_BYTES, is_windows_imaging=is_wim)
 
     async def _publish(self, importing: Image, new: NewVersion) -> Image:
         async with self._storage.reclamation.gate:

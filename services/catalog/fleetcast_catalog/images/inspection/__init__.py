@@ -1,0 +1,1 @@
+"""What is inside an image: partitions, file systems, how much is used."""
