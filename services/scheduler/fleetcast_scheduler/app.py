@@ -32,12 +32,13 @@ from fleetcast_scheduler.machines.machines import Machines
 from fleetcast_scheduler.machines.servicer import machine_service
 from fleetcast_scheduler.machines.store import MachineStore
 from fleetcast_scheduler.senders.registry_servicer import sender_registry_service
+from fleetcast_scheduler.senders.senders import Senders
 from fleetcast_scheduler.senders.servicer import sender_service
 from fleetcast_scheduler.senders.waking import Waking
 from fleetcast_scheduler.sessions.awaited import Awaited
 from fleetcast_scheduler.sessions.domain.dispatcher import Dispatcher
 from fleetcast_scheduler.sessions.domain.session import Timing
-from fleetcast_scheduler.sessions.holds import Holds
+from fleetcast_scheduler.sessions.holds import SessionHolds
 from fleetcast_scheduler.sessions.participation_servicer import participation_service
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.servicer import session_service
@@ -54,7 +55,7 @@ class SchedulerApp:
         *,
         pump: Pump,
         catalog: Catalog,
-        holds: Holds,
+        holds: SessionHolds,
         awaited: Awaited,
         deployments: DeploymentPart,
         services: Sequence[Service],
@@ -137,10 +138,8 @@ async def open_scheduler(
         fleet = FleetKeeper(Fleet(default_zone), machine_store)
         await fleet.start()
         catalog = Catalog()
-        holds = Holds(catalog)
-        pump = Pump(
-            dispatcher, store, session_opened=holds.session_opened, session_ended=holds.session_ended, clock=clock
-        )
+        holds = SessionHolds(catalog)
+        pump = Pump(dispatcher, store, holds_changed=holds.keeper.changed, clock=clock)
         audit_store = AuditStore(database)
         audit = Audit(pump, audit_store)
         machines = Machines(machine_store, audit, fleet, clock)
@@ -169,7 +168,7 @@ async def open_scheduler(
         session_service(sessions, pump),
         participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump, told_address),
         sender_registry_service(pump, catalog_address),
-        sender_service(pump, audit),
+        sender_service(Senders(pump, audit)),
         audit_service(audit_store),
         machine_service(machines, presence),
         collection_service(collections, presence),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import secrets
+from datetime import UTC, datetime
 
 from fleetcast_kit.errors import InvalidArgumentError
 
@@ -93,3 +96,9 @@ def session_name(name: str, field: str = "name") -> str:
     if not _SESSION.fullmatch(name):
         raise InvalidArgumentError(f"{name!r} is not the name of a session: write sessions/ID", field=field)
     return name
+
+
+def new_name(collection: str, now: float) -> str:
+    """Returns a new name that tells the day, such as `sessions/20261201-k3f9qx`."""
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
+    return f"{collection}/{day}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()[:6]}"

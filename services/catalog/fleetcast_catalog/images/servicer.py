@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from cryptography import x509
 from fleetcast.catalog.v1 import catalog_service_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import (
@@ -17,7 +15,8 @@ from fleetcast.catalog.v1.catalog_service_pb2_grpc import (
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, PermissionDeniedError
 from fleetcast_kit.identity.grants import check_upload_grant
 from fleetcast_kit.identity.peer import Role, current_identity
-from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_catalog.images import convert
@@ -25,9 +24,6 @@ from fleetcast_catalog.images.catalog import Catalog
 from fleetcast_catalog.images.domain import Image, ImageName, check_series
 from fleetcast_catalog.images.importing.image_import import ImportSpec
 from fleetcast_catalog.images.importing.sources import UploadSource
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 _PROGRESS_SECONDS = 0.5
 _STOP_SECONDS = 5.0
@@ -43,7 +39,7 @@ class CatalogServicer(CatalogServiceServicer):
         self._authority = authority
 
     async def ImportImage(
-        self, request_iterator: AsyncIterator[catalog_service_pb2.ImportImageRequest], context: _Context
+        self, request_iterator: AsyncIterator[catalog_service_pb2.ImportImageRequest], context: Context
     ) -> AsyncIterator[catalog_service_pb2.ImportImageResponse]:
         """Imports an image. However the call ends without the READY image, nothing is left of it."""
         requests = aiter(request_iterator)
@@ -80,27 +76,24 @@ class CatalogServicer(CatalogServiceServicer):
         check_upload_grant(upload_grant, self._authority, machine=caller.name, image=spec.image)
 
     async def GetImage(
-        self, request: catalog_service_pb2.GetImageRequest, context: _Context
+        self, request: catalog_service_pb2.GetImageRequest, context: Context
     ) -> catalog_service_pb2.GetImageResponse:
         """Returns one version."""
         image = await self._catalog.images.get(ImageName.parse(request.name))
         return catalog_service_pb2.GetImageResponse(image=convert.image_message(image))
 
     async def ListImages(
-        self, request: catalog_service_pb2.ListImagesRequest, context: _Context
+        self, request: catalog_service_pb2.ListImagesRequest, context: Context
     ) -> catalog_service_pb2.ListImagesResponse:
         """Returns a page of versions."""
-        size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, int)
-        before_id = int(position[0]) if position else None
+        page = paging.by_number(request)
         image = check_series(request.image, field="image") if request.image else ""
-        found = await self._catalog.images.page(image, before_id, size + 1)
-        token = encode_page_token([found[size - 1].id]) if len(found) > size else ""
-        shown = map(convert.image_message, found[:size])
-        return catalog_service_pb2.ListImagesResponse(images=shown, next_page_token=token)
+        found = await self._catalog.images.page(image, page.after, page.limit)
+        shown, token = page.cut(found, lambda version: version.id)
+        return catalog_service_pb2.ListImagesResponse(images=map(convert.image_message, shown), next_page_token=token)
 
     async def VerifyImage(
-        self, request: catalog_service_pb2.VerifyImageRequest, context: _Context
+        self, request: catalog_service_pb2.VerifyImageRequest, context: Context
     ) -> AsyncIterator[catalog_service_pb2.VerifyImageResponse]:
         """Verifies a version; says at most twice a second how far it is, and at once what is damaged."""
         said_at = 0.0
@@ -111,7 +104,7 @@ class CatalogServicer(CatalogServiceServicer):
                 yield convert.verify_message(progress)
 
     async def DeleteImage(
-        self, request: catalog_service_pb2.DeleteImageRequest, context: _Context
+        self, request: catalog_service_pb2.DeleteImageRequest, context: Context
     ) -> catalog_service_pb2.DeleteImageResponse:
         """Deletes a version."""
         request_id = convert.request_id(request.request_id)
@@ -119,7 +112,7 @@ class CatalogServicer(CatalogServiceServicer):
         return catalog_service_pb2.DeleteImageResponse(reclaimed_bytes=reclaimed_bytes)
 
     async def GetChunkTable(
-        self, request: catalog_service_pb2.GetChunkTableRequest, context: _Context
+        self, request: catalog_service_pb2.GetChunkTableRequest, context: Context
     ) -> AsyncIterator[catalog_service_pb2.GetChunkTableResponse]:
         """Streams a chunk table."""
         image, table = await self._catalog.table(convert.pinned_name(request.name))
@@ -128,7 +121,7 @@ class CatalogServicer(CatalogServiceServicer):
             yield catalog_service_pb2.GetChunkTableResponse(image=None if run.first_chunk else shown, table=run)
 
     async def ReadChunks(
-        self, request: catalog_service_pb2.ReadChunksRequest, context: _Context
+        self, request: catalog_service_pb2.ReadChunksRequest, context: Context
     ) -> AsyncIterator[catalog_service_pb2.ReadChunksResponse]:
         """Streams stored chunks."""
         image, table = await self._catalog.table(convert.pinned_name(request.name))
@@ -136,21 +129,21 @@ class CatalogServicer(CatalogServiceServicer):
             yield catalog_service_pb2.ReadChunksResponse(chunk=chunk, stored=stored)
 
     async def HoldImage(
-        self, request: catalog_service_pb2.HoldImageRequest, context: _Context
+        self, request: catalog_service_pb2.HoldImageRequest, context: Context
     ) -> catalog_service_pb2.HoldImageResponse:
         """Holds a version."""
         image = await self._catalog.images.hold(ImageName.parse(request.name), convert.holder(request.holder))
         return catalog_service_pb2.HoldImageResponse(image=convert.image_message(image))
 
     async def ReleaseImage(
-        self, request: catalog_service_pb2.ReleaseImageRequest, context: _Context
+        self, request: catalog_service_pb2.ReleaseImageRequest, context: Context
     ) -> catalog_service_pb2.ReleaseImageResponse:
         """Ends a hold."""
         await self._catalog.images.release(convert.pinned_name(request.name), convert.holder(request.holder))
         return catalog_service_pb2.ReleaseImageResponse()
 
     async def ListHolds(
-        self, request: catalog_service_pb2.ListHoldsRequest, context: _Context
+        self, request: catalog_service_pb2.ListHoldsRequest, context: Context
     ) -> catalog_service_pb2.ListHoldsResponse:
         """Returns holds."""
         holds = await self._catalog.images.holds(request.holder_prefix)

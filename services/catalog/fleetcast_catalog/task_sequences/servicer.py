@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import grpc
 from fleetcast.catalog.v1 import task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
     TaskSequenceServiceServicer,
     add_TaskSequenceServiceServicer_to_server,
 )
 from fleetcast_kit.identity.peer import Role
-from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 from fleetcast_sequence import SequenceFileError
 
@@ -19,9 +17,6 @@ from fleetcast_catalog.images import convert
 from fleetcast_catalog.task_sequences import convert as sequence_convert
 from fleetcast_catalog.task_sequences.domain import TaskSequenceName, check_sequence_series
 from fleetcast_catalog.task_sequences.task_sequences import CheckedSequence, TaskSequences
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TaskSequenceServicer(TaskSequenceServiceServicer):
@@ -31,7 +26,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         self._sequences = sequences
 
     async def CreateTaskSequence(
-        self, request: task_sequence_service_pb2.CreateTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.CreateTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.CreateTaskSequenceResponse:
         """Stores a file as a version."""
         convert.request_id(request.request_id)  # a version is recognised by its digest
@@ -44,7 +39,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         return task_sequence_service_pb2.CreateTaskSequenceResponse(task_sequence=message, created=is_new)
 
     async def ValidateTaskSequence(
-        self, request: task_sequence_service_pb2.ValidateTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.ValidateTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.ValidateTaskSequenceResponse:
         """Checks a file."""
         found = await self._sequences.validate(request.source)
@@ -57,7 +52,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         )
 
     async def GetTaskSequence(
-        self, request: task_sequence_service_pb2.GetTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.GetTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.GetTaskSequenceResponse:
         """Returns one version."""
         checked = await self._sequences.get(TaskSequenceName.parse(request.name))
@@ -66,27 +61,26 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         )
 
     async def ListTaskSequences(
-        self, request: task_sequence_service_pb2.ListTaskSequencesRequest, context: _Context
+        self, request: task_sequence_service_pb2.ListTaskSequencesRequest, context: Context
     ) -> task_sequence_service_pb2.ListTaskSequencesResponse:
         """Returns a page of versions."""
-        size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, int)
-        before_id = int(position[0]) if position else None
+        page = paging.by_number(request)
         series = check_sequence_series(request.task_sequence, field="task_sequence") if request.task_sequence else ""
-        found = await self._sequences.page(series, before_id, size + 1, newest_only=request.newest_only)
-        token = encode_page_token([found[size - 1].id]) if len(found) > size else ""
-        shown = map(sequence_convert.version_message, found[:size])
-        return task_sequence_service_pb2.ListTaskSequencesResponse(task_sequences=shown, next_page_token=token)
+        found = await self._sequences.page(series, page.after, page.limit, newest_only=request.newest_only)
+        shown, token = page.cut(found, lambda version: version.id)
+        return task_sequence_service_pb2.ListTaskSequencesResponse(
+            task_sequences=map(sequence_convert.version_message, shown), next_page_token=token
+        )
 
     async def GetTaskSequenceSource(
-        self, request: task_sequence_service_pb2.GetTaskSequenceSourceRequest, context: _Context
+        self, request: task_sequence_service_pb2.GetTaskSequenceSourceRequest, context: Context
     ) -> task_sequence_service_pb2.GetTaskSequenceSourceResponse:
         """Returns the text of a version."""
         version, source = await self._sequences.source(TaskSequenceName.parse(request.name))
         return task_sequence_service_pb2.GetTaskSequenceSourceResponse(name=version.name, source=source)
 
     async def DeleteTaskSequence(
-        self, request: task_sequence_service_pb2.DeleteTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.DeleteTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.DeleteTaskSequenceResponse:
         """Deletes a version."""
         request_id = convert.request_id(request.request_id)
@@ -94,7 +88,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         return task_sequence_service_pb2.DeleteTaskSequenceResponse(name=name)
 
     async def ResolveTaskSequence(
-        self, request: task_sequence_service_pb2.ResolveTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.ResolveTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.ResolveTaskSequenceResponse:
         """Returns what a machine would run."""
         resolved = await self._sequences.resolve(TaskSequenceName.parse(request.name))
@@ -103,7 +97,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         )
 
     async def HoldTaskSequence(
-        self, request: task_sequence_service_pb2.HoldTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.HoldTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.HoldTaskSequenceResponse:
         """Resolves and holds a version and all that it needs."""
         holder = convert.holder(request.holder)
@@ -111,14 +105,14 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         return task_sequence_service_pb2.HoldTaskSequenceResponse(resolved=sequence_convert.resolved_message(resolved))
 
     async def ReleaseTaskSequence(
-        self, request: task_sequence_service_pb2.ReleaseTaskSequenceRequest, context: _Context
+        self, request: task_sequence_service_pb2.ReleaseTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.ReleaseTaskSequenceResponse:
         """Ends the holds of a holder."""
         await self._sequences.release(convert.holder(request.holder))
         return task_sequence_service_pb2.ReleaseTaskSequenceResponse()
 
     async def ListTaskSequenceHolds(
-        self, request: task_sequence_service_pb2.ListTaskSequenceHoldsRequest, context: _Context
+        self, request: task_sequence_service_pb2.ListTaskSequenceHoldsRequest, context: Context
     ) -> task_sequence_service_pb2.ListTaskSequenceHoldsResponse:
         """Returns holds."""
         holds = await self._sequences.holds(request.holder_prefix)

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from opentelemetry import trace
@@ -25,13 +25,10 @@ from fleetcast_kit.errors import (
 from fleetcast_kit.identity.peer import Role, set_current_peer
 from fleetcast_kit.identity.trust import TrustBundle
 from fleetcast_kit.process import semconv
+from fleetcast_kit.rpc.context import Context, Handler
 from fleetcast_kit.values.addresses import peer_address
 
 _logger = logging.getLogger(__name__)
-
-if TYPE_CHECKING:  # the classes are generic in their stubs only
-    Context = grpc.aio.ServicerContext[Any, Any]
-    Handler = grpc.RpcMethodHandler[Any, Any]
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import grpc
 from fleetcast.scheduler.v1 import audit_service_pb2
 from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceServicer, add_AuditServiceServicer_to_server
 from fleetcast_kit.identity.peer import Role
-from fleetcast_kit.rpc.paging import page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.audit.store import AuditStore
 from fleetcast_scheduler.fields import timestamp
-from fleetcast_scheduler.positions import decode_position, encode_position
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AuditServicer(AuditServiceServicer):
@@ -26,13 +20,12 @@ class AuditServicer(AuditServiceServicer):
         self._store = store
 
     async def ListAuditEntries(
-        self, request: audit_service_pb2.ListAuditEntriesRequest, context: _Context
+        self, request: audit_service_pb2.ListAuditEntriesRequest, context: Context
     ) -> audit_service_pb2.ListAuditEntriesResponse:
         """Returns a page of entries."""
-        size = page_size(request.page_size)
-        found = await self._store.list_audit(
-            decode_position(request.page_token), size + 1, resource=request.resource, caller=request.caller
-        )
+        page = paging.by_time(request)
+        found = await self._store.list_audit(page.after, page.limit, resource=request.resource, caller=request.caller)
+        shown, token = page.cut(found, lambda row: (row.time, row.name))
         entries = [
             audit_service_pb2.AuditEntry(
                 name=row.name,
@@ -45,9 +38,8 @@ class AuditServicer(AuditServiceServicer):
                 traceparent=row.traceparent,
                 address=row.address,
             )
-            for row in found[:size]
+            for row in shown
         ]
-        token = encode_position(found[size - 1].time, found[size - 1].name) if len(found) > size else ""
         return audit_service_pb2.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
 
 

@@ -17,9 +17,9 @@ from fleetcast_scheduler.deployments.deployments import Deployments
 from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger, RunTiming
 from fleetcast_scheduler.deployments.domain.phases import awaited
-from fleetcast_scheduler.deployments.domain.targets import replace_target
 from fleetcast_scheduler.deployments.machine_watch import MachineWatch
 from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.deployments.registrations import Registrations
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
 from fleetcast_scheduler.deployments.runs.orders import OrderWriter
 from fleetcast_scheduler.deployments.runs.servicer import run_service
@@ -89,20 +89,12 @@ async def open_deployments(
         store,
         write_order=OrderWriter(ledger, authority, catalog_address).write,
         wake_machines=waking.wake,
-        deployment_ended=contents.deployment_ended,
+        holds_changed=contents.keeper.changed,
         clock=clock,
     )
     pump.recover(await store.contact_times())
     fleet.changed = pump.wake
-
-    def registered(machine: str, replaced: str) -> None:
-        facts = fleet.fleet.machine(machine)
-        if replaced and facts is not None:
-            replace_target(ledger, replaced, facts, clock())
-        pump.presence.register(machine, clock())
-        pump.wake()
-
-    machines.registered = registered
+    machines.registered = Registrations(pump).registered
     deployments = Deployments(pump, store, contents, audit, confirmation_limit=options.confirmation_limit)
     logs = RunLogs(pump, store)
     return DeploymentPart(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fleetcast_kit.errors import FleetcastError
 
 from fleetcast_scheduler.catalog import Catalog, PinnedImage, PinnedSequence
 from fleetcast_scheduler.deployments.domain.deployment import Content, DeployedImage, Deployment
 from fleetcast_scheduler.deployments.pump import RunPump
-
-_logger = logging.getLogger(__name__)
+from fleetcast_scheduler.holds import HoldKeeper
 
 PREFIX = "deployments/"
-RECONCILE_SECONDS = 600.0
-"""A call that timed out may have left a hold; it is found after this."""
-_PAUSE_SECONDS = 5.0
-"""Between attempts while the catalog does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +28,11 @@ class PinnedContent:
 
 
 class Contents:
-    """Pins what is deployed, and releases what ended deployments held; tries until it succeeds."""
+    """Pins what is deployed, and releases what ended deployments held."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._news = asyncio.Event()
-        self._opening: set[str] = set()
+        self.keeper = HoldKeeper("deployments")
 
     async def resolve(self, content: str) -> PinnedContent:
         """Returns what `content` names now.
@@ -61,40 +53,21 @@ class Contents:
             NotFoundError: there is no such version.
             FailedPreconditionError: something that it refers to is not there.
         """
-        self._opening.add(deployment.name)
-        try:
+        with self.keeper.opens(deployment.name):
             if deployment.is_image:
                 yield _of_image(await self._catalog.hold(deployment.content, deployment.name))
             else:
                 yield _of_sequence(await self._catalog.hold_sequence(deployment.content, deployment.name))
-        except BaseException:
-            self._news.set()
-            raise
-        finally:
-            self._opening.discard(deployment.name)
-
-    def deployment_ended(self, _name: str) -> None:
-        """Has what an ended deployment holds released."""
-        self._news.set()
 
     async def run(self, pump: RunPump) -> None:
-        """Makes the catalog hold what open deployments need and nothing else, at once and at every change."""
-        while True:
-            self._news.clear()
-            try:
-                await self._reconcile(pump)
-                pause_seconds = RECONCILE_SECONDS
-            except FleetcastError as error:
-                _logger.warning("cannot reconcile what deployments hold, trying again: %s", error.message)
-                pause_seconds = _PAUSE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause_seconds)
+        """Keeps the holds until cancelled."""
+        await self.keeper.run(partial(self._reconcile, pump))
 
     async def _reconcile(self, pump: RunPump) -> None:
         held = {holder for _, holder in await self._catalog.holds(PREFIX)}
         held |= await self._catalog.sequence_holders(PREFIX)
         deployments = pump.ledger.deployments
-        for name in held - self._opening:
+        for name in held - self.keeper.opening:
             deployment = deployments.get(name)
             if deployment is None or _is_over(deployment):
                 await self._catalog.release_everything(name)

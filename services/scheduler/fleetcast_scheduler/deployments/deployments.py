@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 from fleetcast_kit.process import semconv, telemetry
@@ -22,6 +20,7 @@ from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.store import DeploymentStore
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch
+from fleetcast_scheduler.names import new_name
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
@@ -71,7 +70,7 @@ class Deployments:
             if name is not None:
                 return await self.get(name), []
             now = self._pump.clock()
-            draft.name, draft.create_time, draft.request_id = _new_name(now), now, request_id
+            draft.name, draft.create_time, draft.request_id = new_name("deployments", now), now, request_id
             self._check_collection(draft)
             with _tracer.start_as_current_span("deployment", attributes={semconv.DEPLOYMENT: draft.name}):
                 draft.traceparent = telemetry.current_traceparent()
@@ -233,9 +232,3 @@ class Deployments:
         deployment = self._pump.ledger.deployments.get(run.deployment)
         last = deployment.runs.get(run.machine) if deployment is not None else None
         return last if last is not None and last.name == run.name else run
-
-
-def _new_name(now: float) -> str:
-    """Returns a name that tells the day: `deployments/20261201-k3f9qx`."""
-    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
-    return f"deployments/{day}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()[:6]}"

@@ -44,7 +44,7 @@ class RunPump(Cycle[RunEvent]):
         *,
         write_order: Callable[[Run, float], run_service_pb2.RunOrder],
         wake_machines: Callable[[tuple[str, ...]], None],
-        deployment_ended: Callable[[str], None],
+        holds_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock)
@@ -55,7 +55,7 @@ class RunPump(Cycle[RunEvent]):
         self._store = store
         self._write_order = write_order
         self._wake_machines = wake_machines
-        self._deployment_ended = deployment_ended
+        self._holds_changed = holds_changed
         self._mailboxes: dict[str, RunMailbox] = {}
 
     def recover(self, contact_times: dict[str, float]) -> None:
@@ -130,7 +130,7 @@ class RunPump(Cycle[RunEvent]):
                 self._wake_machines(mac_addresses)
             case DeploymentEnded(deployment):
                 _logger.info("%s has ended", deployment)
-                self._deployment_ended(deployment)
+                self._holds_changed()
 
     def _post(self, machine: str, message: RunNews) -> None:
         if mailbox := self._mailboxes.get(machine):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import deployment_pb2, deployment_service_pb2
 from fleetcast.scheduler.v1.deployment_service_pb2_grpc import (
     DeploymentServiceServicer,
@@ -13,7 +11,8 @@ from fleetcast.scheduler.v1.deployment_service_pb2_grpc import (
 )
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
-from fleetcast_kit.rpc.paging import page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.deployments import convert
@@ -24,10 +23,6 @@ from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
 from fleetcast_scheduler.machines.convert import machine_message
 from fleetcast_scheduler.names import deployment_name, machine_name, run_name
-from fleetcast_scheduler.positions import decode_position, encode_position
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DeploymentServicer(DeploymentServiceServicer):
@@ -41,7 +36,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         self._machines = machines
 
     async def CreateDeployment(
-        self, request: deployment_service_pb2.CreateDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.CreateDeploymentRequest, context: Context
     ) -> deployment_service_pb2.CreateDeploymentResponse:
         """Makes a deployment, or says what it would do."""
         draft = convert.deployment_of(request.deployment)
@@ -54,25 +49,25 @@ class DeploymentServicer(DeploymentServiceServicer):
         )
 
     async def GetDeployment(
-        self, request: deployment_service_pb2.GetDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.GetDeploymentRequest, context: Context
     ) -> deployment_service_pb2.GetDeploymentResponse:
         """Returns one deployment."""
         deployment = await self._deployments.get(deployment_name(request.name))
         return deployment_service_pb2.GetDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def ListDeployments(
-        self, request: deployment_service_pb2.ListDeploymentsRequest, context: _Context
+        self, request: deployment_service_pb2.ListDeploymentsRequest, context: Context
     ) -> deployment_service_pb2.ListDeploymentsResponse:
         """Returns a page of deployments."""
-        size = page_size(request.page_size)
-        found = await self._deployments.list_deployments(decode_position(request.page_token), size + 1)
-        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
+        page = paging.by_time(request)
+        found = await self._deployments.list_deployments(page.after, page.limit)
+        shown, token = page.cut(found, lambda deployment: (deployment.create_time, deployment.name))
         return deployment_service_pb2.ListDeploymentsResponse(
-            deployments=map(convert.deployment_message, found[:size]), next_page_token=token
+            deployments=map(convert.deployment_message, shown), next_page_token=token
         )
 
     async def WatchDeployment(
-        self, request: deployment_service_pb2.WatchDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.WatchDeploymentRequest, context: Context
     ) -> AsyncIterator[deployment_service_pb2.WatchDeploymentResponse]:
         """Streams a deployment and its runs."""
         if request.after_revision < 0:
@@ -87,7 +82,7 @@ class DeploymentServicer(DeploymentServiceServicer):
             )
 
     async def PauseDeployment(
-        self, request: deployment_service_pb2.PauseDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.PauseDeploymentRequest, context: Context
     ) -> deployment_service_pb2.PauseDeploymentResponse:
         """Holds what runs."""
         deployment, _ = await self._deployments.operate(
@@ -99,7 +94,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         return deployment_service_pb2.PauseDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def ResumeDeployment(
-        self, request: deployment_service_pb2.ResumeDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.ResumeDeploymentRequest, context: Context
     ) -> deployment_service_pb2.ResumeDeploymentResponse:
         """Goes on after a pause."""
         deployment, _ = await self._deployments.operate(
@@ -111,7 +106,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         return deployment_service_pb2.ResumeDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def CancelDeployment(
-        self, request: deployment_service_pb2.CancelDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.CancelDeploymentRequest, context: Context
     ) -> deployment_service_pb2.CancelDeploymentResponse:
         """Ends a deployment."""
         deployment, _ = await self._deployments.operate(
@@ -123,7 +118,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         return deployment_service_pb2.CancelDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def AdvanceDeployment(
-        self, request: deployment_service_pb2.AdvanceDeploymentRequest, context: _Context
+        self, request: deployment_service_pb2.AdvanceDeploymentRequest, context: Context
     ) -> deployment_service_pb2.AdvanceDeploymentResponse:
         """Begins the next phase."""
         deployment, _ = await self._deployments.operate(
@@ -132,7 +127,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         return deployment_service_pb2.AdvanceDeploymentResponse(deployment=convert.deployment_message(deployment))
 
     async def RetryRuns(
-        self, request: deployment_service_pb2.RetryRunsRequest, context: _Context
+        self, request: deployment_service_pb2.RetryRunsRequest, context: Context
     ) -> deployment_service_pb2.RetryRunsResponse:
         """Has machines run it again."""
         machines = [machine_name(name, "machines") for name in request.machines]
@@ -148,7 +143,7 @@ class DeploymentServicer(DeploymentServiceServicer):
         )
 
     async def SkipRuns(
-        self, request: deployment_service_pb2.SkipRunsRequest, context: _Context
+        self, request: deployment_service_pb2.SkipRunsRequest, context: Context
     ) -> deployment_service_pb2.SkipRunsResponse:
         """Excepts machines."""
         machines = [machine_name(name, "machines") for name in request.machines]
@@ -166,22 +161,22 @@ class DeploymentServicer(DeploymentServiceServicer):
         )
 
     async def ListRuns(
-        self, request: deployment_service_pb2.ListRunsRequest, context: _Context
+        self, request: deployment_service_pb2.ListRunsRequest, context: Context
     ) -> deployment_service_pb2.ListRunsResponse:
         """Returns a page of runs."""
-        size = page_size(request.page_size)
+        page = paging.by_time(request)
         if request.parent.startswith("machines/"):
             parent = machine_name(request.parent, "parent")
         else:
             parent = deployment_name(request.parent, "parent")
-        found = await self._deployments.list_runs(parent, decode_position(request.page_token), size + 1)
-        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
+        found = await self._deployments.list_runs(parent, page.after, page.limit)
+        shown, token = page.cut(found, lambda run: (run.create_time, run.name))
         return deployment_service_pb2.ListRunsResponse(
-            runs=[await self._run_message(run) for run in found[:size]], next_page_token=token
+            runs=[await self._run_message(run) for run in shown], next_page_token=token
         )
 
     async def GetRun(
-        self, request: deployment_service_pb2.GetRunRequest, context: _Context
+        self, request: deployment_service_pb2.GetRunRequest, context: Context
     ) -> deployment_service_pb2.GetRunResponse:
         """Returns one run with its steps."""
         run, steps = await self._deployments.get_run(run_name(request.name))
@@ -190,14 +185,14 @@ class DeploymentServicer(DeploymentServiceServicer):
         )
 
     async def ReadRunLog(
-        self, request: deployment_service_pb2.ReadRunLogRequest, context: _Context
+        self, request: deployment_service_pb2.ReadRunLogRequest, context: Context
     ) -> AsyncIterator[deployment_service_pb2.ReadRunLogResponse]:
         """Streams the log of a run."""
         async for piece in self._logs.read(run_name(request.name)):
             yield deployment_service_pb2.ReadRunLogResponse(data=piece)
 
     async def WatchMachine(
-        self, request: deployment_service_pb2.WatchMachineRequest, context: _Context
+        self, request: deployment_service_pb2.WatchMachineRequest, context: Context
     ) -> AsyncIterator[deployment_service_pb2.WatchMachineResponse]:
         """Streams a machine and its runs."""
         async for view in self._machines.watch(machine_name(request.name)):

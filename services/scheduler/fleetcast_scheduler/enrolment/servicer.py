@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from fleetcast.scheduler.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 from fleetcast_kit.identity.peer import Role, current_identity, current_peer
 from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.enrolment import convert
 from fleetcast_scheduler.enrolment.enrolment import Enrolment
-
-if TYPE_CHECKING:
-    import grpc
-
-    Context = grpc.aio.ServicerContext[Any, Any]
 
 _ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
 _ROLES = {
@@ -62,17 +56,12 @@ class EnrolmentServicer(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
         self, request: enrolment_service_pb2.ListEnrolmentTokensRequest, context: Context
     ) -> enrolment_service_pb2.ListEnrolmentTokensResponse:
         """Lists tokens, newest first."""
-        size = paging.page_size(request.page_size)
-        position = paging.decode_page_token(request.page_token, float, str)
-        after = (float(position[0]), str(position[1])) if position else None
-        records = await self._enrolment.list_tokens(size + 1, after)
-        response = enrolment_service_pb2.ListEnrolmentTokensResponse(
-            enrolment_tokens=[convert.token_to_proto(record) for record in records[:size]]
+        page = paging.by_time(request)
+        found = await self._enrolment.list_tokens(page.limit, page.after)
+        shown, next_token = page.cut(found, lambda record: (record.create_time.timestamp(), record.id))
+        return enrolment_service_pb2.ListEnrolmentTokensResponse(
+            enrolment_tokens=map(convert.token_to_proto, shown), next_page_token=next_token
         )
-        if len(records) > size:
-            last = records[size - 1]
-            response.next_page_token = paging.encode_page_token([last.create_time.timestamp(), last.id])
-        return response
 
     async def RevokeEnrolmentToken(
         self, request: enrolment_service_pb2.RevokeEnrolmentTokenRequest, context: Context

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import collection_service_pb2
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import (
     CollectionServiceServicer,
     add_CollectionServiceServicer_to_server,
 )
 from fleetcast_kit.identity.peer import Role
-from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.machines import convert
 from fleetcast_scheduler.machines.collections import Collections
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
 from fleetcast_scheduler.names import collection_name, machine_name
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CollectionServicer(CollectionServiceServicer):
@@ -32,7 +28,7 @@ class CollectionServicer(CollectionServiceServicer):
         self._presence = presence
 
     async def CreateCollection(
-        self, request: collection_service_pb2.CreateCollectionRequest, context: _Context
+        self, request: collection_service_pb2.CreateCollectionRequest, context: Context
     ) -> collection_service_pb2.CreateCollectionResponse:
         """Makes a collection."""
         wanted = convert.collection_of(request.collection)
@@ -41,26 +37,25 @@ class CollectionServicer(CollectionServiceServicer):
         return collection_service_pb2.CreateCollectionResponse(collection=convert.collection_message(made, count))
 
     async def GetCollection(
-        self, request: collection_service_pb2.GetCollectionRequest, context: _Context
+        self, request: collection_service_pb2.GetCollectionRequest, context: Context
     ) -> collection_service_pb2.GetCollectionResponse:
         """Returns one collection."""
         found = await self._collections.get(collection_name(request.name))
         return collection_service_pb2.GetCollectionResponse(collection=convert.collection_message(*found))
 
     async def ListCollections(
-        self, request: collection_service_pb2.ListCollectionsRequest, context: _Context
+        self, request: collection_service_pb2.ListCollectionsRequest, context: Context
     ) -> collection_service_pb2.ListCollectionsResponse:
         """Returns a page of collections."""
-        size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, str)
-        found = await self._collections.list_collections(str(position[0]) if position else "", size + 1)
+        page = paging.by_name(request)
+        found = await self._collections.list_collections(page.after or "", page.limit)
+        shown, token = page.cut(found, lambda one: one[0].name)
         return collection_service_pb2.ListCollectionsResponse(
-            collections=[convert.collection_message(*one) for one in found[:size]],
-            next_page_token=encode_page_token([found[size - 1][0].name]) if len(found) > size else "",
+            collections=[convert.collection_message(*one) for one in shown], next_page_token=token
         )
 
     async def UpdateCollection(
-        self, request: collection_service_pb2.UpdateCollectionRequest, context: _Context
+        self, request: collection_service_pb2.UpdateCollectionRequest, context: Context
     ) -> collection_service_pb2.UpdateCollectionResponse:
         """Changes a collection."""
         edited = await self._collections.update(
@@ -72,14 +67,14 @@ class CollectionServicer(CollectionServiceServicer):
         return collection_service_pb2.UpdateCollectionResponse(collection=convert.collection_message(*edited))
 
     async def DeleteCollection(
-        self, request: collection_service_pb2.DeleteCollectionRequest, context: _Context
+        self, request: collection_service_pb2.DeleteCollectionRequest, context: Context
     ) -> collection_service_pb2.DeleteCollectionResponse:
         """Deletes a collection."""
         await self._collections.delete(collection_name(request.name), request.request_id)
         return collection_service_pb2.DeleteCollectionResponse()
 
     async def AddMembers(
-        self, request: collection_service_pb2.AddMembersRequest, context: _Context
+        self, request: collection_service_pb2.AddMembersRequest, context: Context
     ) -> collection_service_pb2.AddMembersResponse:
         """Makes machines members."""
         names = [machine_name(name, "machines") for name in request.machines]
@@ -88,7 +83,7 @@ class CollectionServicer(CollectionServiceServicer):
         return collection_service_pb2.AddMembersResponse(collection=convert.collection_message(*changed))
 
     async def RemoveMembers(
-        self, request: collection_service_pb2.RemoveMembersRequest, context: _Context
+        self, request: collection_service_pb2.RemoveMembersRequest, context: Context
     ) -> collection_service_pb2.RemoveMembersResponse:
         """Ends memberships."""
         names = [machine_name(name, "machines") for name in request.machines]
@@ -97,16 +92,14 @@ class CollectionServicer(CollectionServiceServicer):
         return collection_service_pb2.RemoveMembersResponse(collection=convert.collection_message(*changed))
 
     async def ListMembers(
-        self, request: collection_service_pb2.ListMembersRequest, context: _Context
+        self, request: collection_service_pb2.ListMembersRequest, context: Context
     ) -> collection_service_pb2.ListMembersResponse:
         """Returns a page of members."""
-        size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, str)
-        after = str(position[0]) if position else ""
-        found = await self._collections.list_members(collection_name(request.name), after, size + 1)
+        page = paging.by_name(request)
+        found = await self._collections.list_members(collection_name(request.name), page.after or "", page.limit)
+        shown, token = page.cut(found, lambda machine: machine.name)
         return collection_service_pb2.ListMembersResponse(
-            machines=[convert.machine_message(one, self._presence(one.name)) for one in found[:size]],
-            next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
+            machines=[convert.machine_message(one, self._presence(one.name)) for one in shown], next_page_token=token
         )
 
 

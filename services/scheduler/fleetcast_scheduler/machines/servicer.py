@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import machine_service_pb2
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
     MachineServiceServicer,
     add_MachineServiceServicer_to_server,
 )
 from fleetcast_kit.identity.peer import Role, current_identity
-from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.machines import convert
@@ -20,9 +19,6 @@ from fleetcast_scheduler.machines.domain.machine import Machine, read_csv
 from fleetcast_scheduler.machines.domain.presence import MachinePresence
 from fleetcast_scheduler.machines.machines import Machines
 from fleetcast_scheduler.names import machine_name
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class MachineServicer(MachineServiceServicer):
@@ -33,7 +29,7 @@ class MachineServicer(MachineServiceServicer):
         self._presence = presence
 
     async def RegisterMachine(
-        self, request: machine_service_pb2.RegisterMachineRequest, context: _Context
+        self, request: machine_service_pb2.RegisterMachineRequest, context: Context
     ) -> machine_service_pb2.RegisterMachineResponse:
         """Registers the caller."""
         machine = await self._machines.register(
@@ -45,26 +41,23 @@ class MachineServicer(MachineServiceServicer):
         return machine_service_pb2.RegisterMachineResponse(machine=self._message(machine))
 
     async def GetMachine(
-        self, request: machine_service_pb2.GetMachineRequest, context: _Context
+        self, request: machine_service_pb2.GetMachineRequest, context: Context
     ) -> machine_service_pb2.GetMachineResponse:
         """Returns one machine."""
         machine = await self._machines.get(machine_name(request.name))
         return machine_service_pb2.GetMachineResponse(machine=self._message(machine))
 
     async def ListMachines(
-        self, request: machine_service_pb2.ListMachinesRequest, context: _Context
+        self, request: machine_service_pb2.ListMachinesRequest, context: Context
     ) -> machine_service_pb2.ListMachinesResponse:
         """Returns a page of machines."""
-        size = page_size(request.page_size)
-        position = decode_page_token(request.page_token, str)
-        found = await self._machines.list_machines(str(position[0]) if position else "", size + 1, request.filter)
-        return machine_service_pb2.ListMachinesResponse(
-            machines=map(self._message, found[:size]),
-            next_page_token=encode_page_token([found[size - 1].name]) if len(found) > size else "",
-        )
+        page = paging.by_name(request)
+        found = await self._machines.list_machines(page.after or "", page.limit, request.filter)
+        shown, token = page.cut(found, lambda machine: machine.name)
+        return machine_service_pb2.ListMachinesResponse(machines=map(self._message, shown), next_page_token=token)
 
     async def UpdateMachine(
-        self, request: machine_service_pb2.UpdateMachineRequest, context: _Context
+        self, request: machine_service_pb2.UpdateMachineRequest, context: Context
     ) -> machine_service_pb2.UpdateMachineResponse:
         """Changes a machine."""
         machine = await self._machines.update(
@@ -76,14 +69,14 @@ class MachineServicer(MachineServiceServicer):
         return machine_service_pb2.UpdateMachineResponse(machine=self._message(machine))
 
     async def ImportMachines(
-        self, request: machine_service_pb2.ImportMachinesRequest, context: _Context
+        self, request: machine_service_pb2.ImportMachinesRequest, context: Context
     ) -> machine_service_pb2.ImportMachinesResponse:
         """Makes known machines."""
         made = await self._machines.import_rows(read_csv(request.csv), request.request_id)
         return machine_service_pb2.ImportMachinesResponse(machines=map(self._message, made))
 
     async def ApproveMachine(
-        self, request: machine_service_pb2.ApproveMachineRequest, context: _Context
+        self, request: machine_service_pb2.ApproveMachineRequest, context: Context
     ) -> machine_service_pb2.ApproveMachineResponse:
         """Approves a machine."""
         as_machine = machine_name(request.as_machine, "as_machine") if request.as_machine else ""
@@ -91,21 +84,21 @@ class MachineServicer(MachineServiceServicer):
         return machine_service_pb2.ApproveMachineResponse(machine=self._message(machine))
 
     async def RemoveMachine(
-        self, request: machine_service_pb2.RemoveMachineRequest, context: _Context
+        self, request: machine_service_pb2.RemoveMachineRequest, context: Context
     ) -> machine_service_pb2.RemoveMachineResponse:
         """Forgets a machine."""
         await self._machines.remove(machine_name(request.name), request.request_id)
         return machine_service_pb2.RemoveMachineResponse()
 
     async def GetRegistrationPolicy(
-        self, request: machine_service_pb2.GetRegistrationPolicyRequest, context: _Context
+        self, request: machine_service_pb2.GetRegistrationPolicyRequest, context: Context
     ) -> machine_service_pb2.GetRegistrationPolicyResponse:
         """Returns what becomes of unknown machines."""
         policy = await self._machines.policy()
         return machine_service_pb2.GetRegistrationPolicyResponse(policy=convert.policy_message(policy))
 
     async def SetRegistrationPolicy(
-        self, request: machine_service_pb2.SetRegistrationPolicyRequest, context: _Context
+        self, request: machine_service_pb2.SetRegistrationPolicyRequest, context: Context
     ) -> machine_service_pb2.SetRegistrationPolicyResponse:
         """Sets what becomes of unknown machines."""
         policy = await self._machines.set_policy(convert.policy_of(request.policy), request.request_id)

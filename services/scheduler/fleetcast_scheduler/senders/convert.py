@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
+from fleetcast.scheduler.v1 import sender_registry_service_pb2, sender_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.network.reach import is_loopback
 from fleetcast_kit.values.addresses import join_address, split_address
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.fields import enum_name
+from fleetcast_scheduler.fields import enum_name, timestamp
 from fleetcast_scheduler.senders.domain import commands
 from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy, SlowAction, SlowPolicy
 from fleetcast_scheduler.senders.domain.sender import Registration
 from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.senders.senders import SenderView
 
 MAX_SUBNETS = 64
 
@@ -213,3 +214,29 @@ def _daily_ceiling_of(message: session_pb2.DailyCeiling) -> DailyCeiling:
     zone = message.time_zone or "UTC"
     time_zone(zone, field)
     return DailyCeiling(message.start_minute, message.end_minute, zone, message.ceiling_bits_per_second)
+
+
+def sender_message(view: SenderView) -> sender_service_pb2.Sender:
+    """Returns a sender as the API shows it."""
+    offer = view.registration
+    return sender_service_pb2.Sender(
+        name=view.name,
+        address=offer.address,
+        interface=offer.interface,
+        link_bits_per_second=offer.link_bits_per_second,
+        first_group=offer.first_group,
+        last_group=offer.last_group,
+        first_port=offer.first_port,
+        last_port=offer.last_port,
+        max_concurrent=offer.max_concurrent,
+        site=offer.site,
+        connected=view.connected,
+        draining=view.draining,
+        transmissions=view.transmissions,
+        rate_bits_per_second=view.rate_bits_per_second,
+        receiver_count=view.receiver_count,
+        subnets=offer.subnets,
+        multicast_warning=view.multicast_warning,
+        register_time=timestamp(view.register_time),
+        contact_time=timestamp(view.contact_time),
+    )

@@ -20,6 +20,9 @@ class SenderDesk(Protocol):
     def pool(self) -> SenderPool:
         """The senders, as they are now."""
 
+    async def decided(self) -> None:
+        """Returns when everything decided so far is stored; begins no turn if nothing waits for one."""
+
     async def durable(self) -> None:
         """Returns when everything decided so far is stored."""
 

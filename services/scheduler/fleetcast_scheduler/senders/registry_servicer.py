@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import sender_registry_service_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import (
     SenderRegistryServiceServicer,
@@ -14,14 +12,12 @@ from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import (
 )
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity.peer import Role, current_identity, current_peer
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.senders import convert
 from fleetcast_scheduler.senders.desk import SenderDesk
 from fleetcast_scheduler.senders.streams import SenderStream
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SenderRegistryServicer(SenderRegistryServiceServicer):
@@ -32,7 +28,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
         self._catalog_address = catalog_address
 
     async def ServeSender(
-        self, request_iterator: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest], context: _Context
+        self, request_iterator: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest], context: Context
     ) -> AsyncIterator[sender_registry_service_pb2.ServeSenderResponse]:
         """Serves one sender as long as its stream lives."""
         first = await anext(request_iterator, None)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-import grpc
 from fleetcast.scheduler.v1 import participation_service_pb2
 from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
     ParticipationServiceServicer,
@@ -14,6 +13,7 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
 )
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError
 from fleetcast_kit.identity.peer import Peer, Role, current_peer
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.names import image_name, run_name, session_name
@@ -23,9 +23,6 @@ from fleetcast_scheduler.sessions.domain.participant import Joiner
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RunSessions(Protocol):
@@ -47,7 +44,7 @@ class ParticipationServicer(ParticipationServiceServicer):
         self._pump = pump
 
     async def Participate(
-        self, request_iterator: AsyncIterator[participation_service_pb2.ParticipateRequest], context: _Context
+        self, request_iterator: AsyncIterator[participation_service_pb2.ParticipateRequest], context: Context
     ) -> AsyncIterator[participation_service_pb2.ParticipateResponse]:
         """Serves one machine in one session until its part is over."""
         first = await anext(request_iterator, None)

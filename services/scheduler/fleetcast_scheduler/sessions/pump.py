@@ -47,15 +47,13 @@ class Pump(Cycle[Event]):
         dispatcher: Dispatcher,
         store: Store,
         *,
-        session_opened: Callable[[SessionOpened], None],
-        session_ended: Callable[[SessionEnded], None],
+        holds_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock)
         self.dispatcher = dispatcher
         self._store = store
-        self._session_opened = session_opened
-        self._session_ended = session_ended
+        self._holds_changed = holds_changed
         self._mailboxes: dict[tuple[str, str], SessionMailbox] = {}
         self._senders: dict[str, SenderStream] = {}
 
@@ -170,10 +168,10 @@ class Pump(Cycle[Event]):
                 self._send(event, now)
             case SessionOpened():
                 self._begin_trace(event.session)
-                self._session_opened(event)
+                self._holds_changed()
             case SessionEnded():
                 _logger.info("%s has ended", event.session)
-                self._session_ended(event)
+                self._holds_changed()
 
     def _collect(self, now: float) -> tuple[Batch, list[tuple[SessionMailbox, int]], set[str]]:
         """Returns what is new, as rows; the acknowledgements due once it is stored; and the sessions that changed."""

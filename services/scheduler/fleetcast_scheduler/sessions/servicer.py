@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import (
     SessionServiceServicer,
@@ -13,12 +11,12 @@ from fleetcast.scheduler.v1.session_service_pb2_grpc import (
 )
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
-from fleetcast_kit.rpc.paging import decode_page_token, encode_page_token, page_size
+from fleetcast_kit.rpc import paging
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.fields import seconds_of
 from fleetcast_scheduler.names import image_name, session_name
-from fleetcast_scheduler.positions import decode_position, encode_position
 from fleetcast_scheduler.senders.convert import rate_of, slow_policy_of
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions import convert, policy_convert
@@ -27,10 +25,6 @@ from fleetcast_scheduler.sessions.domain.participant import Participant
 from fleetcast_scheduler.sessions.domain.session import Session
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
-
 
 _Operation = (
     session_service_pb2.StartSessionRequest
@@ -52,7 +46,7 @@ class SessionServicer(SessionServiceServicer):
         self._clock = pump.clock
 
     async def CreateSession(
-        self, request: session_service_pb2.CreateSessionRequest, context: _Context
+        self, request: session_service_pb2.CreateSessionRequest, context: Context
     ) -> session_service_pb2.CreateSessionResponse:
         """Opens a session."""
         session = await self._sessions.create(
@@ -73,39 +67,38 @@ class SessionServicer(SessionServiceServicer):
         return session_service_pb2.CreateSessionResponse(session=await self._message(session))
 
     async def GetSession(
-        self, request: session_service_pb2.GetSessionRequest, context: _Context
+        self, request: session_service_pb2.GetSessionRequest, context: Context
     ) -> session_service_pb2.GetSessionResponse:
         """Returns one session."""
         session = await self._sessions.get(session_name(request.name))
         return session_service_pb2.GetSessionResponse(session=await self._message(session))
 
     async def ListSessions(
-        self, request: session_service_pb2.ListSessionsRequest, context: _Context
+        self, request: session_service_pb2.ListSessionsRequest, context: Context
     ) -> session_service_pb2.ListSessionsResponse:
         """Returns a page of sessions."""
-        size = page_size(request.page_size)
-        found = await self._sessions.list(decode_position(request.page_token), size + 1)
-        token = encode_position(found[size - 1].create_time, found[size - 1].name) if len(found) > size else ""
-        shown = [await self._message(session) for session in found[:size]]
-        return session_service_pb2.ListSessionsResponse(sessions=shown, next_page_token=token)
+        page = paging.by_time(request)
+        found = await self._sessions.list(page.after, page.limit)
+        shown, token = page.cut(found, lambda session: (session.create_time, session.name))
+        return session_service_pb2.ListSessionsResponse(
+            sessions=[await self._message(session) for session in shown], next_page_token=token
+        )
 
     async def ListParticipants(
-        self, request: session_service_pb2.ListParticipantsRequest, context: _Context
+        self, request: session_service_pb2.ListParticipantsRequest, context: Context
     ) -> session_service_pb2.ListParticipantsResponse:
         """Returns a page of participants."""
-        size = page_size(request.page_size, default=1000, maximum=10000)
-        position = decode_page_token(request.page_token, int)
+        page = paging.by_number(request, default=1000, maximum=10000)
         session = await self._sessions.get(session_name(request.parent, "parent"))
-        start = int(position[0]) if position else 0
+        start = page.after or 0
         participants = list(session.participants.values())
-        shown = participants[start : start + size]
-        token = encode_page_token([start + size]) if start + size < len(participants) else ""
+        shown, token = page.cut(participants[start : start + page.limit], lambda _: start + page.size)
         return session_service_pb2.ListParticipantsResponse(
             participants=map(convert.participant_message, shown), next_page_token=token
         )
 
     async def WatchSession(
-        self, request: session_service_pb2.WatchSessionRequest, context: _Context
+        self, request: session_service_pb2.WatchSessionRequest, context: Context
     ) -> AsyncIterator[session_service_pb2.WatchSessionResponse]:
         """Streams a session and its participants."""
         if request.after_revision < 0:
@@ -120,14 +113,14 @@ class SessionServicer(SessionServiceServicer):
             )
 
     async def StartSession(
-        self, request: session_service_pb2.StartSessionRequest, context: _Context
+        self, request: session_service_pb2.StartSessionRequest, context: Context
     ) -> session_service_pb2.StartSessionResponse:
         """Starts a session now."""
         session = await self._operate(request, "start", self._operations.start)
         return session_service_pb2.StartSessionResponse(session=session)
 
     async def CancelSession(
-        self, request: session_service_pb2.CancelSessionRequest, context: _Context
+        self, request: session_service_pb2.CancelSessionRequest, context: Context
     ) -> session_service_pb2.CancelSessionResponse:
         """Ends a session."""
         session = await self._operate(
@@ -139,28 +132,28 @@ class SessionServicer(SessionServiceServicer):
         return session_service_pb2.CancelSessionResponse(session=session)
 
     async def CloseSession(
-        self, request: session_service_pb2.CloseSessionRequest, context: _Context
+        self, request: session_service_pb2.CloseSessionRequest, context: Context
     ) -> session_service_pb2.CloseSessionResponse:
         """Admits no more machines."""
         session = await self._operate(request, "close", self._operations.close)
         return session_service_pb2.CloseSessionResponse(session=session)
 
     async def DrainSession(
-        self, request: session_service_pb2.DrainSessionRequest, context: _Context
+        self, request: session_service_pb2.DrainSessionRequest, context: Context
     ) -> session_service_pb2.DrainSessionResponse:
         """Lets a session run out."""
         session = await self._operate(request, "drain", lambda session: self._operations.drain(session, self._clock()))
         return session_service_pb2.DrainSessionResponse(session=session)
 
     async def StopSession(
-        self, request: session_service_pb2.StopSessionRequest, context: _Context
+        self, request: session_service_pb2.StopSessionRequest, context: Context
     ) -> session_service_pb2.StopSessionResponse:
         """Completes a session at once."""
         session = await self._operate(request, "stop", lambda session: self._operations.stop(session, self._clock()))
         return session_service_pb2.StopSessionResponse(session=session)
 
     async def ExtendSession(
-        self, request: session_service_pb2.ExtendSessionRequest, context: _Context
+        self, request: session_service_pb2.ExtendSessionRequest, context: Context
     ) -> session_service_pb2.ExtendSessionResponse:
         """Moves the end of a session to later."""
         seconds = seconds_of(request.extension, "extension")
@@ -174,7 +167,7 @@ class SessionServicer(SessionServiceServicer):
         return session_service_pb2.ExtendSessionResponse(session=session)
 
     async def UpdateSession(
-        self, request: session_service_pb2.UpdateSessionRequest, context: _Context
+        self, request: session_service_pb2.UpdateSessionRequest, context: Context
     ) -> session_service_pb2.UpdateSessionResponse:
         """Changes a session."""
         paths = list(request.update_mask.paths)
@@ -194,7 +187,7 @@ class SessionServicer(SessionServiceServicer):
         return session_service_pb2.UpdateSessionResponse(session=await self._message(session))
 
     async def KickParticipant(
-        self, request: session_service_pb2.KickParticipantRequest, context: _Context
+        self, request: session_service_pb2.KickParticipantRequest, context: Context
     ) -> session_service_pb2.KickParticipantResponse:
         """Takes a machine out."""
         name, machine = convert.participant_name(request.name)
@@ -221,7 +214,7 @@ class SessionServicer(SessionServiceServicer):
         )
 
     async def RetryParticipants(
-        self, request: session_service_pb2.RetryParticipantsRequest, context: _Context
+        self, request: session_service_pb2.RetryParticipantsRequest, context: Context
     ) -> session_service_pb2.RetryParticipantsResponse:
         """Gives machines another chance."""
         parent = session_name(request.parent, "parent")

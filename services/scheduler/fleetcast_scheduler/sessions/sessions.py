@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from fleetcast_kit.errors import NotFoundError
 from fleetcast_kit.process import semconv, telemetry
@@ -18,6 +16,7 @@ from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch
+from fleetcast_scheduler.names import new_name
 from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
@@ -25,7 +24,7 @@ from fleetcast_scheduler.sessions.domain.operations import SessionEdit, begin_se
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant
 from fleetcast_scheduler.sessions.domain.session import Session, SessionMode
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
-from fleetcast_scheduler.sessions.holds import Holds
+from fleetcast_scheduler.sessions.holds import SessionHolds
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.store import Store
@@ -52,7 +51,7 @@ class Sessions:
         pump: Pump,
         store: Store,
         catalog: Catalog,
-        holds: Holds,
+        holds: SessionHolds,
         audit: Audit,
         *,
         admit: Callable[[str], str],
@@ -226,35 +225,35 @@ class Sessions:
         series = await asyncio.to_thread(begin_series, edit.recurrence or "", edit.time_zone or "", rules, admission)
         expected = await self._members(edit.collection or "")
         now = self._pump.clock()
-        name = _new_name(now)
+        name = new_name("sessions", now)
         context = telemetry.context_from(traceparent) if traceparent else None
-        with _tracer.start_as_current_span("session", context, attributes={semconv.SESSION: name}) as span:
-            self._holds.opening.add(name)
-            try:
-                pinned = await self._catalog.hold(image, name)
-                span.set_attribute(semconv.IMAGE, pinned.name)
-                session = Session(
-                    name=name,
-                    image=pinned.name,
-                    image_size_bytes=pinned.size_bytes,
-                    mode=mode,
-                    create_time=now,
-                    rules=rules,
-                    rate=edit.rate or RatePolicy(),
-                    admission=admission,
-                    priority=edit.priority or 0,
-                    slow_policy=edit.slow_policy or SlowPolicy(),
-                    site=edit.site or "",
-                    deployment=deployment,
-                    collection=edit.collection or "",
-                    expected=expected,
-                    series=series,
-                    traceparent=telemetry.current_traceparent(),
-                    request_id=request_id,
-                )
-                self._pump.dispatcher.add(session)
-            finally:
-                self._holds.opening.discard(name)
+        span_attributes = {semconv.SESSION: name}
+        with (
+            _tracer.start_as_current_span("session", context, attributes=span_attributes) as span,
+            self._holds.keeper.opens(name),
+        ):
+            pinned = await self._catalog.hold(image, name)
+            span.set_attribute(semconv.IMAGE, pinned.name)
+            session = Session(
+                name=name,
+                image=pinned.name,
+                image_size_bytes=pinned.size_bytes,
+                mode=mode,
+                create_time=now,
+                rules=rules,
+                rate=edit.rate or RatePolicy(),
+                admission=admission,
+                priority=edit.priority or 0,
+                slow_policy=edit.slow_policy or SlowPolicy(),
+                site=edit.site or "",
+                deployment=deployment,
+                collection=edit.collection or "",
+                expected=expected,
+                series=series,
+                traceparent=telemetry.current_traceparent(),
+                request_id=request_id,
+            )
+            self._pump.dispatcher.add(session)
         self._pump.wake()
         _logger.info("%s opened for %s", name, pinned.name)
         return session
@@ -277,9 +276,3 @@ class Sessions:
         session = await self.get(name)
         self._pump.dispatcher.recall(session)
         return session
-
-
-def _new_name(now: float) -> str:
-    """Returns a name that tells the day: `sessions/20261201-k3f9q`."""
-    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
-    return f"sessions/{day}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()[:6]}"

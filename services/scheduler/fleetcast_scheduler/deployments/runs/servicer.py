@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
 
-import grpc
 from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
 from fleetcast_kit.identity.peer import Role, current_identity
+from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.deployments.mailbox import RunMailbox
@@ -18,9 +17,6 @@ from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.runs import convert
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
 from fleetcast_scheduler.names import deployment_name, run_name
-
-if TYPE_CHECKING:  # the class is generic in its stubs only
-    _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RunServicer(RunServiceServicer):
@@ -32,7 +28,7 @@ class RunServicer(RunServiceServicer):
         self._check_admission = check_admission
 
     async def Attend(
-        self, request_iterator: AsyncIterator[run_service_pb2.AttendRequest], context: _Context
+        self, request_iterator: AsyncIterator[run_service_pb2.AttendRequest], context: Context
     ) -> AsyncIterator[run_service_pb2.AttendResponse]:
         """Serves one machine for as long as its stream lives."""
         first = await anext(request_iterator, None)
@@ -55,7 +51,7 @@ class RunServicer(RunServiceServicer):
             await asyncio.gather(reader, return_exceptions=True)
 
     async def UploadRunLog(
-        self, request_iterator: AsyncIterator[run_service_pb2.UploadRunLogRequest], context: _Context
+        self, request_iterator: AsyncIterator[run_service_pb2.UploadRunLogRequest], context: Context
     ) -> run_service_pb2.UploadRunLogResponse:
         """Keeps the log of a run of the caller."""
         first = await anext(request_iterator, None)
