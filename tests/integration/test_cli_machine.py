@@ -108,11 +108,27 @@ async def test_held_machines_are_approved_and_removed_ones_forgotten(cli: Cli) -
     await cli.register(3, serial_number="S1", mac_addresses=["aa:bb:cc:00:00:01"])
     taken = await cli.json("machine", "approve", "m3", "--as", "m1")
     assert taken["machines"][0]["display_name"] == "pc-1"
+    await cli.text("machine", "set", "pc-1", "--variable", "room=5")
+    await cli.register(2, serial_number="S9", mac_addresses=["aa:bb:cc:00:00:09"])
+    listed = await cli.text("machine", "list")
+    assert "registers from other hardware" in listed
+    assert "S9 aa:bb:cc:00:00:09" in await cli.text("machine", "show", "m2")
     assert await cli.json("machine", "remove", "pc-1", "pc-2") == {"removed_machines": ["machines/m3", "machines/m2"]}
     assert await cli.json("machine", "list") == {"machines": []}
+    await cli.register(4)
+    await cli.text("machine", "approve", "m4")
+    await cli.text("machine", "set", "m4", "--variable", "room=5")
+    removed = await cli.text("machine", "remove", "m4")
+    assert removed == "removed pc-4 (m4): the name pc-4, the variables room are lost\n"
 
 
 async def test_the_policy_for_unknown_machines_names_a_collection_that_exists(cli: Cli) -> None:
     assert "no collection fresh" in await cli.refused(NOT_FOUND, "machine", "policy", "accept", "--collection", "fresh")
     assert "is for accepted machines" in await cli.refused(BAD_INPUT, "machine", "policy", "hold", "--collection", "x")
-    assert (await cli.json("machine", "policy", "refuse")) == {"action": "refuse", "collection": ""}
+    assert (await cli.json("machine", "policy", "refuse")) == {
+        "action": "refuse",
+        "collection": "",
+        "imported_action": "accept",
+    }
+    assert "imported ones are held too" in await cli.text("machine", "policy", "accept", "--imported", "hold")
+    assert "--imported refuse" in await cli.refused(BAD_INPUT, "machine", "policy", "hold", "--imported", "refuse")

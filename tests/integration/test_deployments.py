@@ -455,6 +455,38 @@ async def test_what_a_machine_reported_survives_a_kill_and_a_decision_too(site: 
     assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_PAUSE
 
 
+async def test_only_machines_that_run_a_deployment_join_its_sessions(site: Site, operator: Operator) -> None:
+    target = await ready_machine(site)
+    await ready_machine(site, "2")
+    await operator.collect("1")
+    await target.attend()
+    await operator.deploy()
+    run = (await target.hear("order")).run
+    inside = FakeMachine(site, "1")
+    await inside.join(image=IMAGE, run=run)
+    session = (await inside.hear("waiting")).session
+    outside = FakeMachine(site, "2")
+    await outside.join(session=session)
+    assert (await refusal(outside.hear("waiting"))).reason == "RUN_NOT_OPEN"
+
+
+async def test_a_removed_machine_is_told_to_register_anew_and_what_it_ran_is_over(
+    site: Site, operator: Operator
+) -> None:
+    machine = await ready_machine(site)
+    await operator.collect("1")
+    await machine.attend()
+    name = (await operator.deploy()).deployment.name
+    run = (await machine.hear("order")).run
+    await operator.machines.RemoveMachine(machine_service_pb2.RemoveMachineRequest(name="machines/1"))
+    assert (await refusal(machine.hear("standby"))).reason == "MACHINE_NOT_FOUND"
+    (over,) = await operator.runs(name)
+    assert (over.state, over.error) == (STATE.STATE_CANCELLED, "an operator removed the machine")
+    await machine.register()
+    await machine.attend(run)
+    assert (await machine.hear("control")).action == run_service_pb2.RunControl.ACTION_CANCEL
+
+
 async def test_a_machine_may_only_receive_what_it_runs_now(site: Site, operator: Operator) -> None:
     machine = await ready_machine(site)
     await operator.collect("1")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from fleetcast.scheduler.v1 import collection_service_pb2, machine_service_pb2
+from fleetcast.scheduler.v1.audit_service_pb2 import ListAuditEntriesRequest
+from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceStub
 from fleetcast.scheduler.v1.collection_service_pb2_grpc import CollectionServiceStub
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.session_service_pb2 import ListParticipantsRequest
@@ -160,6 +162,95 @@ async def test_new_hardware_of_a_registered_machine_is_approved_as_that_machine(
     assert await members(librarian, "lab") == ["machines/2"]
     gone = operator.GetMachine(machine_service_pb2.GetMachineRequest(name="machines/1"))
     assert "no machine 'machines/1'" in await refused(gone)
+
+
+async def test_a_copied_identity_is_held_said_and_recorded_and_approved_as_what_it_is(
+    site: Site, operator: Any, librarian: Any
+) -> None:
+    await create_collection(librarian, "latitudes", rule='machine.model == "Latitude"')
+    await register(site, 1)
+    held = await register(site, 1, serial_number="S9", mac_addresses=[mac(9)], model="Latitude")
+    assert held.state == STATE.STATE_HELD
+    assert "other hardware (serial number s9, not s1" in held.held_reason
+    assert (held.inventory.serial_number, held.claimed_inventory.serial_number) == ("S1", "S9")
+    assert await members(librarian, "latitudes") == []
+    assert (await register(site, 1)).state == STATE.STATE_HELD
+    await site.kill()
+    await site.start()
+    machine = FakeMachine(site, "1")
+    await machine.join(image="images/win11")
+    assert "machines/1 is held" in await refused(machine.hear("assignment"))
+    audit: Any = AuditServiceStub(site.channel(Role.ADMINISTRATOR, "operator"))
+    entries = (await audit.ListAuditEntries(ListAuditEntriesRequest())).audit_entries
+    assert [entry.resource for entry in entries if entry.action == "machine.hold"] == ["machines/1"]
+    approved = await operator.ApproveMachine(machine_service_pb2.ApproveMachineRequest(name="machines/1"))
+    assert (approved.machine.inventory.serial_number, approved.machine.held_reason) == ("S9", "")
+    assert not approved.machine.HasField("claimed_inventory")
+    assert await members(librarian, "latitudes") == ["machines/1"]
+    assert (await register(site, 1)).state == STATE.STATE_HELD
+
+
+async def test_a_machine_that_says_it_is_another_gets_nothing_of_that_one(
+    site: Site, operator: Any, librarian: Any
+) -> None:
+    await create_collection(librarian, "latitudes", rule='machine.model == "Latitude"')
+    await register(site, 1, model="Latitude")
+    await register(site, 2)
+    rogue = await register(site, 2, serial_number="S1", mac_addresses=[mac(2)], model="Latitude")
+    assert rogue.state == STATE.STATE_HELD
+    assert "has the serial number of machines/1" in rogue.held_reason
+    assert await members(librarian, "latitudes") == ["machines/1"]
+    assert (await register(site, 1, model="Latitude")).state == STATE.STATE_APPROVED
+
+
+@pytest.mark.parametrize("action", [POLICY.ACTION_HOLD, POLICY.ACTION_REFUSE])
+async def test_a_machine_that_never_registered_receives_nothing_where_unknown_machines_are_not_accepted(
+    site: Site, operator: Any, action: Any
+) -> None:
+    await FakeSender(site).connect()
+    await operator.SetRegistrationPolicy(machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY(action=action)))
+    machine = FakeMachine(site, "1")
+    await machine.join(image="images/win11")
+    assert "machines/1 has not registered" in await refused(machine.hear("assignment"))
+
+
+async def test_a_removed_machine_receives_nothing_at_once_until_it_registers_anew(
+    site: Site, operator: Any, librarian: Any
+) -> None:
+    await FakeSender(site).connect()
+    await register(site, 1)
+    await create_collection(librarian, "lab")
+    await librarian.AddMembers(
+        collection_service_pb2.AddMembersRequest(name="collections/lab", machines=["machines/1"])
+    )
+    machine = FakeMachine(site, "1")
+    await machine.join(image="images/win11")
+    await machine.hear("assignment")
+    lost = await operator.RemoveMachine(machine_service_pb2.RemoveMachineRequest(name="machines/1"))
+    assert (lost.machine.display_name, list(lost.collections)) == ("pc-1", ["collections/lab"])
+    assert "removed the machine" in str(await machine.hear("dismissal"))
+    await machine.join(image="images/win11")
+    assert "was removed and must register anew" in await refused(machine.hear("assignment"))
+    await site.kill()
+    await site.start()
+    await machine.join(image="images/win11")
+    assert "was removed and must register anew" in await refused(machine.hear("assignment"))
+    assert (await register(site, 1)).state == STATE.STATE_APPROVED
+    await FakeSender(site).connect()
+    await machine.join(image="images/win11")
+    await machine.hear("assignment")
+
+
+async def test_an_empty_policy_changes_nothing(operator: Any) -> None:
+    hold = machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY(action=POLICY.ACTION_HOLD))
+    await operator.SetRegistrationPolicy(hold)
+    for request in (
+        machine_service_pb2.SetRegistrationPolicyRequest(),
+        machine_service_pb2.SetRegistrationPolicyRequest(policy=POLICY()),
+    ):
+        assert "the policy says nothing" in await refused(operator.SetRegistrationPolicy(request))
+    present = await operator.GetRegistrationPolicy(machine_service_pb2.GetRegistrationPolicyRequest())
+    assert present.policy.action == POLICY.ACTION_HOLD
 
 
 async def test_a_collection_has_members_by_name_and_by_rule(site: Site, operator: Any, librarian: Any) -> None:

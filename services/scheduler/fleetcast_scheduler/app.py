@@ -160,6 +160,7 @@ async def open_scheduler(
         await database.close()
         raise
     collections = Collections(machine_store, audit, fleet, clock)
+    machines.removed.append(pump.remove_machine)
     awaited = Awaited(pump, collections, deployments.awaited)
     awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
     sessions = Sessions(pump, store, catalog, holds, audit, admit=machines.admit, members=awaited.members)

@@ -15,8 +15,9 @@ from fleetcast_scheduler.machines.domain.machine import (
     agreement,
     mac_address,
     read_csv,
-    register,
+    resemblance,
 )
+from fleetcast_scheduler.machines.domain.registration import approved, is_other_hardware, register
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ def expected(**identifiers: object) -> Machine:
 
 def test_an_imported_machine_is_recognised_by_two_identifiers() -> None:
     record = expected(serial_number="b0sj23 ", mac_addresses=(MAC,))
-    registered = register(NEW, [record], ACCEPT, known=False)
+    registered = register(NEW, [record], ACCEPT, known=None)
     assert registered is not None
     assert registered.replaces == record.name
     assert registered.machine.name == NEW.name
@@ -51,7 +52,7 @@ def test_an_imported_machine_is_recognised_by_two_identifiers() -> None:
 
 def test_one_identifier_alone_only_makes_a_suggestion() -> None:
     record = expected(serial_number="other", mac_addresses=(MAC,))
-    registered = register(NEW, [record], ACCEPT, known=False)
+    registered = register(NEW, [record], ACCEPT, known=None)
     assert registered is not None
     assert not registered.replaces
     assert registered.machine.state is MachineState.HELD
@@ -61,7 +62,7 @@ def test_one_identifier_alone_only_makes_a_suggestion() -> None:
 
 def test_a_machine_cannot_become_one_that_has_registered_by_saying_so() -> None:
     victim = replace(NEW, name="machines/victim", variables={"password": "x"})
-    registered = register(NEW, [victim], ACCEPT, known=False)
+    registered = register(NEW, [victim], ACCEPT, known=None)
     assert registered is not None
     assert registered.machine.state is MachineState.HELD
     assert registered.machine.variables == {}
@@ -69,7 +70,7 @@ def test_a_machine_cannot_become_one_that_has_registered_by_saying_so() -> None:
 
 def test_two_records_that_fit_equally_well_are_left_to_an_operator() -> None:
     one = expected(serial_number="B0SJ23", mac_addresses=(MAC,))
-    registered = register(NEW, [one, replace(one, name="machines/expected-2")], ACCEPT, known=False)
+    registered = register(NEW, [one, replace(one, name="machines/expected-2")], ACCEPT, known=None)
     assert registered is not None
     assert registered.machine.state is MachineState.HELD
 
@@ -85,7 +86,7 @@ def test_two_records_that_fit_equally_well_are_left_to_an_operator() -> None:
 def test_an_unknown_machine_is_treated_as_the_policy_says(
     action: RegistrationAction, state: MachineState | None
 ) -> None:
-    registered = register(NEW, [], RegistrationPolicy(action, "collections/new"), known=False)
+    registered = register(NEW, [], RegistrationPolicy(action, "collections/new"), known=None)
     assert (registered.machine.state if registered else None) is state
     if state is MachineState.APPROVED:
         assert registered is not None
@@ -93,9 +94,109 @@ def test_an_unknown_machine_is_treated_as_the_policy_says(
 
 
 def test_a_known_machine_stays_what_it_is_whatever_the_policy() -> None:
-    registered = register(NEW, [], RegistrationPolicy(RegistrationAction.REFUSE), known=True)
+    registered = register(NEW, [], RegistrationPolicy(RegistrationAction.REFUSE), known=NEW)
     assert registered is not None
-    assert registered.machine is NEW
+    assert registered.machine == NEW
+
+
+# Identity bound to hardware
+
+OTHER = Inventory(
+    smbios_uuid="4c4c4544-0042-3510-8051-b4c04f363732",
+    serial_number="PC0002",
+    mac_addresses=("d8:9e:f3:00:01:02",),
+    model="Latitude",
+)
+THIRD = Inventory(smbios_uuid="3", serial_number="PC0003", mac_addresses=("d8:9e:f3:00:01:03",))
+
+
+def again(said: Inventory, *others: Machine, known: Machine = NEW) -> Machine:
+    """Returns what becomes of a known machine that says this of itself now."""
+    registered = register(replace(known, inventory=said), others, ACCEPT, known=known)
+    assert registered is not None
+    assert not registered.replaces
+    return registered.machine
+
+
+def test_a_known_machine_on_other_hardware_is_held_and_stays_what_it_was() -> None:
+    held = again(OTHER)
+    assert held.state is MachineState.HELD
+    assert (held.inventory, held.claimed) == (INVENTORY, OTHER)
+    assert "other hardware (SMBIOS UUID" in held.held_reason
+    assert "serial number pc0002, not b0sj23" in held.held_reason
+    assert again(INVENTORY, known=held).state is MachineState.HELD  # the first one comes back: both are held
+    assert (
+        again(replace(OTHER, serial_number="PC0003", mac_addresses=("d8:9e:f3:00:01:03",), smbios_uuid="3"), known=held)
+        == held
+    )
+
+
+def test_an_approved_machine_is_what_it_says_and_the_first_hardware_is_held_then() -> None:
+    there = approved(again(OTHER))
+    assert (there.state, there.inventory, there.claimed, there.held_reason) == (MachineState.APPROVED, OTHER, None, "")
+    assert again(OTHER, known=there).state is MachineState.APPROVED
+    assert again(INVENTORY, known=there).state is MachineState.HELD
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        replace(INVENTORY, mac_addresses=("00:11:22:33:44:55",)),
+        replace(INVENTORY, smbios_uuid=OTHER.smbios_uuid, serial_number=OTHER.serial_number),
+        replace(INVENTORY, serial_number="", smbios_uuid=""),
+        replace(INVENTORY, smbios_uuid="", serial_number="", mac_addresses=()),
+    ],
+    ids=["another adapter", "another board", "an agent that may not read the firmware", "nothing is known now"],
+)
+def test_a_machine_of_which_a_part_is_the_same_is_the_same(said: Inventory) -> None:
+    machine = again(said)
+    assert machine.state is MachineState.APPROVED
+    assert len(machine.inventory.identifiers()) == 3
+    assert is_other_hardware(
+        machine.inventory, replace(OTHER, mac_addresses=("d8:9e:f3:00:01:09",), smbios_uuid="9", serial_number="9")
+    )
+
+
+def test_a_known_machine_that_says_identifiers_of_another_one_is_held_and_no_rule_takes_it_for_that() -> None:
+    victim = replace(NEW, name="machines/victim", inventory=OTHER, variables={"domain_password": "x"})
+    for said in (OTHER, replace(INVENTORY, serial_number="PC0002"), replace(INVENTORY, smbios_uuid=OTHER.smbios_uuid)):
+        held = again(said, victim)
+        assert held.state is MachineState.HELD
+        assert not Rule('machine.model == "Latitude"').holds(held)
+        assert held.variables == {}
+    imported = expected(serial_number="PC0010", smbios_uuid="x-10")
+    assert again(replace(INVENTORY, serial_number="PC0010"), imported).state is MachineState.HELD
+
+
+def test_identifiers_that_were_shared_when_an_operator_approved_it_hold_it_no_more() -> None:
+    twin = replace(NEW, name="machines/twin")
+    assert again(INVENTORY, twin).state is MachineState.APPROVED
+
+
+def test_an_imported_record_waits_for_approval_where_the_policy_holds_imported_machines() -> None:
+    record = expected(serial_number="B0SJ23", mac_addresses=(MAC,))
+    held = register(NEW, [record], RegistrationPolicy(imported=RegistrationAction.HOLD), known=None)
+    assert held is not None
+    assert not held.replaces
+    assert (held.machine.state, held.machine.resembles, held.machine.variables) == (MachineState.HELD, record.name, {})
+    assert "which was imported: approve it as that one" in held.machine.held_reason
+    for action in RegistrationAction:  # elsewhere the import is what lets machines in
+        taken = register(NEW, [record], RegistrationPolicy(action), known=None)
+        assert taken is not None
+        assert taken.replaces == record.name
+
+
+def test_one_network_adapter_for_many_laptops_makes_no_resemblance() -> None:
+    second = replace(INVENTORY, smbios_uuid=OTHER.smbios_uuid, serial_number=OTHER.serial_number)
+    assert resemblance(second, INVENTORY) == []
+    registered = register(replace(NEW, inventory=second), [replace(NEW, name="machines/1")], ACCEPT, known=None)
+    assert registered is not None
+    assert registered.machine.state is MachineState.APPROVED
+    assert again(INVENTORY, replace(NEW, name="machines/2", inventory=second)).state is MachineState.APPROVED
+    no_serial = replace(second, serial_number="")
+    assert resemblance(no_serial, INVENTORY) == ["MAC address"]
+    lines = f"a,{UUID},S1,{MAC}\nb,{OTHER.smbios_uuid},S2,{MAC}\n"
+    assert len(read_csv("display_name,smbios_uuid,serial_number,mac_addresses\n" + lines)) == 2
 
 
 def test_what_makers_leave_blank_identifies_nothing() -> None:

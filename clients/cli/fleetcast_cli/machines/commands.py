@@ -176,18 +176,32 @@ async def approve(
 
 @command(group, "remove", span="fleetcast machine remove")
 async def remove(context: typer.Context, machine: MachineNames, as_json: Json = False) -> None:
-    """Forget machines. One that is still there must register again."""
+    """Forget machines: their names, variables and collections. One that is still there registers anew by itself."""
+    lost: dict[str, list[str]] = {}
     async with connection(context).dial() as channel:
         machines = MachineServiceStub(channel)
         found = await find_machines(machines, machine)
         for one in found:
             request = machine_service_pb2.RemoveMachineRequest(name=one.name, request_id=str(uuid.uuid4()))
-            await machines.RemoveMachine(request, timeout=UNARY_SECONDS)
+            answer = await machines.RemoveMachine(request, timeout=UNARY_SECONDS)
+            lost[one.name] = list(answer.collections)
     if as_json:
         write_json({"removed_machines": [one.name for one in found]})
         return
     for one in found:
-        output().print(f"removed {machine_label(one)}", soft_wrap=True)
+        output().print(f"removed {machine_label(one)}{_loss(one, lost[one.name])}", soft_wrap=True)
+
+
+def _loss(machine: Machine, collections: list[str]) -> str:
+    """Returns what a machine's removal loses, for the end of a sentence."""
+    lost = [f"the name {machine.display_name}"] if machine.display_name else []
+    if machine.variables:
+        lost.append(f"the variables {', '.join(sorted(machine.variables))}")
+    if collections:
+        lost.append(f"its place in {', '.join(map(identifier, collections))}")
+    if machine.protected:
+        lost.append("its protection")
+    return f": {', '.join(lost)} {'is' if len(lost) == 1 and not machine.variables else 'are'} lost" if lost else ""
 
 
 @command(group, "policy", span="fleetcast machine policy")
@@ -198,6 +212,14 @@ async def policy(
     collection: Annotated[
         str, typer.Option("--collection", metavar="NAME", help="With accept: unknown machines become members of it.")
     ] = "",
+    imported: Annotated[
+        Action | None,
+        typer.Option(
+            "--imported",
+            help="What becomes of machines recognised as imported ones: accept or hold.",
+            show_default="accept",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show or set what becomes of unknown machines that register: accept, hold for approval, or refuse."""
@@ -205,6 +227,11 @@ async def policy(
         raise InvalidArgumentError(
             f"--collection {collection} is for accepted machines: write `accept --collection {collection}`",
             field="collection",
+        )
+    if imported is Action.REFUSE or (imported and action is None):
+        raise InvalidArgumentError(
+            f"--imported {imported} is not possible here: write `{action or 'accept'} --imported hold` or accept",
+            field="imported",
         )
     async with connection(context).dial() as channel:
         machines = MachineServiceStub(channel)
@@ -216,6 +243,7 @@ async def policy(
                 policy=RegistrationPolicy(
                     action=RegistrationPolicy.Action.Value(f"ACTION_{action.name}"),
                     collection=resource("collections", collection) if collection else "",
+                    imported_action=RegistrationPolicy.Action.Value(f"ACTION_{(imported or Action.ACCEPT).name}"),
                 ),
                 request_id=str(uuid.uuid4()),
             )
@@ -228,4 +256,5 @@ async def policy(
         RegistrationPolicy.ACTION_REFUSE: "are refused",
     }.get(found.action, "are accepted")
     into = f" and become members of {identifier(found.collection)}" if found.collection else ""
-    output().print(f"unknown machines {becomes}{into}", soft_wrap=True)
+    held = "; imported ones are held too" if found.imported_action == RegistrationPolicy.ACTION_HOLD else ""
+    output().print(f"unknown machines {becomes}{into}{held}", soft_wrap=True)

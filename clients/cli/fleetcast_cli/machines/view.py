@@ -64,12 +64,22 @@ def machine_fields(machine: Machine, *, now: datetime | None = None) -> list[tup
         ("SMBIOS UUID", hardware.smbios_uuid),
         ("serial number", hardware.serial_number),
         ("MAC addresses", " ".join(hardware.mac_addresses)),
+        ("says it is", _claim(machine)),
         ("firmware", " ".join(filter(None, [hardware.firmware, hardware.architecture]))),
         ("processor", _processor(machine)),
         ("memory", _memory(hardware.memory_bytes)),
         ("disks", "\n".join(map(_disk, hardware.disks))),
         ("variables", format_variables(machine.variables)),
     ]
+
+
+def _claim(machine: Machine) -> str:
+    """Returns what a held machine says of itself now, where that is not what it was."""
+    if not machine.HasField("claimed_inventory"):
+        return ""
+    claimed = machine.claimed_inventory
+    said = [claimed.serial_number, claimed.smbios_uuid, *claimed.mac_addresses, claimed.manufacturer, claimed.model]
+    return " ".join(filter(None, said))
 
 
 def _known_as(machine: Machine) -> tuple[str, str]:

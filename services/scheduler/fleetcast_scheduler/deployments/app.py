@@ -95,6 +95,7 @@ async def open_deployments(
     pump.recover(await store.contact_times())
     fleet.changed = pump.wake
     machines.registered = Registrations(pump).registered
+    machines.removed.append(pump.remove_machine)
     deployments = Deployments(pump, store, contents, audit, confirmation_limit=options.confirmation_limit)
     logs = RunLogs(pump, store)
     return DeploymentPart(
@@ -103,6 +104,6 @@ async def open_deployments(
         waking,
         [
             deployment_service(deployments, pump, logs, MachineWatch(machines, deployments, pump)),
-            run_service(pump, logs, machines.check_admission),
+            run_service(pump, logs, machines.admission.check),
         ],
     )

@@ -8,6 +8,7 @@ from fleetcast_scheduler.deployments.domain.phases import awaited
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
 from fleetcast_scheduler.sessions.domain.participant import Joiner
+from fleetcast_scheduler.sessions.domain.session import Session
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.sessions import Sessions
 
@@ -18,6 +19,19 @@ class DeploymentSessions:
     def __init__(self, pump: RunPump, sessions: Sessions) -> None:
         self._pump = pump
         self._sessions = sessions
+
+    def check(self, machine: str, session: Session) -> None:
+        """Returns if a machine may join a session of a deployment by the session's name: if it runs that now.
+
+        Raises:
+            FailedPreconditionError: it does not.
+        """
+        current = self._pump.ledger.current.get(machine)
+        if current is None or current.deployment != session.deployment:
+            raise FailedPreconditionError(
+                f"{session.name} is for the machines that run {session.deployment}, and {machine} does not",
+                reason="RUN_NOT_OPEN",
+            )
 
     async def join(self, run: str, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session of its deployment for an image, or opens it.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from fleetcast.scheduler.v1 import run_service_pb2
-from fleetcast_kit.errors import AbortedError
+from fleetcast_kit.errors import AbortedError, NotFoundError
 
 from fleetcast_scheduler.deployments.domain.events import (
     DeploymentEnded,
@@ -22,7 +22,7 @@ from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
 from fleetcast_scheduler.deployments.domain.machine_reports import MachineReports
 from fleetcast_scheduler.deployments.domain.operations import DeploymentOperations
 from fleetcast_scheduler.deployments.domain.rollout import Rollout
-from fleetcast_scheduler.deployments.domain.run import Run
+from fleetcast_scheduler.deployments.domain.run import Run, RunState
 from fleetcast_scheduler.deployments.mailbox import RunMailbox, RunNews
 from fleetcast_scheduler.deployments.rows import content_row, deployment_row, run_row, step_row
 from fleetcast_scheduler.deployments.store import DeploymentStore, RunBatch
@@ -92,6 +92,17 @@ class RunPump(Cycle[RunEvent]):
             del self._mailboxes[mailbox.machine]
             self.presence.depart(mailbox.machine, self.clock())
             self.wake()
+
+    def remove_machine(self, machine: str) -> None:
+        """An operator removed a machine: what it runs is over, and its stream ends. It may register anew."""
+        run = self.ledger.current.get(machine)
+        if run is not None:
+            error = "an operator removed the machine"
+            self.ledger.end(self.ledger.deployment_of(run), run, RunState.CANCELLED, self.clock(), error)
+        if (mailbox := self._mailboxes.get(machine)) is not None:
+            mailbox.close(NotFoundError(f"{machine} was removed: register anew", reason="MACHINE_NOT_FOUND"))
+            self.leave(mailbox)
+        self.wake()
 
     def attached(self, mailbox: RunMailbox) -> bool:
         """Returns whether the mailbox is that of the machine's present stream."""

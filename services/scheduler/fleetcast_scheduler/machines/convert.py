@@ -56,7 +56,6 @@ def time_zone_said(name: str) -> str:
 
 def machine_message(machine: Machine, presence: MachinePresence | None = None) -> machine_service_pb2.Machine:
     """Returns a machine as the API shows it."""
-    inventory = machine.inventory
     presence = presence or MachinePresence()
     return machine_service_pb2.Machine(
         name=machine.name,
@@ -64,18 +63,8 @@ def machine_message(machine: Machine, presence: MachinePresence | None = None) -
         state=machine_service_pb2.Machine.State.Value(f"STATE_{machine.state}"),
         held_reason=machine.held_reason,
         resembles=machine.resembles,
-        inventory=machine_service_pb2.Inventory(
-            **{field: getattr(inventory, field) for field in _PLAIN},
-            mac_addresses=inventory.mac_addresses,
-            processor_count=inventory.processor_count,
-            memory_bytes=inventory.memory_bytes,
-            disks=[
-                machine_service_pb2.Disk(
-                    device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
-                )
-                for disk in inventory.disks
-            ],
-        ),
+        inventory=_inventory_message(machine.inventory),
+        claimed_inventory=None if machine.claimed is None else _inventory_message(machine.claimed),
         variables=machine.variables,
         protected=machine.protected,
         time_zone=machine.time_zone,
@@ -85,6 +74,21 @@ def machine_message(machine: Machine, presence: MachinePresence | None = None) -
         connected=presence.connected,
         contact_time=timestamp(presence.contact_time),
         current_run=presence.current_run,
+    )
+
+
+def _inventory_message(inventory: Inventory) -> machine_service_pb2.Inventory:
+    return machine_service_pb2.Inventory(
+        **{field: getattr(inventory, field) for field in _PLAIN},
+        mac_addresses=inventory.mac_addresses,
+        processor_count=inventory.processor_count,
+        memory_bytes=inventory.memory_bytes,
+        disks=[
+            machine_service_pb2.Disk(
+                device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
+            )
+            for disk in inventory.disks
+        ],
     )
 
 
@@ -105,17 +109,32 @@ def machine_edit(message: machine_service_pb2.Machine, paths: Iterable[str]) -> 
 
 
 def policy_of(message: machine_service_pb2.RegistrationPolicy) -> RegistrationPolicy:
-    """Returns the registration policy in a request.
+    """Returns the registration policy in a request. A collection alone is for accepted machines.
 
     Raises:
-        InvalidArgumentError: the collection is none.
+        InvalidArgumentError: it says nothing, or the collection is none.
     """
+    if not message.action and not message.collection:
+        raise InvalidArgumentError(
+            "the policy says nothing: choose what becomes of unknown machines, ACTION_ACCEPT, ACTION_HOLD or "
+            "ACTION_REFUSE",
+            field="policy.action",
+        )
     action = enum_name(machine_service_pb2.RegistrationPolicy.Action, message.action, "ACTION_", "policy.action")
     if message.collection:
         collection_name(message.collection, "policy.collection")
-    return RegistrationPolicy(
-        RegistrationAction.ACCEPT if action == "UNSPECIFIED" else RegistrationAction(action), message.collection
+    imported = enum_name(
+        machine_service_pb2.RegistrationPolicy.Action, message.imported_action, "ACTION_", "policy.imported_action"
     )
+    if imported == RegistrationAction.REFUSE:
+        raise InvalidArgumentError(
+            "imported machines cannot be refused: remove their records, or hold them", field="policy.imported_action"
+        )
+    return RegistrationPolicy(_action(action), message.collection, _action(imported))
+
+
+def _action(name: str) -> RegistrationAction:
+    return RegistrationAction.ACCEPT if name == "UNSPECIFIED" else RegistrationAction(name)
 
 
 def policy_message(policy: RegistrationPolicy) -> machine_service_pb2.RegistrationPolicy:
@@ -123,6 +142,7 @@ def policy_message(policy: RegistrationPolicy) -> machine_service_pb2.Registrati
     return machine_service_pb2.RegistrationPolicy(
         action=machine_service_pb2.RegistrationPolicy.Action.Value(f"ACTION_{policy.action}"),
         collection=policy.collection,
+        imported_action=machine_service_pb2.RegistrationPolicy.Action.Value(f"ACTION_{policy.imported}"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
 
 from fleetcast_scheduler.audit.audit import Audit
+from fleetcast_scheduler.machines.admission import Admission
 from fleetcast_scheduler.machines.domain.collection import Rule
 from fleetcast_scheduler.machines.domain.machine import (
     ImportRow,
@@ -17,13 +19,14 @@ from fleetcast_scheduler.machines.domain.machine import (
     Machine,
     MachineState,
     RegistrationPolicy,
-    agreement,
-    register,
-    taken_over,
+    resemblance,
 )
+from fleetcast_scheduler.machines.domain.registration import approved, register, taken_over
 from fleetcast_scheduler.machines.edits import changes, edited
 from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
-from fleetcast_scheduler.machines.store import MachineStore
+from fleetcast_scheduler.machines.store import MachineStore, MachineTables
+
+_logger = logging.getLogger(__name__)
 
 _NAMED_CONFLICTS = 8
 """Rows named in an error at most: it goes with the headers, which have 8 KiB."""
@@ -39,31 +42,21 @@ class Machines:
         self._clock = clock
         self.registered: Callable[[str, str], None] = lambda _machine, _replaced: None
         """Called with a machine that has registered, and the imported record whose place it took, if any."""
-        self._held: set[str] = set()
+        self.removed: list[Callable[[str], None]] = []
+        """Called with a machine that an operator removed: whatever it takes part in ends at once."""
+        self.admission = Admission()
 
     async def start(self) -> None:
-        """Learns which machines are held. To be awaited before the server opens its port."""
-        async with self._store.transaction(reads_only=True) as tables:
-            self._held = await tables.held()
-
-    def check_admission(self, name: str) -> None:
-        """Returns if a machine may join sessions; one that never registered may.
-
-        Raises:
-            FailedPreconditionError: an operator must approve it first.
-        """
-        if name in self._held:
-            raise FailedPreconditionError(
-                f"{name} is held until an operator approves it", reason="MACHINE_HELD", metadata={"machine": name}
-            )
+        """Learns who may take part. To be awaited before the server opens its port."""
+        await self.admission.start(self._store)
 
     def admit(self, name: str) -> str:
         """Returns the name that operators know a machine by that joins; empty if they gave it none.
 
         Raises:
-            FailedPreconditionError: an operator must approve it first.
+            FailedPreconditionError: it is held, was removed, or must register first.
         """
-        self.check_admission(name)
+        self.admission.check(name)
         known = self._fleet.fleet.machine(name)
         return known.display_name if known else ""
 
@@ -84,8 +77,8 @@ class Machines:
                 time_zone=time_zone,
                 register_time=now,
             )
-            others = [] if known else await tables.resembling(present)
-            registered = register(present, others, await tables.policy(), known=known is not None)
+            others = await tables.resembling(present)
+            registered = register(present, others, await tables.policy(), known=known)
             if registered is None:
                 raise FailedPreconditionError(
                     f"{display_name or name} is not known, and unknown machines are refused here: import it first, "
@@ -93,7 +86,9 @@ class Machines:
                     reason="MACHINE_REFUSED",
                     metadata={"machine": name},
                 )
+            newly_held = registered.machine.state is MachineState.HELD and (known is None or known.state != "HELD")
             await tables.put_machine(registered.machine)
+            await tables.forget_removed(name)
             if registered.replaces:
                 await tables.move_memberships(registered.replaces, name)
                 await tables.remove_machine(registered.replaces)
@@ -103,8 +98,11 @@ class Machines:
                 await self._audit.record_in(
                     tables, "machine.register", name, state=registered.machine.state, replaces=registered.replaces
                 )
-        if registered.machine.state is MachineState.HELD:
-            self._held.add(name)
+            if newly_held:
+                await self._audit.record_in(tables, "machine.hold", name, reason=registered.machine.held_reason)
+        if newly_held:
+            _logger.warning("%s (%s) is held: it %s", name, display_name, registered.machine.held_reason)
+        self.admission.put(registered.machine)
         await self._fleet.machines_changed(name)
         self.registered(name, registered.replaces)
         await self._fleet.machines_changed(registered.replaces)
@@ -169,10 +167,12 @@ class Machines:
                     inventory=row.inventory,
                     variables=row.variables,
                 )
+                others = await tables.resembling(machine)
+                found = [(other, resemblance(row.inventory, other.inventory)) for other in others]
                 conflicts += [
-                    f"{row.display_name or 'a machine without a name'!r} has the "
-                    f"{agreement(machine.inventory, other.inventory)[0]} of {other.name} ({other.display_name})"
-                    for other in (await tables.resembling(machine))[:1]
+                    f"{row.display_name or 'a machine without a name'!r} has the {kinds[0]} of {other.name} "
+                    f"({other.display_name})"
+                    for other, kinds in [one for one in found if one[1]][:1]
                 ]
                 await tables.put_machine(machine)
                 if row.collection:
@@ -209,27 +209,38 @@ class Machines:
             if as_machine:
                 machine = taken_over(machine, await tables.require_machine(as_machine))
                 await tables.move_memberships(as_machine, name)
-                await tables.remove_machine(as_machine)
-            machine = replace(
-                machine,
-                state=MachineState.APPROVED,
-                held_reason="",
-                resembles="",
-                edit_count=machine.edit_count + 1,
-            )
+                await self._forget(tables, as_machine)
+            machine = approved(machine)
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.approve", name, request_id, as_machine=as_machine)
-        self._held.discard(name)
+        self.admission.put(machine)
         await self._fleet.machines_changed(name, as_machine)
+        if as_machine:
+            self._end(as_machine)
         return machine
 
-    async def remove(self, name: str, request_id: str) -> None:
-        """Forgets a machine."""
+    async def remove(self, name: str, request_id: str) -> tuple[Machine | None, set[str]]:
+        """Forgets a machine. Returns what is lost: its record, if there was one, and its collections by name."""
         async with self._store.transaction() as tables:
-            if await tables.remove_machine(name):
+            machine = await tables.machine(name)
+            collections = await tables.memberships_of(name)
+            if machine is not None:
+                await self._forget(tables, name)
                 await self._audit.record_in(tables, "machine.remove", name, request_id)
-        self._held.discard(name)
         await self._fleet.machines_changed(name)
+        if machine is not None:
+            self._end(name)
+        return machine, collections
+
+    async def _forget(self, tables: MachineTables, name: str) -> None:
+        await tables.remove_machine(name)
+        await tables.put_removed(name, self._clock())
+
+    def _end(self, name: str) -> None:
+        """Ends whatever a machine that was removed takes part in."""
+        self.admission.remove(name)
+        for removed in self.removed:
+            removed(name)
 
     async def policy(self) -> RegistrationPolicy:
         """Returns what becomes of unknown machines."""
@@ -253,8 +264,10 @@ class Machines:
                 request_id,
                 policy=policy.action,
                 collection=policy.collection,
+                imported=policy.imported,
             )
-            return policy
+        self.admission.policy = policy
+        return policy
 
 
 def _names(request_id: str, count: int) -> list[str]:

@@ -87,8 +87,10 @@ class MachineServicer(MachineServiceServicer):
         self, request: machine_service_pb2.RemoveMachineRequest, context: Context
     ) -> machine_service_pb2.RemoveMachineResponse:
         """Forgets a machine."""
-        await self._machines.remove(machine_name(request.name), request.request_id)
-        return machine_service_pb2.RemoveMachineResponse()
+        machine, collections = await self._machines.remove(machine_name(request.name), request.request_id)
+        return machine_service_pb2.RemoveMachineResponse(
+            machine=convert.machine_message(machine) if machine is not None else None, collections=sorted(collections)
+        )
 
     async def GetRegistrationPolicy(
         self, request: machine_service_pb2.GetRegistrationPolicyRequest, context: Context

@@ -29,6 +29,7 @@ from fleetcast_scheduler.machines.tables import (
     MachineIdentifierRow,
     MachineRow,
     MembershipRow,
+    RemovedMachineRow,
     SettingRow,
 )
 
@@ -97,10 +98,22 @@ class MachineTables:
             await self._session.exec(delete(table).where(col(table.machine) == name))
         return True
 
-    async def held(self) -> set[str]:
-        """Returns the machines that an operator must approve."""
-        statement = select(MachineRow.name).where(col(MachineRow.state) == MachineState.HELD.value)
+    async def in_state(self, state: MachineState) -> set[str]:
+        """Returns the names of the machines in a state."""
+        statement = select(MachineRow.name).where(col(MachineRow.state) == state.value)
         return set(await self._session.exec(statement))
+
+    async def put_removed(self, name: str, now: float) -> None:
+        """Notes that an operator removed a machine."""
+        await self._session.merge(RemovedMachineRow(name=name, remove_time=now))
+
+    async def forget_removed(self, name: str) -> None:
+        """A machine that was removed has registered anew."""
+        await self._session.exec(delete(RemovedMachineRow).where(col(RemovedMachineRow.name) == name))
+
+    async def removed(self) -> set[str]:
+        """Returns the machines that were removed and have not registered anew."""
+        return set(await self._session.exec(select(RemovedMachineRow.name)))
 
     async def resembling(self, machine: Machine) -> list[Machine]:
         """Returns the other machines that share an identifier with this one."""
@@ -223,7 +236,8 @@ class MachineTables:
         row = await self._session.get(SettingRow, _POLICY)
         if row is None:
             return RegistrationPolicy()
-        return RegistrationPolicy(RegistrationAction(row.value["action"]), row.value["collection"])
+        imported = RegistrationAction(row.value.get("imported", RegistrationAction.ACCEPT))
+        return RegistrationPolicy(RegistrationAction(row.value["action"]), row.value["collection"], imported)
 
     async def put_policy(self, policy: RegistrationPolicy) -> None:
         """Sets what becomes of unknown machines."""
@@ -241,10 +255,19 @@ class MachineTables:
 
 def _machine_of(row: MachineRow) -> Machine:
     values = {column: getattr(row, column) for column in MachineRow.model_fields}
-    inventory = dict(row.inventory)
-    inventory["mac_addresses"] = tuple(inventory["mac_addresses"])
-    inventory["disks"] = tuple(Disk(**disk) for disk in inventory["disks"])
-    return Machine(**values | {"state": MachineState(row.state), "inventory": Inventory(**inventory)})
+    return Machine(
+        **values
+        | {
+            "state": MachineState(row.state),
+            "inventory": _inventory_of(row.inventory),
+            "claimed": None if row.claimed is None else _inventory_of(row.claimed),
+        }
+    )
+
+
+def _inventory_of(value: dict[str, Any]) -> Inventory:
+    disks = tuple(Disk(**disk) for disk in value["disks"])
+    return Inventory(**value | {"mac_addresses": tuple(value["mac_addresses"]), "disks": disks})
 
 
 def _collection_of(row: CollectionRow) -> Collection:

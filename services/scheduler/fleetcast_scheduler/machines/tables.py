@@ -20,12 +20,22 @@ class MachineRow(SQLModel, table=True):
     held_reason: str = text()
     resembles: str = text()
     inventory: dict[str, Any] = json_()
+    claimed: dict[str, Any] | None = json_(nullable=True)
     variables: dict[str, str] = json_()
     protected: bool
     time_zone: str = text()
     create_time: float = instant()
     register_time: float | None = instant(nullable=True)
     edit_count: int = integer()
+
+
+class RemovedMachineRow(SQLModel, table=True):
+    """A machine that an operator removed and that has not registered anew."""
+
+    __tablename__ = "removed_machine"
+
+    name: str = text(primary_key=True)
+    remove_time: float = instant()
 
 
 class MachineIdentifierRow(SQLModel, table=True):

@@ -20,6 +20,7 @@ from fleetcast_scheduler.names import image_name, run_name, session_name
 from fleetcast_scheduler.sessions import participation_convert as stream_convert
 from fleetcast_scheduler.sessions.domain.events import Dismissal
 from fleetcast_scheduler.sessions.domain.participant import Joiner
+from fleetcast_scheduler.sessions.domain.session import Session
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
@@ -30,6 +31,9 @@ class RunSessions(Protocol):
 
     async def join(self, run: str, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session for an image of its run, or opens it."""
+
+    def check(self, machine: str, session: Session) -> None:
+        """Returns if a machine may join a session of a deployment by the session's name."""
 
 
 class ParticipationServicer(ParticipationServiceServicer):
@@ -75,7 +79,10 @@ class ParticipationServicer(ParticipationServiceServicer):
             )
         match join.WhichOneof("target"):
             case "session":
-                return await self._sessions.join_session(session_name(join.session, "join.session"), joiner)
+                session = await self._sessions.get(session_name(join.session, "join.session"))
+                if session.deployment:
+                    self._deployments.check(joiner.machine, session)
+                return await self._sessions.join_session(session.name, joiner)
             case "image":
                 return await self._sessions.join_image(image_name(join.image, "join.image"), joiner)
             case _:

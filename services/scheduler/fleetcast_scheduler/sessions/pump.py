@@ -82,6 +82,11 @@ class Pump(Cycle[Event]):
             self.dispatcher.leave(*key, self.clock())
             self.wake()
 
+    def remove_machine(self, machine: str) -> None:
+        """An operator removed a machine: it is taken out of every session."""
+        self.dispatcher.remove_machine(machine, self.clock())
+        self.wake()
+
     def attached(self, mailbox: SessionMailbox) -> bool:
         """Returns whether the mailbox is that of the machine's present stream."""
         return self._mailboxes.get((mailbox.session, mailbox.machine)) is mailbox

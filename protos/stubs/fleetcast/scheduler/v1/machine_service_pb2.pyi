@@ -89,6 +89,7 @@ class Machine(_message.Message):
     CONTACT_TIME_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     CURRENT_RUN_FIELD_NUMBER: _builtins.int
+    CLAIMED_INVENTORY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `machines/{id}`."""
     display_name: _builtins.str
@@ -129,6 +130,12 @@ class Machine(_message.Message):
     def contact_time(self) -> _timestamp_pb2.Timestamp:
         """When its agent was last heard."""
 
+    @_builtins.property
+    def claimed_inventory(self) -> Global___Inventory:
+        """What it says of itself now, while it is held because that is not what it was: other hardware, or an identifier of
+        another machine. Approving it makes this its inventory.
+        """
+
     def __init__(
         self,
         *,
@@ -147,10 +154,11 @@ class Machine(_message.Message):
         contact_time: _timestamp_pb2.Timestamp | None = ...,
         time_zone: _builtins.str = ...,
         current_run: _builtins.str = ...,
+        claimed_inventory: Global___Inventory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "create_time", b"create_time", "inventory", b"inventory", "register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claimed_inventory", b"claimed_inventory", "contact_time", b"contact_time", "create_time", b"create_time", "inventory", b"inventory", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "contact_time", b"contact_time", "create_time", b"create_time", "current_run", b"current_run", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "time_zone", b"time_zone", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_inventory", b"claimed_inventory", "connected", b"connected", "contact_time", b"contact_time", "create_time", b"create_time", "current_run", b"current_run", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "time_zone", b"time_zone", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,16 +616,29 @@ Global___RemoveMachineRequest: _TypeAlias = RemoveMachineRequest  # noqa: Y015
 
 @_typing.final
 class RemoveMachineResponse(_message.Message):
-    """Nothing to say."""
+    """What is lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MACHINE_FIELD_NUMBER: _builtins.int
+    COLLECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> Global___Machine:
+        """The record as it was; absent if there was none."""
+
+    @_builtins.property
+    def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Collections of which it was a member by name, `collections/{id}`."""
+
     def __init__(
         self,
+        *,
+        machine: Global___Machine | None = ...,
+        collections: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collections", b"collections", "machine", b"machine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,7 +657,7 @@ class RegistrationPolicy(_message.Message):
     class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RegistrationPolicy._Action.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ACTION_UNSPECIFIED: RegistrationPolicy._Action.ValueType  # 0
-        """Means accept."""
+        """Never returned. With `collection` it means accept; without, the policy says nothing and is refused."""
         ACTION_ACCEPT: RegistrationPolicy._Action.ValueType  # 1
         """They take part, in `collection` if that is set."""
         ACTION_HOLD: RegistrationPolicy._Action.ValueType  # 2
@@ -648,7 +669,7 @@ class RegistrationPolicy(_message.Message):
         """What is done."""
 
     ACTION_UNSPECIFIED: RegistrationPolicy.Action.ValueType  # 0
-    """Means accept."""
+    """Never returned. With `collection` it means accept; without, the policy says nothing and is refused."""
     ACTION_ACCEPT: RegistrationPolicy.Action.ValueType  # 1
     """They take part, in `collection` if that is set."""
     ACTION_HOLD: RegistrationPolicy.Action.ValueType  # 2
@@ -658,19 +679,25 @@ class RegistrationPolicy(_message.Message):
 
     ACTION_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
+    IMPORTED_ACTION_FIELD_NUMBER: _builtins.int
     action: Global___RegistrationPolicy.Action.ValueType
     """What is done."""
     collection: _builtins.str
     """Collection that accepted machines become members of, `collections/{id}`; empty for none."""
+    imported_action: Global___RegistrationPolicy.Action.ValueType
+    """What becomes of a machine that is recognised as an imported one: accepted, which unspecified means too, or held, so
+    that nothing of the imported record, its variables included, goes to a machine that nobody looked at.
+    """
     def __init__(
         self,
         *,
         action: Global___RegistrationPolicy.Action.ValueType = ...,
         collection: _builtins.str = ...,
+        imported_action: Global___RegistrationPolicy.Action.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "collection", b"collection", "imported_action", b"imported_action"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

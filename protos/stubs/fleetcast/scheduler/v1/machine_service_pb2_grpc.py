@@ -89,8 +89,11 @@ class MachineServiceServicer(object):
     def RegisterMachine(self, request, context):
         """Registers the calling machine with its hardware, or brings its record up to date. Role: machine.
 
-        A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree; one
-        alone only makes a suggestion for an operator. An unknown machine is treated as the registration policy says.
+        A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree, and
+        held all the same if the policy says so; one alone only makes a suggestion for an operator. A MAC address alone, where UUID and
+        serial number are known of both and differ, is that of a network adapter that is carried around. An unknown machine
+        is treated as the registration policy says. A known one is held if none of its identifiers is what it was, or if it
+        newly says one of another machine.
         FAILED_PRECONDITION with reason MACHINE_REFUSED if it is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -133,7 +136,8 @@ class MachineServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMachine(self, request, context):
-        """Forgets a machine. It must register again. Removing what is not there succeeds. Role: administrator.
+        """Forgets a machine and ends, at once, whatever it takes part in. It may register anew, as an unknown one. Removing
+        what is not there succeeds. Role: administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,11 @@ class MachineServiceStub:
     RegisterMachine: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.RegisterMachineRequest, _machine_service_pb2.RegisterMachineResponse]
     """Registers the calling machine with its hardware, or brings its record up to date. Role: machine.
 
-    A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree; one
-    alone only makes a suggestion for an operator. An unknown machine is treated as the registration policy says.
+    A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree, and
+    held all the same if the policy says so; one alone only makes a suggestion for an operator. A MAC address alone, where UUID and
+    serial number are known of both and differ, is that of a network adapter that is carried around. An unknown machine
+    is treated as the registration policy says. A known one is held if none of its identifiers is what it was, or if it
+    newly says one of another machine.
     FAILED_PRECONDITION with reason MACHINE_REFUSED if it is refused.
     """
     GetMachine: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.GetMachineRequest, _machine_service_pb2.GetMachineResponse]
@@ -51,7 +54,9 @@ class MachineServiceStub:
     ApproveMachine: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.ApproveMachineRequest, _machine_service_pb2.ApproveMachineResponse]
     """Approves a machine that is held or was refused; with `as_machine` it takes that record over. Role: administrator."""
     RemoveMachine: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.RemoveMachineRequest, _machine_service_pb2.RemoveMachineResponse]
-    """Forgets a machine. It must register again. Removing what is not there succeeds. Role: administrator."""
+    """Forgets a machine and ends, at once, whatever it takes part in. It may register anew, as an unknown one. Removing
+    what is not there succeeds. Role: administrator.
+    """
     GetRegistrationPolicy: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.GetRegistrationPolicyRequest, _machine_service_pb2.GetRegistrationPolicyResponse]
     """Returns what becomes of unknown machines. Role: administrator."""
     SetRegistrationPolicy: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.SetRegistrationPolicyRequest, _machine_service_pb2.SetRegistrationPolicyResponse]
@@ -65,8 +70,11 @@ class MachineServiceAsyncStub(MachineServiceStub):
     RegisterMachine: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.RegisterMachineRequest, _machine_service_pb2.RegisterMachineResponse]  # type: ignore[assignment]
     """Registers the calling machine with its hardware, or brings its record up to date. Role: machine.
 
-    A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree; one
-    alone only makes a suggestion for an operator. An unknown machine is treated as the registration policy says.
+    A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree, and
+    held all the same if the policy says so; one alone only makes a suggestion for an operator. A MAC address alone, where UUID and
+    serial number are known of both and differ, is that of a network adapter that is carried around. An unknown machine
+    is treated as the registration policy says. A known one is held if none of its identifiers is what it was, or if it
+    newly says one of another machine.
     FAILED_PRECONDITION with reason MACHINE_REFUSED if it is refused.
     """
     GetMachine: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.GetMachineRequest, _machine_service_pb2.GetMachineResponse]  # type: ignore[assignment]
@@ -80,7 +88,9 @@ class MachineServiceAsyncStub(MachineServiceStub):
     ApproveMachine: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ApproveMachineRequest, _machine_service_pb2.ApproveMachineResponse]  # type: ignore[assignment]
     """Approves a machine that is held or was refused; with `as_machine` it takes that record over. Role: administrator."""
     RemoveMachine: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.RemoveMachineRequest, _machine_service_pb2.RemoveMachineResponse]  # type: ignore[assignment]
-    """Forgets a machine. It must register again. Removing what is not there succeeds. Role: administrator."""
+    """Forgets a machine and ends, at once, whatever it takes part in. It may register anew, as an unknown one. Removing
+    what is not there succeeds. Role: administrator.
+    """
     GetRegistrationPolicy: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.GetRegistrationPolicyRequest, _machine_service_pb2.GetRegistrationPolicyResponse]  # type: ignore[assignment]
     """Returns what becomes of unknown machines. Role: administrator."""
     SetRegistrationPolicy: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.SetRegistrationPolicyRequest, _machine_service_pb2.SetRegistrationPolicyResponse]  # type: ignore[assignment]
@@ -97,8 +107,11 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_machine_service_pb2.RegisterMachineResponse, _abc.Awaitable[_machine_service_pb2.RegisterMachineResponse]]:
         """Registers the calling machine with its hardware, or brings its record up to date. Role: machine.
 
-        A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree; one
-        alone only makes a suggestion for an operator. An unknown machine is treated as the registration policy says.
+        A machine that was imported is recognised when at least two of SMBIOS UUID, serial number and MAC address agree, and
+        held all the same if the policy says so; one alone only makes a suggestion for an operator. A MAC address alone, where UUID and
+        serial number are known of both and differ, is that of a network adapter that is carried around. An unknown machine
+        is treated as the registration policy says. A known one is held if none of its identifiers is what it was, or if it
+        newly says one of another machine.
         FAILED_PRECONDITION with reason MACHINE_REFUSED if it is refused.
         """
 
@@ -148,7 +161,9 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _machine_service_pb2.RemoveMachineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_machine_service_pb2.RemoveMachineResponse, _abc.Awaitable[_machine_service_pb2.RemoveMachineResponse]]:
-        """Forgets a machine. It must register again. Removing what is not there succeeds. Role: administrator."""
+        """Forgets a machine and ends, at once, whatever it takes part in. It may register anew, as an unknown one. Removing
+        what is not there succeeds. Role: administrator.
+        """
 
     @_abc_1.abstractmethod
     def GetRegistrationPolicy(

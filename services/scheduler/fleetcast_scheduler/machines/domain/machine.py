@@ -6,13 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Collection as Sized
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleetcast_kit.errors import InvalidArgumentError
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+SMBIOS_UUID, SERIAL_NUMBER, MAC_ADDRESS = "SMBIOS UUID", "serial number", "MAC address"
+"""Kinds of identifiers."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MEANINGLESS = frozenset(
     {
@@ -55,6 +56,8 @@ class RegistrationPolicy:
     action: RegistrationAction = RegistrationAction.ACCEPT
     collection: str = ""
     """Collection that accepted ones become members of."""
+    imported: RegistrationAction = RegistrationAction.ACCEPT
+    """What becomes of a machine that is recognised as an imported one; never REFUSE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,28 @@ class Inventory:
     def identifiers(self) -> dict[str, frozenset[str]]:
         """Returns what can tell the machine from others, by kind; what makers leave blank does not."""
         found = {
-            "SMBIOS UUID": _meaningful([self.smbios_uuid]),
-            "serial number": _meaningful([self.serial_number]),
-            "MAC address": _meaningful(self.mac_addresses),
+            SMBIOS_UUID: _meaningful([self.smbios_uuid]),
+            SERIAL_NUMBER: _meaningful([self.serial_number]),
+            MAC_ADDRESS: _meaningful(self.mac_addresses),
         }
         return {kind: values for kind, values in found.items() if values}
+
+
+def agreement(one: Inventory, other: Inventory) -> list[str]:
+    """Returns the kinds of identifiers in which two machines agree."""
+    theirs = other.identifiers()
+    return [kind for kind, values in one.identifiers().items() if values & theirs.get(kind, frozenset())]
+
+
+def resemblance(one: Inventory, other: Inventory) -> list[str]:
+    """Returns the kinds of identifiers by which two machines may be one; empty if they are surely two.
+
+    A MAC address alone says nothing where UUID and serial number of both are known and differ: a USB network adapter
+    goes from laptop to laptop.
+    """
+    kinds = agreement(one, other)
+    known = one.identifiers().keys() & other.identifiers().keys()
+    return [] if kinds == [MAC_ADDRESS] and {SMBIOS_UUID, SERIAL_NUMBER} <= known else kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,71 +125,14 @@ class Machine:
     held_reason: str = ""
     resembles: str = ""
     inventory: Inventory = field(default_factory=Inventory)
+    claimed: Inventory | None = None
+    """What it says of itself now, while it is held because that is not what it was; None otherwise."""
     variables: dict[str, str] = field(default_factory=dict)
     protected: bool = False
     time_zone: str = ""
     """Name in the IANA time zone database; empty if it did not say."""
     register_time: float | None = None
     edit_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """What a registration comes to."""
-
-    machine: Machine
-    replaces: str = ""
-    """Record whose place it takes; that one is removed and its memberships move."""
-    collection: str = ""
-    """Collection that it becomes a member of."""
-
-
-def agreement(one: Inventory, other: Inventory) -> list[str]:
-    """Returns the kinds of identifiers in which two machines agree."""
-    theirs = other.identifiers()
-    return [kind for kind, values in one.identifiers().items() if values & theirs.get(kind, frozenset())]
-
-
-def register(
-    present: Machine, others: Iterable[Machine], policy: RegistrationPolicy, *, known: bool
-) -> Registered | None:
-    """Returns what becomes of a machine that registers; None if it is refused.
-
-    `present` is the record with what it says of itself. `known` machines have registered before and stay what they
-    are. An imported record is taken over when two identifiers agree. A record of a machine that has registered is never
-    taken over without an operator, or a machine could become another one by saying so.
-    """
-    if known:
-        return Registered(present)
-    resembling = sorted(
-        ((len(kinds), other, kinds) for other in others if (kinds := agreement(present.inventory, other.inventory))),
-        key=lambda found: (-found[0], found[1].name),
-    )
-    for count, other, kinds in resembling:
-        rivals = [rival for rival_count, rival, _ in resembling if rival_count == count]
-        if other.state is MachineState.EXPECTED and count > 1 and len(rivals) == 1:
-            return Registered(taken_over(present, other), replaces=other.name)
-        reason = f"has the same {' and '.join(kinds)} as {other.name}"
-        return Registered(replace(present, state=MachineState.HELD, held_reason=reason, resembles=other.name))
-    if policy.action is RegistrationAction.REFUSE:
-        return None
-    if policy.action is RegistrationAction.HOLD:
-        return Registered(replace(present, state=MachineState.HELD, held_reason="is not known"))
-    return Registered(present, collection=policy.collection)
-
-
-def taken_over(machine: Machine, record: Machine) -> Machine:
-    """Returns a machine with what an operator had set for `record`, approved."""
-    return replace(
-        machine,
-        state=MachineState.APPROVED,
-        held_reason="",
-        resembles="",
-        display_name=record.display_name or machine.display_name,
-        variables=record.variables | machine.variables,
-        protected=record.protected or machine.protected,
-        edit_count=machine.edit_count + 1,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +164,7 @@ def read_csv(text: str) -> list[ImportRow]:
         for kind, values in row.inventory.identifiers().items():
             for value in values:
                 owner = owners.setdefault((kind, value), row)
-                if owner is not row:
+                if owner is not row and kind in resemblance(row.inventory, owner.inventory):
                     raise InvalidArgumentError(
                         f"{row.display_name!r} and {owner.display_name!r} have the same {kind} {value}: write "
                         "each machine once",

@@ -10,7 +10,7 @@ from fleetcast_scheduler.senders.domain.commands import Command
 from fleetcast_scheduler.senders.domain.pool import SenderPool
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
 from fleetcast_scheduler.senders.domain.transmission import Transmission, TransmissionReport
-from fleetcast_scheduler.sessions.domain.events import Event, MachinesNotified
+from fleetcast_scheduler.sessions.domain.events import Dismissal, DismissalReason, Event, MachinesNotified
 from fleetcast_scheduler.sessions.domain.ledger import Ledger
 from fleetcast_scheduler.sessions.domain.operations import Operations, ended, refusal
 from fleetcast_scheduler.sessions.domain.participant import Joiner, Participant, ParticipantState, ReceptionTotals
@@ -161,6 +161,18 @@ class Dispatcher:
         participant = session.participants.get(machine) if session else None
         if session is not None and participant is not None and participant.state.present:
             self._lose(session, participant, now)
+
+    def remove_machine(self, machine: str, now: float) -> None:
+        """An operator removed a machine: its part in every session failed. It may come back once it is admitted."""
+        error = "an operator removed the machine"
+        for session in self.ledger.sessions.values():
+            participant = session.participants.get(machine)
+            if participant is not None and not participant.state.final:
+                session.move(participant, ParticipantState.FAILED, now, error)
+                self.pool.dismiss(session.transmission, machine)
+                self.ledger.record(session, participant)
+                told = Dismissal(DismissalReason.REMOVED, error)
+                self.ledger.events.append(MachinesNotified(session.name, (machine,), told))
 
     def progress(self, name: str, machine: str, totals: ReceptionTotals, now: float) -> None:
         """A machine reported its totals."""
