@@ -157,8 +157,9 @@ async def test_one_key_in_a_rush_is_one_identity_and_one_use(tmp_path: Path) -> 
         assert [found.used_count for found in await list_tokens(server)] == [1]
 
 
-async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving_enrolment(tmp_path) as (server, enrolment):
+async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path) -> None:
+    passed = timedelta()
+    async with serving_enrolment(tmp_path, clock=lambda: datetime.now(UTC) + passed) as (server, _):
         expiring = await create_token(server, lifetime=timedelta(seconds=60))
         revoked = await create_token(server)
         async with server.dial(Role.ADMINISTRATOR) as channel:
@@ -175,8 +176,7 @@ async def test_an_expired_and_a_revoked_token_are_told_apart(tmp_path: Path, mon
             await enrol(server.address, revoked.token, tmp_path / "m", "m")
         assert caught.value.reason == "TOKEN_REVOKED"
         assert not (tmp_path / "m").exists()
-        later = datetime.now(UTC) + timedelta(seconds=61)
-        monkeypatch.setattr(enrolment, "_clock", lambda: later)
+        passed = timedelta(seconds=61)
         with pytest.raises(FailedPreconditionError, match="expired at 20") as caught:
             await enrol(server.address, expiring.token, tmp_path / "m", "m")
         assert caught.value.reason == "TOKEN_EXPIRED"

@@ -18,7 +18,7 @@ from fleetcast_kit.identity.enrolment_token import EnrolmentToken
 from fleetcast_kit.identity.peer import Identity, Role
 from fleetcast_kit.joining.enrolment import enrol
 from fleetcast_kit.rpc.channel import open_channel
-from fleetcast_scheduler.enrolment import enrolment as enrolment_rules
+from fleetcast_scheduler.enrolment.domain import MAX_TRUSTED_TOKENS
 
 from tests.support.tokens import create_token, holder_of, list_tokens
 from tests.support.trust import serving, serving_enrolment
@@ -117,11 +117,8 @@ async def test_tokens_survive_a_restart_of_the_server(tmp_path: Path) -> None:
         await enrol(server.address, token, tmp_path / "m", "m")
 
 
-async def test_no_more_tokens_are_made_than_a_handshake_can_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving_enrolment(tmp_path) as (server, enrolment):
-        monkeypatch.setattr(enrolment_rules, "MAX_TRUSTED_TOKENS", 3)
+async def test_no_more_tokens_are_made_than_a_handshake_can_name(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path, max_tokens=3) as (server, enrolment):
         tokens = [await create_token(server) for _ in range(3)]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await create_token(server)
@@ -136,9 +133,7 @@ async def test_no_more_tokens_are_made_than_a_handshake_can_name(
 async def test_handshakes_work_with_as_many_tokens_as_may_be(tmp_path: Path) -> None:
     async with serving() as server:
         now = certificates.now()
-        tokens = [
-            EnrolmentToken.create(server.authority.fingerprint) for _ in range(enrolment_rules.MAX_TRUSTED_TOKENS)
-        ]
+        tokens = [EnrolmentToken.create(server.authority.fingerprint) for _ in range(MAX_TRUSTED_TOKENS)]
         server.trust.set_token_roots(
             token.root(not_before=now - timedelta(1), not_after=now + timedelta(1)) for token in tokens
         )

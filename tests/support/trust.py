@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ from fleetcast_kit.identity.peer import Identity, Role
 from fleetcast_kit.identity.trust import ServerCredentials, TrustBundle
 from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_kit.rpc.server import GrpcServer, Service
+from fleetcast_scheduler.enrolment.domain import MAX_TRUSTED_TOKENS
 from fleetcast_scheduler.enrolment.enrolment import Enrolment
 from fleetcast_scheduler.enrolment.servicer import enrolment_service
 from fleetcast_scheduler.enrolment.store import EnrolmentStore
@@ -61,14 +63,18 @@ async def serving(
 
 @asynccontextmanager
 async def serving_enrolment(
-    directory: Path, *, authority: CertificateAuthority | None = None
+    directory: Path,
+    *,
+    authority: CertificateAuthority | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    max_tokens: int = MAX_TRUSTED_TOKENS,
 ) -> AsyncIterator[tuple[TrustedServer, Enrolment]]:
     """Gives a server with EnrolmentService, its tables in `directory`."""
     authority = authority or CertificateAuthority.create()
     trust = TrustBundle(authority.certificate)
     async with open_database(f"sqlite:///{directory / 'scheduler.db'}") as database:
         await database.upgrade("fleetcast_scheduler.migrations")
-        enrolment = Enrolment(EnrolmentStore(database), authority, trust)
+        enrolment = Enrolment(EnrolmentStore(database), authority, trust, clock=clock, max_tokens=max_tokens)
         await enrolment.start()
         async with serving([enrolment_service(enrolment)], authority=authority, trust=trust) as running:
             yield running, enrolment

@@ -12,8 +12,8 @@ import typer
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
-from fleetcast_kit.process import logs, telemetry
-from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.process.commandline import run_command_line
+from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
 from fleetcast_kit.values.addresses import served_names
 
@@ -22,12 +22,7 @@ from fleetcast_catalog.settings import CatalogSettings
 
 NAME = "fleetcast-catalog"
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES_HELP)
-
-
-@app.callback()
-def root() -> None:
-    """The catalog of fleetcast: image versions and their chunks, and task sequences."""
+app = service_app("The catalog of fleetcast: image versions and their chunks, and task sequences.")
 
 
 @app.command()
@@ -39,9 +34,7 @@ def run(
     database_url: Annotated[
         str | None, typer.Option(metavar="URL", help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.")
     ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
-    ] = None,
+    listen: ListenOption = None,
     advertise: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|ADDRESS", help="How others reach this catalog; may be given several times."),
@@ -60,9 +53,7 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="The catalog's own ca.pem, cert.pem and key.pem; by default DATA_DIR/server."),
     ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
-    ] = None,
+    log_format: LogFormatOption = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="TOML file with these settings in \\[catalog]."),
@@ -80,12 +71,7 @@ def run(
         credentials=credentials,
         log_format=log_format,
     )
-    logs.configure(NAME, settings.log_format)
-    telemetry.start(NAME)
-    try:
-        asyncio.run(_serve(settings))
-    finally:
-        telemetry.stop()
+    serve(NAME, settings, lambda: _serve(settings))
 
 
 async def _serve(settings: CatalogSettings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,8 @@ from typing import Annotated
 import typer
 from fleetcast_kit.joining.installation import open_installation
 from fleetcast_kit.network.reach import is_loopback, local_address, own_address
-from fleetcast_kit.process import logs, telemetry
 from fleetcast_kit.process.commandline import run_command_line
+from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
 from fleetcast_kit.values.addresses import is_ip_address, join_address, served_names, split_address
 
@@ -21,12 +20,7 @@ from fleetcast_scheduler.settings import SchedulerSettings
 
 NAME = "fleetcast-scheduler"
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scheduler of fleetcast.")
-
-
-@app.callback()
-def root() -> None:
-    """The scheduler of fleetcast: machines, sessions, admission, senders."""
+app = service_app("The scheduler of fleetcast: machines, sessions, admission, senders.")
 
 
 @app.command()
@@ -34,13 +28,13 @@ def run(
     *,
     data_dir: Annotated[Path | None, typer.Option(help="Directory of the authority and the database.")] = None,
     database_url: Annotated[str | None, typer.Option(help="sqlite:///PATH or postgresql://…")] = None,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on.")] = None,
+    listen: ListenOption = None,
     advertise: Annotated[list[str] | None, typer.Option(help="Name or address by which others reach it.")] = None,
     catalog: Annotated[str | None, typer.Option(help="HOST:PORT of the catalog.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="human or json.")] = None,
+    log_format: LogFormatOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with the settings.")] = None,
 ) -> None:
-    """Runs until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or Ctrl-C. Every flag is also a FLEETCAST_… variable and a key of the file."""
     settings = SchedulerSettings.load(
         config=config,
         data_dir=data_dir,
@@ -50,20 +44,10 @@ def run(
         catalog=catalog,
         log_format=log_format,
     )
-    logs.configure(NAME, settings.log_format)
-    telemetry.start(NAME)
-    try:
-        asyncio.run(serve(settings))
-    finally:
-        telemetry.stop()
+    serve(NAME, settings, lambda: _serve(settings))
 
 
-async def serve(settings: SchedulerSettings) -> None:
-    """Serves until a signal comes.
-
-    Raises:
-        FleetcastError: the settings cannot be used; the sentence says why.
-    """
+async def _serve(settings: SchedulerSettings) -> None:
     installation = open_installation(settings.data_dir, listen=settings.listen, advertise=settings.advertise)
     url = settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'scheduler.db'}"
     scheduler = await open_scheduler(

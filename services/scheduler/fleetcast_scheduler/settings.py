@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
-from fleetcast_kit.process.logs import LogFormat
-from fleetcast_kit.process.settings import CommaSeparated, Settings
-from fleetcast_kit.values.addresses import DEFAULT_PORT
+from fleetcast_kit.process.settings import CommaSeparated, ServiceSettings, default_data_directory
 from pydantic import Field
 
 from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 
 
-def default_data_directory() -> Path:
-    """Returns where the scheduler keeps its data: the system's place for root, the user's own for others."""
-    return Path("/var/lib/fleetcast") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fleetcast"
-
-
-class SchedulerSettings(Settings):
+class SchedulerSettings(ServiceSettings):
     """The settings of `fleetcast-scheduler`: table `scheduler` of the file."""
 
     table: ClassVar[str] = "scheduler"
@@ -28,8 +20,6 @@ class SchedulerSettings(Settings):
     """The authority, and the database unless `database_url` names another."""
     database_url: str = ""
     """`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; empty means scheduler.db in the data directory."""
-    listen: str = f"[::]:{DEFAULT_PORT}"
-    """HOST:PORT of the port; port 0 takes a free one."""
     advertise: CommaSeparated = ()
     """Names and addresses by which administrators, machines and senders reach this scheduler."""
     catalog: str
@@ -38,5 +28,3 @@ class SchedulerSettings(Settings):
     """Deployments to more machines need their number confirmed."""
     time_zone: str = "UTC"
     """Of machines that do not say theirs: a name in the IANA time zone database."""
-    log_format: LogFormat = "human"
-    """Form of the log on standard error."""

@@ -13,8 +13,8 @@ from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
-from fleetcast_kit.process import logs, telemetry
-from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.process.commandline import run_command_line
+from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
 from fleetcast_kit.values.addresses import is_ip_address, join_address, served_names, split_address
 
@@ -24,12 +24,7 @@ from fleetcast_sender.settings import SenderSettings
 
 NAME = "fleetcast-sender"
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES_HELP)
-
-
-@app.callback()
-def root() -> None:
-    """The sender of fleetcast: multicast transmissions and their repair."""
+app = service_app("The sender of fleetcast: multicast transmissions and their repair.")
 
 
 @app.command()
@@ -49,9 +44,7 @@ def run(
     credentials: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The sender's own ca.pem, cert.pem and key.pem.")
     ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
-    ] = None,
+    listen: ListenOption = None,
     advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="How machines reach this sender.")] = None,
     chunk_store: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The catalog's DATA_DIR/store, if it is on this host.")
@@ -70,9 +63,7 @@ def run(
         typer.Option(metavar="keep|unicast|separate|disconnect", help="What becomes of slow receivers."),
     ] = None,
     site: Annotated[str | None, typer.Option(metavar="NAME", help="Where this sender stands.")] = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
-    ] = None,
+    log_format: LogFormatOption = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with these and more settings in \\[sender].")
     ] = None,
@@ -93,12 +84,7 @@ def run(
         site=site,
         log_format=log_format,
     )
-    logs.configure(NAME, settings.log_format)
-    telemetry.start(NAME)
-    try:
-        asyncio.run(_serve(settings))
-    finally:
-        telemetry.stop()
+    serve(NAME, settings, lambda: _serve(settings))
 
 
 async def _serve(settings: SenderSettings) -> None:

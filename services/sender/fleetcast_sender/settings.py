@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fleetcast_kit.errors import InvalidArgumentError
-from fleetcast_kit.process.logs import LogFormat
-from fleetcast_kit.process.settings import Settings
-from fleetcast_kit.values.addresses import DEFAULT_PORT
+from fleetcast_kit.process.settings import ServiceSettings
 from fleetcast_kit.values.rates import parse_rate
 from pydantic import Field, field_validator
 
@@ -27,7 +25,7 @@ def default_credentials_directory() -> Path:
     return root / "fleetcast-sender"
 
 
-class SenderSettings(Settings):
+class SenderSettings(ServiceSettings):
     """The settings of `fleetcast-sender`: table `sender` of the file."""
 
     table: ClassVar[str] = "sender"
@@ -36,8 +34,6 @@ class SenderSettings(Settings):
     """HOST:PORT of the scheduler."""
     catalog: str = ""
     """HOST:PORT of the catalog; empty means where the scheduler says that it is."""
-    listen: str = f"[::]:{DEFAULT_PORT}"
-    """HOST:PORT of this sender's own port, for the machines; port 0 takes a free one."""
     advertise: str = ""
     """HOST:PORT by which machines reach this sender; empty means the interface's address."""
     token: str = ""
@@ -88,8 +84,6 @@ class SenderSettings(Settings):
     """How long a receiver must be below it."""
     unicast_receivers: int = Field(default=1, ge=0)
     """Chunks that at most so many receivers lack go by unicast."""
-    log_format: LogFormat = "human"
-    """Form of the log on standard error."""
 
     @field_validator("link_rate")
     @classmethod

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit.process import logs, telemetry
-from fleetcast_kit.process.commandline import EXIT_CODES_HELP, run_command_line
+from fleetcast_kit.process.commandline import run_command_line
+from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import run_until_signal
 
 from fleetcast_server.app import ServerApp
@@ -18,18 +17,7 @@ from fleetcast_server.settings import ServerSettings
 
 NAME = "fleetcast-server"
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    epilog=EXIT_CODES_HELP,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def root() -> None:
-    """Catalog, scheduler and sender of fleetcast in one process."""
+app = service_app("Catalog, scheduler and sender of fleetcast in one process.")
 
 
 @app.command()
@@ -50,9 +38,7 @@ def run(
             help="postgresql://USER:PASSWORD@HOST/NAME; by default SQLite in the data directory.",
         ),
     ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
-    ] = None,
+    listen: ListenOption = None,
     advertise: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|ADDRESS", help="How others reach this server; may be given several times."),
@@ -65,9 +51,7 @@ def run(
             "else the only one.",
         ),
     ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="human|json", help="Form of the log on standard error.")
-    ] = None,
+    log_format: LogFormatOption = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -85,18 +69,13 @@ def run(
         multicast_interface=multicast_interface,
         log_format=log_format,
     )
-    logs.configure(NAME, settings.log_format)
-    telemetry.start(NAME)
-    try:
-        with open_data_directory(settings.data_dir.absolute()) as directory:
-            asyncio.run(_serve(settings, directory, config))
-    finally:
-        telemetry.stop()
+    serve(NAME, settings, lambda: _serve(settings, config))
 
 
-async def _serve(settings: ServerSettings, directory: Path, config: Path | None) -> None:
-    server = await ServerApp.open(settings, directory, config)
-    await run_until_signal(server.start, server.stop)
+async def _serve(settings: ServerSettings, config: Path | None) -> None:
+    with open_data_directory(settings.data_dir.absolute()) as directory:
+        server = await ServerApp.open(settings, directory, config)
+        await run_until_signal(server.start, server.stop)
 
 
 def main() -> None:

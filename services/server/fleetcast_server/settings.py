@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
-from fleetcast_kit.process.logs import LogFormat
-from fleetcast_kit.process.settings import CommaSeparated, Settings
-from fleetcast_kit.values.addresses import DEFAULT_PORT
+from fleetcast_kit.process.settings import CommaSeparated, ServiceSettings, default_data_directory
 from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_CONFIRMATION_LIMIT
 from pydantic import Field, field_validator
 
 
-def default_data_directory() -> Path:
-    """Returns where the server keeps its data: the system's place for root, the user's own for others."""
-    return Path("/var/lib/fleetcast") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fleetcast"
-
-
-class ServerSettings(Settings):
+class ServerSettings(ServiceSettings):
     """The settings of `fleetcast-server`: table `server` of the file."""
 
     table: ClassVar[str] = "server"
@@ -28,8 +20,6 @@ class ServerSettings(Settings):
     database_url: str = ""
     """`postgresql://USER:PASSWORD@HOST/NAME` for catalog and scheduler together; empty means SQLite in the data
     directory."""
-    listen: str = f"[::]:{DEFAULT_PORT}"
-    """HOST:PORT of the one port; port 0 takes a free one."""
     advertise: CommaSeparated = ()
     """Names and addresses by which others reach this server; the first is the one that they are told."""
     multicast_interface: str = ""
@@ -39,8 +29,6 @@ class ServerSettings(Settings):
     """Deployments to more machines need their number confirmed."""
     time_zone: str = "UTC"
     """Of machines that do not say theirs: a name in the IANA time zone database."""
-    log_format: LogFormat = "human"
-    """Form of the log on standard error."""
 
     @field_validator("database_url")
     @classmethod

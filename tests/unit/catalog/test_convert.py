@@ -13,6 +13,7 @@ from fleetcast_catalog.images import convert
 from fleetcast_catalog.images.domain import Image, ImageFormat, ImageState
 from fleetcast_catalog.task_sequences import convert as sequence_convert
 from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def test_every_chunk_set_is_understood_or_refused(message: chunk_set_pb2.ChunkSe
     "read",
     [
         lambda text: convert.file_name(text, field="file"),
-        convert.request_id,
+        checked_request_id,
         convert.holder,
         convert.pinned_name,
         sequence_convert.source_file,

@@ -18,6 +18,7 @@ from fleetcast.scheduler.v1 import (
     session_pb2,
 )
 from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_scheduler.deployments import convert as deployment_convert
 from fleetcast_scheduler.deployments.runs import convert as run_convert
 from fleetcast_scheduler.enrolment import convert as enrolment_convert
@@ -58,7 +59,10 @@ READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
     (collection_service_pb2.Collection, machine_convert.collection_of),
     (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.role_of),
     (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.lifetime_of),
-    (enrolment_service_pb2.CreateEnrolmentTokenRequest, enrolment_convert.request_id_of),
+    (
+        enrolment_service_pb2.CreateEnrolmentTokenRequest,
+        lambda message: checked_request_id(message.request_id),
+    ),
 ]
 
 

@@ -24,7 +24,7 @@ from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection
 from fleetcast_cli.shell.plain import Plain, short_name, to_plain
 from fleetcast_cli.shell.text import output
-from fleetcast_cli.shell.watching import Watch, show_json, show_lines, show_screen
+from fleetcast_cli.shell.watching import Watch, show
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
@@ -77,6 +77,10 @@ class MachineWatch(Watch[WatchMachineResponse]):
         """Never: it is watched until somebody has seen enough."""
         return False
 
+    def plain(self, change: WatchMachineResponse) -> Plain:
+        """Returns a change as JSON has it."""
+        return to_plain(change)
+
     def lines(self, change: WatchMachineResponse) -> Iterator[str | None]:
         """Yields what a change says for people."""
         before, after = self.machine, change.machine
@@ -120,18 +124,9 @@ async def watch(context: typer.Context, machine: MachineName, as_json: Json = Fa
     async with opened.dial() as channel:
         found = await find_machine(MachineServiceStub(channel), machine)
         watched = MachineWatch(DeploymentServiceStub(channel), found, opened.resolve()[0])
-        if as_json:
-            await show_json(watched, _plain)
-        elif output().is_terminal:
-            await show_screen(watched, watched.screen)
-        else:
-            await show_lines(watched, watched.lines)
+        await show(watched, as_json=as_json)
 
 
 def _state(machine: Machine) -> str:
     heard = "connected" if machine.connected else f"heard {contact(machine, datetime.now(UTC))}"
     return f"{short_name(machine, 'state')}, {heard}"
-
-
-def _plain(change: WatchMachineResponse) -> Plain:
-    return to_plain(change)

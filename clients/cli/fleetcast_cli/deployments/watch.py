@@ -26,7 +26,7 @@ from fleetcast_cli.shell.connection import connection
 from fleetcast_cli.shell.plain import Plain, to_plain
 from fleetcast_cli.shell.references import identifier, resource
 from fleetcast_cli.shell.text import output, plural
-from fleetcast_cli.shell.watching import UnsuccessfulError, Watch, show_json, show_lines, show_screen
+from fleetcast_cli.shell.watching import UnsuccessfulError, Watch, show
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.deployment_service_pb2_grpc import DeploymentServiceAsyncStub
@@ -61,6 +61,11 @@ class DeploymentWatch(Watch[WatchDeploymentResponse]):
         """True when every machine has an outcome: one that failed runs again only if somebody asks for it."""
         return self.deployment.state not in FINAL_STATES and is_over(self.deployment)
 
+    def plain(self, change: WatchDeploymentResponse) -> Plain:
+        """Returns a change as JSON has it."""
+        runs: list[Plain] = [to_plain(run) for run in change.runs]
+        return {"deployment": to_plain(change.deployment), "runs": runs, "lost": change.lost}
+
     def lines(self, change: WatchDeploymentResponse) -> Iterator[str | None]:
         """Yields what a change says for people."""
         yield deployment_change(self.deployment if self.deployment.revision else None, change.deployment)
@@ -79,12 +84,7 @@ async def watch(context: typer.Context, deployment: Name, as_json: Json = False)
     opened = connection(context)
     async with opened.dial() as channel:
         watched = DeploymentWatch(DeploymentServiceStub(channel), name, opened.resolve()[0])
-        if as_json:
-            await show_json(watched, _plain)
-        elif output().is_terminal:
-            await show_screen(watched, watched.screen)
-        else:
-            await show_lines(watched, watched.lines)
+        await show(watched, as_json=as_json)
     ended = watched.deployment
     if not as_json:
         output().print(summary(ended, watched.runs))
@@ -98,8 +98,3 @@ async def watch(context: typer.Context, deployment: Name, as_json: Json = False)
             f"deployment {identifier(ended.name)} is {state_line(ended)}{failed}"
             + (again if ended.state not in FINAL_STATES else "")
         )
-
-
-def _plain(change: WatchDeploymentResponse) -> Plain:
-    runs: list[Plain] = [to_plain(run) for run in change.runs]
-    return {"deployment": to_plain(change.deployment), "runs": runs, "lost": change.lost}

@@ -15,8 +15,7 @@ from fleetcast_cli.senders.commands import group, sender_line, sender_table
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import connection
 from fleetcast_cli.shell.plain import Plain, to_plain
-from fleetcast_cli.shell.text import output
-from fleetcast_cli.shell.watching import Watch, show_json, show_lines, show_screen
+from fleetcast_cli.shell.watching import Watch, show
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceAsyncStub
@@ -43,6 +42,10 @@ class SendersWatch(Watch[WatchSendersResponse]):
         """Never: they are watched until somebody has seen enough."""
         return False
 
+    def plain(self, change: WatchSendersResponse) -> Plain:
+        """Returns a change as JSON has it."""
+        return to_plain(change)
+
     def lines(self, change: WatchSendersResponse) -> Iterator[str | None]:
         """Yields what a change says for people."""
         for sender in change.senders:
@@ -62,13 +65,4 @@ async def watch(context: typer.Context, as_json: Json = False) -> None:
     opened = connection(context)
     async with opened.dial() as channel:
         watched = SendersWatch(SenderServiceStub(channel), opened.resolve()[0])
-        if as_json:
-            await show_json(watched, _plain)
-        elif output().is_terminal:
-            await show_screen(watched, watched.screen)
-        else:
-            await show_lines(watched, watched.lines)
-
-
-def _plain(change: WatchSendersResponse) -> Plain:
-    return to_plain(change)
+        await show(watched, as_json=as_json)

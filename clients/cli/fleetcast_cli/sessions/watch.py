@@ -18,7 +18,7 @@ from fleetcast_cli.shell.connection import connection
 from fleetcast_cli.shell.plain import Plain, short_name, to_plain
 from fleetcast_cli.shell.references import identifier, resource
 from fleetcast_cli.shell.text import output, plural
-from fleetcast_cli.shell.watching import UnsuccessfulError, Watch, show_json, show_lines, show_screen
+from fleetcast_cli.shell.watching import UnsuccessfulError, Watch, show
 
 if TYPE_CHECKING:
     from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceAsyncStub
@@ -48,6 +48,11 @@ class SessionWatch(Watch[WatchSessionResponse]):
         """True when the session is in a final state."""
         return self.session.state in FINAL_STATES
 
+    def plain(self, change: WatchSessionResponse) -> Plain:
+        """Returns a change as JSON has it."""
+        participants: list[Plain] = [to_plain(participant) for participant in change.participants]
+        return {"session": to_plain(change.session), "participants": participants, "lost": change.lost}
+
     def lines(self, change: WatchSessionResponse) -> Iterator[str | None]:
         """Yields what a change says for people."""
         yield session_change(self.session if self.session.revision else None, change.session)
@@ -66,12 +71,7 @@ async def watch(context: typer.Context, session: Name, as_json: Json = False) ->
     opened = connection(context)
     async with opened.dial() as channel:
         watched = SessionWatch(SessionServiceStub(channel), name, opened.resolve()[0])
-        if as_json:
-            await show_json(watched, _plain)
-        elif output().is_terminal:
-            await show_screen(watched, watched.screen)
-        else:
-            await show_lines(watched, watched.lines)
+        await show(watched, as_json=as_json)
     ended = watched.session
     if not as_json:
         output().print(summary(ended, watched.participants))
@@ -80,8 +80,3 @@ async def watch(context: typer.Context, session: Name, as_json: Json = False) ->
     why = f": {ended.error}" if ended.error else ""
     failed = f", {plural(ended.failed_count, 'machine')} failed" if ended.failed_count else ""
     raise UnsuccessfulError(f"session {identifier(ended.name)} is {short_name(ended, 'state')}{why}{failed}")
-
-
-def _plain(change: WatchSessionResponse) -> Plain:
-    participants: list[Plain] = [to_plain(participant) for participant in change.participants]
-    return {"session": to_plain(change.session), "participants": participants, "lost": change.lost}

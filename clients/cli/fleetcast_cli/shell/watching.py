@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -58,6 +58,18 @@ class Watch(ABC, Generic[Change]):
         """True when there is nothing left to wait for, though somebody may still change it."""
         return False
 
+    @abstractmethod
+    def plain(self, change: Change) -> Plain:
+        """Returns a change as JSON has it."""
+
+    @abstractmethod
+    def lines(self, change: Change) -> Iterable[str | None]:
+        """Yields what a change, not merged yet, says for people; None says nothing."""
+
+    @abstractmethod
+    def screen(self, rows: int) -> RenderableType:
+        """Returns what fits on a terminal with so many rows."""
+
     async def changes(self) -> AsyncIterator[Change | None]:
         """Gives every change, for the caller to merge; None when `notice` changed. Ends when nothing more is to come.
 
@@ -93,16 +105,25 @@ class Watch(ABC, Generic[Change]):
         self.notice = f"no contact with the server for {format_seconds(away_seconds)}, trying again"
 
 
-async def show_json(watched: Watch[Change], plain: Callable[[Change], Plain]) -> None:
-    """Prints every change as one line of JSON."""
+async def show(watched: Watch[Change], *, as_json: bool) -> None:
+    """Shows what is watched until it ends: as lines of JSON, on the terminal, or in lines where there is none."""
+    if as_json:
+        await _show_json(watched)
+    elif output().is_terminal:
+        await _show_screen(watched)
+    else:
+        await _show_lines(watched)
+
+
+async def _show_json(watched: Watch[Change]) -> None:
     async for change in watched.changes():
         if change is not None:
-            write_json(plain(change), lines=True)
+            write_json(watched.plain(change), lines=True)
             watched.merge(change)
 
 
-async def show_lines(watched: Watch[Change], lines: Callable[[Change], Iterable[str | None]]) -> None:
-    """Prints what each change says, with the time of day; where there is no terminal."""
+async def _show_lines(watched: Watch[Change]) -> None:
+    """Prints what each change says, with the time of day."""
     console = output()
 
     def line(text: str | None) -> None:
@@ -117,16 +138,16 @@ async def show_lines(watched: Watch[Change], lines: Callable[[Change], Iterable[
             continue
         line("the server is back" if away else None)
         away = False
-        for text in lines(change):  # says what differs from what is known, so before it is
+        for text in watched.lines(change):  # says what differs from what is known, so before it is
             line(text)
         watched.merge(change)
 
 
-async def show_screen(watched: Watch[Change], screen: Callable[[int], RenderableType]) -> None:
-    """Shows on the terminal what `screen` returns for so many rows; it disappears at the end."""
+async def _show_screen(watched: Watch[Change]) -> None:
+    """Shows the present state; it disappears at the end."""
     console = output()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         async for change in watched.changes():
             if change is not None:
                 watched.merge(change)
-            live.update(screen(console.height), refresh=True)
+            live.update(watched.screen(console.height), refresh=True)

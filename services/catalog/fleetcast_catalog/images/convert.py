@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -12,6 +11,7 @@ import numpy as np
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -60,7 +60,7 @@ def import_spec(message: catalog_service_pb2.ImportSpec) -> ImportSpec:
         source_path=path,
         source_file=file_name(message.source_file or message.source_path, field="spec.source_file"),
         declared_bytes=message.source_size_bytes,
-        request_id=request_id(message.request_id, field="spec.request_id"),
+        request_id=checked_request_id(message.request_id, field="spec.request_id"),
     )
 
 
@@ -77,18 +77,6 @@ def file_name(path: str, *, field: str) -> str:
             field=field,
         )
     return name
-
-
-def request_id(text: str, *, field: str = "request_id") -> str:
-    """Returns a request id in its usual form; empty if there is none.
-
-    Raises:
-        InvalidArgumentError: it is not a UUID.
-    """
-    try:
-        return str(uuid.UUID(text)) if text else ""
-    except ValueError:
-        raise InvalidArgumentError(f"{text[:80]!r} is not a UUID", field=field) from None
 
 
 def holder(name: str) -> str:

@@ -17,6 +17,7 @@ from fleetcast_kit.identity.grants import check_upload_grant
 from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.rpc import paging
 from fleetcast_kit.rpc.context import Context
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_catalog.images import convert
@@ -107,7 +108,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: catalog_service_pb2.DeleteImageRequest, context: Context
     ) -> catalog_service_pb2.DeleteImageResponse:
         """Deletes a version."""
-        request_id = convert.request_id(request.request_id)
+        request_id = checked_request_id(request.request_id)
         reclaimed_bytes = await self._catalog.delete(ImageName.parse(request.name), request_id)
         return catalog_service_pb2.DeleteImageResponse(reclaimed_bytes=reclaimed_bytes)
 

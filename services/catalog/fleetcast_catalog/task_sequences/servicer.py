@@ -10,6 +10,7 @@ from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import (
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc import paging
 from fleetcast_kit.rpc.context import Context
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_kit.rpc.server import Service
 from fleetcast_sequence import SequenceFileError
 
@@ -29,7 +30,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         self, request: task_sequence_service_pb2.CreateTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.CreateTaskSequenceResponse:
         """Stores a file as a version."""
-        convert.request_id(request.request_id)  # a version is recognised by its digest
+        checked_request_id(request.request_id)  # a version is recognised by its digest
         source_file = sequence_convert.source_file(request.source_file)
         try:
             checked, is_new = await self._sequences.create(request.source, source_file)
@@ -83,7 +84,7 @@ class TaskSequenceServicer(TaskSequenceServiceServicer):
         self, request: task_sequence_service_pb2.DeleteTaskSequenceRequest, context: Context
     ) -> task_sequence_service_pb2.DeleteTaskSequenceResponse:
         """Deletes a version."""
-        request_id = convert.request_id(request.request_id)
+        request_id = checked_request_id(request.request_id)
         name = await self._sequences.delete(TaskSequenceName.parse(request.name), request_id)
         return task_sequence_service_pb2.DeleteTaskSequenceResponse(name=name)
 

@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
+from fleetcast_kit.process.logs import LogFormat
+from fleetcast_kit.values.addresses import DEFAULT_PORT
 
 PREFIX = "FLEETCAST_"
 DEFAULT_FILE = Path("/etc/fleetcast/fleetcast.toml")
@@ -88,3 +90,17 @@ class Settings(BaseSettings):
         if name in values:
             return f"{name} in [{cls.table}] of {file}"
         return f"--{name.replace('_', '-')} or {variable}"
+
+
+def default_data_directory() -> Path:
+    """Returns where a service keeps its data: the system's place for root, the user's own for others."""
+    return Path("/var/lib/fleetcast") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fleetcast"
+
+
+class ServiceSettings(Settings):
+    """What every service lets an administrator set."""
+
+    listen: str = f"[::]:{DEFAULT_PORT}"
+    """HOST:PORT of its own port; port 0 takes a free one."""
+    log_format: LogFormat = "human"
+    """Form of the log on standard error."""

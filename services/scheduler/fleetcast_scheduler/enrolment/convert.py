@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
 
 from fleetcast.scheduler.v1 import enrolment_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
 
-from fleetcast_scheduler.enrolment.enrolment import DEFAULT_LIFETIME
-from fleetcast_scheduler.enrolment.store import TokenRecord
+from fleetcast_scheduler.enrolment.domain import DEFAULT_LIFETIME, TokenRecord
 
 _ROLES = {
     enrolment_service_pb2.ENROLMENT_ROLE_UNSPECIFIED: Role.MACHINE,
@@ -41,16 +39,6 @@ def lifetime_of(request: enrolment_service_pb2.CreateEnrolmentTokenRequest) -> t
         return timedelta(seconds=request.lifetime.seconds, microseconds=request.lifetime.nanos // 1000)
     except OverflowError:
         raise InvalidArgumentError("the lifetime is out of range", field="lifetime") from None
-
-
-def request_id_of(request: enrolment_service_pb2.CreateEnrolmentTokenRequest) -> str:
-    """Returns the request id, or nothing."""
-    if not request.request_id:
-        return ""
-    try:
-        return str(uuid.UUID(request.request_id))
-    except ValueError:
-        raise InvalidArgumentError(f"request_id {request.request_id!r} is not a UUID", field="request_id") from None
 
 
 def token_id_of(name: str) -> str:

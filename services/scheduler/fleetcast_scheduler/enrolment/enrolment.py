@@ -7,58 +7,41 @@ import base64
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from fleetcast_kit.errors import (
-    AlreadyExistsError,
-    FailedPreconditionError,
-    FleetcastError,
-    InvalidArgumentError,
-    NotFoundError,
-    ResourceExhaustedError,
-)
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.enrolment_token import SECRET_BYTES, EnrolmentToken
 from fleetcast_kit.identity.peer import Identity, Peer, Role
 from fleetcast_kit.identity.trust import TrustBundle
 from fleetcast_kit.process import semconv, telemetry
-from fleetcast_kit.values.durations import format_duration
 
-from fleetcast_scheduler.enrolment.store import EnrolmentStore, TokenRecord
+from fleetcast_scheduler.enrolment.domain import (
+    MAX_TRUSTED_TOKENS,
+    REMEMBERED,
+    EnrolledCertificate,
+    TokenRecord,
+    certified_names,
+    check_repeated,
+    check_room,
+    checked_lifetime,
+    printable,
+    refusal,
+)
+from fleetcast_scheduler.enrolment.store import EnrolmentStore
 
 _logger = logging.getLogger(__name__)
 _enrolments = telemetry.meter(__name__).create_counter(semconv.ENROLMENTS, description="Identities given for tokens")
 
-DEFAULT_LIFETIME = timedelta(hours=24)
-MAX_LIFETIME = timedelta(days=365)
-MAX_USES = 1_000_000
-
-REMEMBERED = timedelta(days=30)
-"""How long the holder of an ended token is still let in to be told that it ended."""
-
-MAX_TRUSTED_TOKENS = 256
-"""Most tokens at once. Each handshake names them all to the caller, 50 bytes each: 13 kB, of the 64 kB that TLS has."""
-
-MAX_ADVERTISED_NAMES = 64
-_MAX_DISPLAY_NAME_LENGTH = 255
 _IDENTIFIER_BYTES = 10
 
 
-@dataclass(frozen=True)
-class EnrolledCertificate:
-    """What a holder gets for a token."""
-
-    identity: Identity
-    certificate_pem: bytes
-
-
 class Enrolment:
-    """The rules of enrolment, over their store, the authority and the bundle that the server trusts."""
+    """What is done with enrolment tokens, with the store, the authority and the bundle that the server trusts."""
 
     def __init__(
         self,
@@ -67,10 +50,12 @@ class Enrolment:
         trust: TrustBundle,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        max_tokens: int = MAX_TRUSTED_TOKENS,
     ) -> None:
         self._store = store
         self._trust = trust
         self._clock = clock
+        self._max_tokens = max_tokens
         self._trusting = asyncio.Lock()
         self.authority = authority
 
@@ -90,14 +75,7 @@ class Enrolment:
             AlreadyExistsError: `request_id` made a token with other properties.
             ResourceExhaustedError: too many tokens are in use.
         """
-        if not 1 <= uses <= MAX_USES:
-            raise InvalidArgumentError(f"uses is {uses}: choose 1 to {MAX_USES:,}", field="uses")
-        if not timedelta(seconds=1) <= lifetime <= MAX_LIFETIME:
-            raise InvalidArgumentError(
-                f"a lifetime of {format_duration(lifetime)} is not possible: choose 1s to {MAX_LIFETIME.days}d",
-                field="lifetime",
-            )
-        lifetime = timedelta(seconds=int(lifetime.total_seconds()))
+        lifetime = checked_lifetime(uses, lifetime)
         token = self._token(creator, request_id)
         now = self._clock()
         record = TokenRecord(
@@ -113,17 +91,10 @@ class Enrolment:
                 token.root(not_before=now - certificates.CLOCK_TOLERANCE, not_after=now + lifetime + REMEMBERED)
             ),
         )
-        if await self._store.count_active(now) >= MAX_TRUSTED_TOKENS and await self._store.get(token.id) is None:
-            raise ResourceExhaustedError(
-                f"{MAX_TRUSTED_TOKENS} enrolment tokens are in use: revoke some, or make one with more uses",
-                reason="TOO_MANY_TOKENS",
-            )
+        if await self._store.get(token.id) is None:
+            check_room(await self._store.count_active(now), self._max_tokens)
         stored = await self._store.add(record)
-        if (stored.role, stored.uses, stored.expire_time - stored.create_time) != (role, uses, lifetime):
-            raise AlreadyExistsError(
-                f"request_id {request_id!r} made a token with other properties: use a new one",
-                reason="REQUEST_ID_REUSED",
-            )
+        check_repeated(stored, record, request_id)
         await self._trust_tokens()
         _logger.info("%s made %s", creator, stored.name)
         return stored, token.pack()
@@ -165,23 +136,23 @@ class Enrolment:
         record = await self._store.get(token_id)
         if record is None:
             raise FailedPreconditionError("this enrolment token is not known here: make a new one")
-        names = _checked_names(record.role, advertised_names)
+        names = certified_names(record.role, advertised_names)
         digest = hashes.Hash(hashes.SHA256())
         digest.update(certificates.public_key_der(public_key))
         name = await self._store.enrol(
             token_id,
             public_key_digest=digest.finalize().hex(),
             identity=Identity.of(record.role, _new_identifier()),
-            display_name=_printable(display_name),
+            display_name=printable(display_name),
             now=now,
         )
         if name is None:
             record = await self._store.get(token_id) or record
-            raise _refusal(record, now)
+            raise refusal(record, now)
         identity = Identity.parse(name)
         certificate = self.authority.issue(public_key, identity, names=names)
         _enrolments.add(1, {"role": record.role.value})
-        _logger.info("enrolled %s (%s) with %s", identity, _printable(display_name), record.name)
+        _logger.info("enrolled %s (%s) with %s", identity, printable(display_name), record.name)
         return EnrolledCertificate(identity, certificates.certificate_pem(certificate))
 
     def renew(self, bearer: Peer, public_key_der: bytes) -> bytes:
@@ -202,49 +173,14 @@ class Enrolment:
 
     async def _trust_tokens(self) -> None:
         async with self._trusting:
-            records = await self._store.list_trusted(self._clock(), REMEMBERED, MAX_TRUSTED_TOKENS)
+            records = await self._store.list_trusted(self._clock(), REMEMBERED, self._max_tokens)
             self._trust.set_token_roots(x509.load_pem_x509_certificate(record.root_pem) for record in records)
-
-
-def _refusal(record: TokenRecord, now: datetime) -> FleetcastError:
-    """Returns why a token does not work (any more)."""
-    remedy = "make a new one with: fleetcast enrolment-token create"
-    if record.revoke_time is not None:
-        return FailedPreconditionError(
-            f"this enrolment token was revoked at {record.revoke_time:%Y-%m-%d %H:%M} UTC: {remedy}",
-            reason="TOKEN_REVOKED",
-        )
-    if record.expire_time <= now:
-        return FailedPreconditionError(
-            f"this enrolment token expired at {record.expire_time:%Y-%m-%d %H:%M} UTC: {remedy}",
-            reason="TOKEN_EXPIRED",
-        )
-    return ResourceExhaustedError(
-        f"this enrolment token is used up ({record.used_count} of {record.uses}): {remedy}", reason="TOKEN_USED_UP"
-    )
 
 
 def _checked_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     return certificates.load_public_key(certificates.public_key_der(certificate.public_key()))
 
 
-def _checked_names(role: Role, names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names for the certificate: a machine serves nobody, so it has none."""
-    if role is Role.MACHINE:
-        return ()
-    if not 1 <= len(names) <= MAX_ADVERTISED_NAMES:
-        raise InvalidArgumentError(
-            f"{len(names)} names are advertised: a {role.value} needs 1 to {MAX_ADVERTISED_NAMES} names or addresses "
-            "that it is reached by",
-            field="advertised_names",
-        )
-    return tuple(dict.fromkeys(names))
-
-
 def _new_identifier() -> str:
     """Returns 16 characters of base32, 80 random bits: no two among billions are equal."""
     return base64.b32encode(secrets.token_bytes(_IDENTIFIER_BYTES)).decode().lower()
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())[:_MAX_DISPLAY_NAME_LENGTH]

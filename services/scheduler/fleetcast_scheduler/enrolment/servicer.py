@@ -6,6 +6,7 @@ from fleetcast.scheduler.v1 import enrolment_service_pb2, enrolment_service_pb2_
 from fleetcast_kit.identity.peer import Role, current_identity, current_peer
 from fleetcast_kit.rpc import paging
 from fleetcast_kit.rpc.context import Context
+from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.enrolment import convert
@@ -46,7 +47,7 @@ class EnrolmentServicer(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
             uses=request.uses or 1,
             lifetime=convert.lifetime_of(request),
             creator=current_identity(),
-            request_id=convert.request_id_of(request),
+            request_id=checked_request_id(request.request_id),
         )
         return enrolment_service_pb2.CreateEnrolmentTokenResponse(
             enrolment_token=convert.token_to_proto(record), token=text

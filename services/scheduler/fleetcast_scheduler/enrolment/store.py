@@ -1,9 +1,8 @@
-"""The tables of enrolment: tokens without their secrets, and who enrolled with them."""
+"""Reads and writes the tables of enrolment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,30 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import and_, case, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fleetcast_scheduler.enrolment.domain import TokenRecord
 from fleetcast_scheduler.enrolment.tables import EnrolmentRow, EnrolmentTokenRow
-
-
-@dataclass(frozen=True)
-class TokenRecord:
-    """What is kept of a token: all but its secret."""
-
-    id: str
-    role: Role
-    """What its holders become."""
-    uses: int
-    used_count: int
-    create_time: datetime
-    expire_time: datetime
-    revoke_time: datetime | None
-    creator: str
-    """Who made it, `administrators/{id}`."""
-    root_pem: bytes
-    """The certificate by which its holders are recognised."""
-
-    @property
-    def name(self) -> str:
-        """Its resource name."""
-        return f"enrolmentTokens/{self.id}"
 
 
 class EnrolmentStore:
