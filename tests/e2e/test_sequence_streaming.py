@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence.content.content import Delivery, DirectoryContent, Progress, Verified
+from fleetcast_agent.sequence.content.content import Delivery, DirectoryContent, Examine, Progress, Verified
 from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.sequence.machine.disks import loops_of
@@ -128,7 +128,14 @@ class SlowContent(DirectoryContent):
         super().__init__(self.directory)
 
     async def fetch(
-        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+        self,
+        image: str,
+        target: Path,
+        *,
+        delivery: Delivery,
+        progress: Progress,
+        verified: Verified | None = None,
+        examine: Examine | None = None,
     ) -> None:
         content = await asyncio.to_thread((self.directory / image).read_bytes)
         with target.open("wb") as file:

@@ -46,6 +46,8 @@ class Rehearsal:
     reports: list[SequenceProgress] = field(default_factory=list)
     source: ContentSource | None = None
     """In place of the directory."""
+    device: Path | None = None
+    """A block device over the file, which is the disk in its place."""
 
     def __post_init__(self) -> None:
         self.content.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,11 @@ class Rehearsal:
     def log(self) -> str:
         return (self.state / "log.txt").read_text()
 
+    def on(self, device: Path) -> Rehearsal:
+        """Has the sequences run on this block device over the file."""
+        self.device = device
+        return self
+
     async def run(self, source: str, **values: str) -> SequenceOutcome:
         """Runs a new sequence on the disk as it is."""
         self.runs += 1
@@ -82,7 +89,7 @@ class Rehearsal:
             values={Scope.DEPLOYMENT: values},
             machine="pc1",
             content=self.source or DirectoryContent(self.content),
-            disks=Disks([self.disk]),
+            disks=Disks([self.device or self.disk]),
             control=Control(),
             report=self.reports.append,
         )
@@ -93,7 +100,7 @@ class Rehearsal:
 
     def context(self) -> StepContext:
         """Returns a context in which the test can look at the volumes of the last run."""
-        return looking_at(self.disk, self.directory / "looking", replay(_records(self.state)).volumes)
+        return looking_at(self.device or self.disk, self.directory / "looking", replay(_records(self.state)).volumes)
 
 
 def looking_at(disk: Path, directory: Path, volumes: Mapping[str, dict[str, Any]] | None = None) -> StepContext:

@@ -20,12 +20,12 @@ from fleetcast_agent.receiving.errors import (
     SenderLostError,
     TransmissionError,
 )
-from fleetcast_agent.receiving.messages import Assignment, Totals
+from fleetcast_agent.receiving.messages import HEAD_BYTES, Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
 from fleetcast_agent.receiving.multicast.network import Network
 from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.timing import Timing
-from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
+from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table, fetch_head
 from fleetcast_agent.receiving.writing.download import Download
 from fleetcast_agent.receiving.writing.journal import Journal
 from fleetcast_agent.receiving.writing.target import Target
@@ -43,6 +43,7 @@ class AssignmentFollower:
         rejoin: has the scheduler told anew how this machine takes part.
         server: HOST:PORT of the scheduler; its channel is used for a sender at the same place, a connection less.
         notice: called with sentences for people.
+        examine: awaited with `HEAD_BYTES` before the first byte is written; what it raises ends the reception.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AssignmentFollower:
         journal: Journal,
         timing: Timing,
         notice: Callable[[str], None],
+        examine: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._participation = participation
         self._rejoin = rejoin
@@ -71,6 +73,7 @@ class AssignmentFollower:
         self._journal = journal
         self._timing = timing
         self._notice = notice
+        self._examine = examine
         self._assignments: asyncio.Queue[Assignment] = asyncio.Queue()
         self._retry_seconds = timing.group_retry
         self.download: Download | None = None
@@ -147,6 +150,11 @@ class AssignmentFollower:
         async with self._channel_to(assignment.sender_address) as channel:
             if self.download is None:
                 table = await fetch_chunk_table(channel, assignment, timeout_seconds=self._timing.chunk_table)
+                if self._examine is not None:
+                    timeout_seconds = self._timing.chunk_table
+                    await self._examine(
+                        await fetch_head(channel, assignment, table, HEAD_BYTES, timeout_seconds=timeout_seconds)
+                    )
                 self.download = await Download.open(assignment.image, table, self._target, self._journal)
             stream = TransmissionStream(
                 channel,

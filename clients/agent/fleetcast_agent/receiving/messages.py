@@ -10,6 +10,8 @@ from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
 from numpy.typing import NDArray
 
+HEAD_BYTES = 2 << 20
+"""How much of an image can be shown before it is written: its partition table, and how its first partition begins."""
 ChunkMembers = NDArray[np.bool_]
 """Shape (chunk_count,): which chunks of the image are meant."""
 

@@ -52,6 +52,8 @@ class ReceiveRequest:
     """The run that the image is for, `deployments/{deployment}/runs/{id}`; empty outside of deployments."""
     keep_size: bool = False
     """The output stands for a disk: a file that is larger than the image stays so."""
+    examine: Callable[[bytes], Awaitable[None]] | None = None
+    """Receives the beginning of the image before the first byte is written; what it raises ends the reception."""
     display_name: str = ""
     """What people see for the machine."""
     state_dir: Path = Path()
@@ -167,6 +169,7 @@ class _Receiving:
             journal=journal,
             timing=request.timing,
             notice=observer.noticed,
+            examine=request.examine,
         )
         self._current: Assignment | None = None
         self._finished = False

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+import numpy as np
 from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.process import semconv, telemetry
 from fleetcast_kit.values.addresses import split_address
 from fleetcast_wire.fec import CODECS
+from fleetcast_wire.memory import Buffer
 from opentelemetry.trace import Span
 
 from fleetcast_agent.receiving import convert
@@ -63,6 +66,33 @@ async def fetch_chunk_table(
     except grpc.aio.AioRpcError as error:
         raise SenderLostError(from_rpc_error(error, address=assignment.sender_address).message) from error
     return await asyncio.to_thread(convert.chunk_table_of, responses, assignment.image)
+
+
+async def fetch_head(
+    channel: grpc.aio.Channel, assignment: Assignment, table: ChunkTable, length: int, *, timeout_seconds: float
+) -> bytes:
+    """Returns the chunks with the first `length` bytes of the image, proven, without writing them anywhere.
+
+    Raises:
+        SenderLostError: the sender does not give them, or gives damaged ones.
+    """
+    manifest = table.manifest
+    chunks = range(min(math.ceil(length / manifest.chunk_size_bytes), manifest.chunk_count))
+    wanted = np.zeros(manifest.chunk_count, np.bool_)
+    wanted[: len(chunks)] = ~manifest.zero[: len(chunks)]
+    content: dict[int, Buffer | None] = {chunk: bytes(manifest.chunk_bytes(chunk)) for chunk in chunks}
+    request = convert.fetch_request(assignment.transmission, wanted)
+    try:
+        async for response in TransmissionServiceStub(channel).FetchChunks(request, timeout=timeout_seconds):
+            if response.chunk in content:
+                content[response.chunk] = await asyncio.to_thread(table.prove, response.chunk, response.stored)
+                wanted[response.chunk] = False
+    except grpc.aio.AioRpcError as error:
+        raise SenderLostError(from_rpc_error(error, address=assignment.sender_address).message) from error
+    found = [content[chunk] for chunk in chunks]
+    if wanted.any() or None in found:
+        raise SenderLostError("the sender gave no whole beginning of the image")
+    return b"".join(bytes(part) for part in found if part is not None)
 
 
 class TransmissionStream:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from fleetcast_agent.sequence.disks.partition_tables import ALIGNMENT_BYTES, plan, script
+from fleetcast_agent.sequence.disks.partition_tables import plan, script
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine.geometry import ALIGNMENT_BYTES
 from fleetcast_sequence.steps.disk import LAYOUTS, Partition
 from hypothesis import given
 from hypothesis import strategies as st

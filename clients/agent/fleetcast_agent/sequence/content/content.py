@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from fleetcast_agent.receiving.messages import HEAD_BYTES
 from fleetcast_agent.sequence.errors import StepError
 
 Delivery = Literal["multicast-only", "prefer-multicast", "unicast"]
 Progress = Callable[[float], None]
 """Receives the part that is done, from 0 to 1."""
+Examine = Callable[[bytes], Awaitable[None]]
+"""Receives the beginning of an image, `HEAD_BYTES` of it if there are so many. What it raises prevents all writing."""
 Verified = Callable[[int], None]
 """Receives how many bytes from the beginning, without a gap, are verified and on the target."""
 
@@ -47,7 +50,14 @@ class ContentSource(Protocol):
         ...
 
     async def fetch(
-        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+        self,
+        image: str,
+        target: Path,
+        *,
+        delivery: Delivery,
+        progress: Progress,
+        verified: Verified | None = None,
+        examine: Examine | None = None,
     ) -> None:
         """Writes the verified content of `image` to `target`, from its first byte: a device, or a file that it makes.
 
@@ -55,8 +65,11 @@ class ContentSource(Protocol):
         a new file, but not on a device or in an existing file. `verified` is called on the event loop as the content
         grows that can be read from the target, whatever was there before; a source may call it rarely.
 
+        `examine` is awaited before the first byte is written.
+
         Raises:
             StepError: it cannot be had, or not in this way.
+            Exception: what `examine` raised.
         """
         ...
 
@@ -84,12 +97,22 @@ class DirectoryContent:
         return ImageDescription(path.stat().st_size, is_wim)
 
     async def fetch(
-        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+        self,
+        image: str,
+        target: Path,
+        *,
+        delivery: Delivery,
+        progress: Progress,
+        verified: Verified | None = None,
+        examine: Examine | None = None,
     ) -> None:
         """Copies the image to `target`."""
         if delivery == "multicast-only":
             raise StepError(f"{image} comes from a directory, which cannot multicast: use another delivery")
-        await _copy(self._path(image), target, progress, verified)
+        path = self._path(image)
+        if examine is not None:
+            await examine(await asyncio.to_thread(_head, path))
+        await _copy(path, target, progress, verified)
 
     async def publish(self, source: Path, image: str, *, progress: Progress) -> str:
         """Copies `source` into the directory, replacing the image of that name at once."""
@@ -104,6 +127,11 @@ class DirectoryContent:
         if Path(name).name != name or not path.is_file():
             raise StepError(f"there is no image {name!r} in {self._directory}")
         return path
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 async def _copy(source: Path, target: Path, progress: Progress, verified: Verified | None = None) -> None:

@@ -18,7 +18,7 @@ from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_agent.receiving.errors import InterruptedReceptionError
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving.receive import Observer, ReceiveRequest, receive_image
-from fleetcast_agent.sequence.content.content import Delivery, ImageDescription, Progress, Verified
+from fleetcast_agent.sequence.content.content import Delivery, Examine, ImageDescription, Progress, Verified
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 
@@ -61,7 +61,14 @@ class ServerContent:
         return self._images[name]
 
     async def fetch(
-        self, image: str, target: Path, *, delivery: Delivery, progress: Progress, verified: Verified | None = None
+        self,
+        image: str,
+        target: Path,
+        *,
+        delivery: Delivery,
+        progress: Progress,
+        verified: Verified | None = None,
+        examine: Examine | None = None,
     ) -> None:
         """Takes part in a session until the whole image is verified and on the target."""
         request = replace(
@@ -70,6 +77,7 @@ class ServerContent:
             session="",
             output=target,
             keep_size=True,
+            examine=examine,
             no_multicast_reason=_NO_MULTICAST if delivery == "unicast" else self._request.no_multicast_reason,
         )
         while not await self._receive(request, delivery, progress, verified):

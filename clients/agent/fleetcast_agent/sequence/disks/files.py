@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import filesystems, volumes
+from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices
@@ -129,10 +129,7 @@ async def opened_tree(context: StepContext, volume: Volume) -> AsyncIterator[Mou
 
 async def kind_of(context: StepContext, volume: Volume) -> str:
     """Returns the kind of file system on the volume, as blkid says it; empty if there is none."""
-    about = await filesystems.probe(
-        context.tools, volume.backing, offset_bytes=volume.start_bytes, size_bytes=volume.size_bytes
-    )
-    return about.get("TYPE", "")
+    return (await volumes.about(context, volume)).get("TYPE", "")
 
 
 async def empty(context: StepContext, volume: Volume) -> None:

@@ -5,40 +5,62 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.tools import Tools
+
+_LABEL_BYTES = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12, "btrfs": 255, "swap": 15}
+_GROWS_NOT = {
+    "vfat": "no tool grows FAT while its files stay",
+    "exfat": "no tool grows exFAT while its files stay",
+    "crypto_LUKS": "it is encrypted: once it is unlocked, its own system can grow what is inside",
+    "BitLocker": "it is encrypted: its own system can grow it",
+    "swap": "it is swap, which keeps its size",
+}
 
 
 async def make(tools: Tools, device: Path, filesystem: str, *, label: str, start_bytes: int) -> None:
-    """Makes a file system on the block device `device`, which begins `start_bytes` into its disk.
+    """Makes a file system on the block device `device`, which begins `start_bytes` into its disk, for its sectors.
 
     Raises:
         StepError: the label is too long, or the tool failed.
     """
-    limit = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12}[filesystem]
+    limit = _LABEL_BYTES[filesystem]
     if len(label.encode()) > limit:
         raise StepError(f"the label {label!r} is longer than the {limit} bytes that {filesystem} takes")
-    sectors = str(start_bytes // 512)
+    sector_bytes = geometry.of_path(device)[1]
+    sectors, size = str(start_bytes // sector_bytes), str(sector_bytes)
+    named = ["-L", label] if label else []
     commands: dict[str, list[str]] = {
         # Boot code of Windows wants the place of its partition and a geometry, even where nothing has one any more.
-        "ntfs": ["mkfs.ntfs", "--fast", "--force", "-p", sectors, "-H", "255", "-S", "63", "-L", label],
-        "fat32": ["mkfs.fat", "-F", "32", "-h", sectors, *(["-n", label.upper()] if label else [])],
+        "ntfs": ["mkfs.ntfs", "--fast", "--force", "-s", size, "-p", sectors, "-H", "255", "-S", "63", "-L", label],
+        "fat32": ["mkfs.fat", "-F", "32", "-S", size, "-h", sectors, *(["-n", label.upper()] if label else [])],
         "ext4": ["mkfs.ext4", "-q", "-F", "-L", label],
-        "xfs": ["mkfs.xfs", "-q", "-f", *(["-L", label] if label else [])],
+        "xfs": ["mkfs.xfs", "-q", "-f", "-s", f"size={size}", *named],
+        "btrfs": ["mkfs.btrfs", "-q", "-f", *named],
+        "swap": ["mkswap", "--force", *named],
     }
+    # A maker of file systems clears what its own kind would be confused by, and leaves superblocks of others.
+    await tools.run(["wipefs", "--all", "--force", "--quiet", device])
     await tools.run([*commands[filesystem], device])
+
+
+async def make_swap_again(tools: Tools, device: Path, *, label: str, uuid: str) -> None:
+    """Makes swap space of the same label and identifier, by which a system finds it."""
+    named = [*(["--label", label] if label else []), *(["--uuid", uuid] if uuid else [])]
+    await tools.run(["mkswap", "--force", *named, device])
 
 
 async def probe(tools: Tools, device: Path, *, offset_bytes: int = 0, size_bytes: int = 0) -> dict[str, str]:
     """Returns what blkid knows about the file system there: `TYPE`, `UUID`, `LABEL`; empty if it knows none."""
     place = ["-O", str(offset_bytes), *(["-S", str(size_bytes)] if size_bytes else [])]
-    finished = await tools.run(["blkid", "-p", *place, "-o", "export", device], success_codes=(0, 2), quiet=True)
+    finished = await tools.run(["blkid", "-p", *place, "-o", "export", device], success_codes=(0, 2, 8), quiet=True)
     pairs = (line.partition("=") for line in finished.output.splitlines() if "=" in line)
     # blkid writes blanks as `\ `
     return {key: value.replace("\\ ", " ") for key, _, value in pairs}
 
 
-async def grow(tools: Tools, device: Path, mount_point: Path) -> None:
-    """Makes the file system on the block device fill it, if it is of a kind that can grow.
+async def grow(tools: Tools, device: Path, mount_point: Path) -> str:
+    """Makes the file system on the block device fill it. Returns why its kind cannot; empty if it did.
 
     `mount_point` is an empty directory, for kinds that grow only while mounted.
 
@@ -53,9 +75,14 @@ async def grow(tools: Tools, device: Path, mount_point: Path) -> None:
     elif kind in ("ext2", "ext3", "ext4"):
         await tools.run(["e2fsck", "-f", "-p", device], success_codes=(0, 1))
         await tools.run(["resize2fs", device])
-    elif kind == "xfs":
-        await tools.run(["mount", "-t", "xfs", device, mount_point])
+    elif kind in ("xfs", "btrfs"):
+        await tools.run(["mount", "-t", kind, *(["-o", "nouuid"] if kind == "xfs" else []), device, mount_point])
+        command = ["xfs_growfs"] if kind == "xfs" else ["btrfs", "filesystem", "resize", "max"]
         try:
-            await tools.run(["xfs_growfs", mount_point])
+            await tools.run([*command, mount_point])
         finally:
             await tools.run(["umount", mount_point])
+    else:
+        what = f"it holds {kind}" if kind else "it holds no file system that is known here"
+        return _GROWS_NOT.get(kind, f"{what}, which cannot be grown")
+    return ""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleetcast_agent.sequence.disks.partition_tables import Existing
+from fleetcast_agent.sequence.disks.tables.model import Existing
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.tools import Tools
 

@@ -1,9 +1,9 @@
-"""Partition tables: planned from what a sequence wants, written and read by sfdisk."""
+"""Partition tables: planned from what a sequence wants, written by sfdisk; read."""
 
 from __future__ import annotations
 
-import json
-import math
+import asyncio
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from pathlib import Path
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.disk import PARTITION_TYPES, Partition
 
+from fleetcast_agent.sequence.disks.tables import table as tables
+from fleetcast_agent.sequence.disks.tables.model import DamagedTableError, Existing, Table
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.machine.disks import Disk
+from fleetcast_agent.sequence.machine.geometry import ALIGNMENT_BYTES, aligned_down, aligned_up
 from fleetcast_agent.sequence.tools import Tools
 
-ALIGNMENT_BYTES = 1 << 20
-"""Where partitions begin and end: what every system has used since 2008."""
 _MBR_LIMIT_BYTES = 2 << 40
 _RECOVERY_ATTRIBUTES = "RequiredPartition,GUID:63"
 """Windows hides such a partition and gives it no letter."""
@@ -34,28 +35,15 @@ class Planned:
     guid: str
 
 
-@dataclass(frozen=True)
-class Existing:
-    """A partition on a disk."""
-
-    number: int
-    start_bytes: int
-    size_bytes: int
-    guid: str
-    """Its GUID in a GPT, upper case; disk identifier and number in an MBR table."""
-    type: str = ""
-    """Its type GUID in a GPT, upper case; its hexadecimal type in an MBR table."""
-
-
 def plan(partitions: Sequence[Partition], table: str, disk_bytes: int) -> list[Planned]:
     """Returns the places of `partitions` on a disk of that size.
 
     Raises:
         StepError: they do not fit.
     """
-    end = _down(disk_bytes - (ALIGNMENT_BYTES if table == "gpt" else 0))
+    end = aligned_down(disk_bytes - (ALIGNMENT_BYTES if table == "gpt" else 0))
     if table == "mbr":
-        end = min(end, _down(_MBR_LIMIT_BYTES - 1))
+        end = min(end, aligned_down(_MBR_LIMIT_BYTES - 1))
     sizes = [_size(partition, disk_bytes) for partition in partitions]
     rest = end - ALIGNMENT_BYTES - sum(size for size in sizes if size is not None)
     least = ALIGNMENT_BYTES if None in sizes else 0
@@ -111,40 +99,16 @@ async def write(tools: Tools, disk: Disk, planned: Sequence[Planned], table: str
 
 
 async def read(tools: Tools, disk: Disk) -> list[Existing]:
-    """Returns the partitions of the disk by their place on it; none if it has no table.
-
-    Raises:
-        StepError: sfdisk failed.
-    """
-    finished = await tools.run(["sfdisk", "--json", disk.path], success_codes=(0, 1), quiet=True)
-    if finished.exit_code:
-        return []
-    table = json.loads(finished.output)["partitiontable"]
-    sector = int(table.get("sectorsize", disk.sector_bytes))
-    found = []
-    for entry in table.get("partitions", []):
-        number = int(str(entry["node"])[len(str(disk.path)) :].lstrip("p"))
-        guid = entry.get("uuid") or f"{str(table.get('id', '')).removeprefix('0x')}-{number:02d}"
-        kind = str(entry["type"]).upper()
-        found.append(Existing(number, entry["start"] * sector, entry["size"] * sector, guid.upper(), kind))
-    return sorted(found, key=lambda partition: partition.start_bytes)
+    """Returns the partitions of the disk by their place on it; none if it has no table."""
+    found = await table_of(disk)
+    return list(found.partitions) if found is not None else []
 
 
-async def grow_last(tools: Tools, disk: Disk) -> Existing | None:
-    """Makes the last partition on the disk reach the end of it. Returns it; None if the disk has no table.
-
-    Raises:
-        StepError: sfdisk failed.
-    """
-    before = await read(tools, disk)
-    if not before:
-        return None
-    last = before[-1]
-    await tools.run(["sfdisk", "--relocate", "gpt-bak-std", disk.path], success_codes=(0, 1), quiet=True)
-    options = ["--no-reread", "--no-tell-kernel", "--wipe=never", "--wipe-partitions=never"]
-    await tools.run(["sfdisk", *options, "-N", str(last.number), disk.path], stdin=b", +\n")
-    await tell_kernel(tools, disk)
-    return (await read(tools, disk))[-1]
+async def table_of(disk: Disk) -> Table | None:
+    """Returns the table of the disk; None if it has none that can be understood."""
+    with contextlib.suppress(DamagedTableError):
+        return await asyncio.to_thread(tables.read, disk.path, disk.sector_bytes, disk.size_bytes)
+    return None
 
 
 async def tell_kernel(tools: Tools, disk: Disk) -> None:
@@ -157,9 +121,5 @@ def _size(partition: Partition, disk_bytes: int) -> int | None:
     if partition.size == "rest":
         return None
     if isinstance(partition.size, str):
-        return max(_down(disk_bytes * float(partition.size.rstrip("%")) / 100), ALIGNMENT_BYTES)
-    return math.ceil(partition.size / ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-
-
-def _down(size_bytes: float) -> int:
-    return int(size_bytes) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+        return max(aligned_down(int(disk_bytes * float(partition.size.rstrip("%")) / 100)), ALIGNMENT_BYTES)
+    return aligned_up(partition.size)

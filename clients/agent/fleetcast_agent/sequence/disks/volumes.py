@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import filesystems
+from fleetcast_agent.sequence.disks import btrfs, filesystems, loops, lvm
 from fleetcast_agent.sequence.disks import partition_tables as tables
-from fleetcast_agent.sequence.disks.partition_tables import Existing
+from fleetcast_agent.sequence.disks.tables.model import Existing
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.machine.disks import Disk, detach_stale_loops
 
 _KERNEL_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "vfat")
@@ -43,11 +45,18 @@ class Volume:
     """Of its partition; empty if it is none."""
     whole: bool = False
     """It is all of `backing`."""
+    pieces: tuple[loops.Piece, ...] = ()
+    """Where a logical volume in several parts has them."""
+    logical_volume: str = ""
+    """Identifier of the logical volume on the partition; empty if it is none."""
+    subvolume: str = ""
+    """The btrfs subvolume that is meant, where it is not the default one."""
 
 
-def record(disk_selector: str, partition: Existing) -> dict[str, Any]:
-    """Returns what later steps, also after a restart, need to find the partition again."""
-    return {"disk": disk_selector, "guid": partition.guid}
+def record(disk_selector: str, partition_guid: str, *, logical_volume: str = "", subvolume: str = "") -> dict[str, Any]:
+    """Returns what later steps, also after a restart, need to find a partition again, or a volume on it."""
+    inside = {"logical_volume": logical_volume, "subvolume": subvolume}
+    return {"disk": disk_selector, "guid": partition_guid} | {key: value for key, value in inside.items() if value}
 
 
 def keep(context: StepContext, selector: str, volume: Volume, directories: Iterable[str]) -> None:
@@ -98,7 +107,10 @@ async def find(context: StepContext, selector: str) -> Volume:
         disk = context.disks.find(known["disk"])
         for partition in await tables.read(context.tools, disk):
             if partition.guid == known["guid"]:
-                return of_partition(context, selector, disk, partition)
+                volume = of_partition(context, selector, disk, partition)
+                volume = replace(volume, subvolume=known.get("subvolume", ""))
+                identifier = known.get("logical_volume", "")
+                return await _logical(context, volume, identifier) if identifier else volume
         raise StepError(
             f"the volume {selector!r} is not on {disk.path} any more: its partition {known['guid']} is gone"
         )
@@ -119,7 +131,8 @@ def _known(context: StepContext, selector: str) -> dict[str, Any] | None:
 
 def _record_of(context: StepContext, selector: str, volume: Volume) -> dict[str, Any]:
     known = _known(context, selector)
-    return {"disk": known["disk"] if known else context.disks.selector(volume.backing), "guid": volume.guid}
+    disk = known["disk"] if known else context.disks.selector(volume.backing)
+    return record(disk, volume.guid, logical_volume=volume.logical_volume, subvolume=volume.subvolume)
 
 
 def _kept(context: StepContext, guid: str) -> tuple[str, ...]:
@@ -134,15 +147,46 @@ def of_partition(context: StepContext, name: str, disk: Disk, partition: Existin
     return Volume(name, disk.path, partition.start_bytes, partition.size_bytes, kept, partition.guid)
 
 
+async def logical_volumes(context: StepContext, partition: Volume) -> list[tuple[lvm.LogicalVolume, Volume]]:
+    """Returns the logical volumes on a partition, each also as a volume.
+
+    Raises:
+        StepError: it is no physical volume, or the tools for it are not there.
+    """
+    async with attached(context, partition, read_only=True) as device:
+        group = await lvm.read(context.tools, device)
+    return [(found, _on_group(partition, found)) for found in group.volumes if found.pieces]
+
+
+def _on_group(partition: Volume, found: lvm.LogicalVolume) -> Volume:
+    pieces = tuple((partition.start_bytes + begin, size) for begin, size in found.pieces)
+    return replace(
+        partition,
+        start_bytes=pieces[0][0],
+        size_bytes=found.size_bytes,
+        pieces=pieces if len(pieces) > 1 else (),
+        logical_volume=found.identifier,
+    )
+
+
+async def _logical(context: StepContext, partition: Volume, identifier: str) -> Volume:
+    for found, volume in await logical_volumes(context, partition):
+        if found.identifier == identifier:
+            return volume
+    raise StepError(f"the volume {partition.name!r} is gone: its partition has no logical volume {identifier} any more")
+
+
 async def _by_label(context: StepContext, selector: str) -> Volume:
     wanted = selector.removeprefix("label:")
     found = []
     for disk in context.disks.all():
         for partition in await tables.read(context.tools, disk):
-            place = {"offset_bytes": partition.start_bytes, "size_bytes": partition.size_bytes}
-            about = await filesystems.probe(context.tools, disk.path, **place)
-            if about.get("LABEL") == wanted:
-                found.append(of_partition(context, selector, disk, partition))
+            volume = of_partition(context, selector, disk, partition)
+            known = await about(context, volume)
+            inside = [volume]
+            if known.get("TYPE") == lvm.MEMBER:
+                inside = [each for _, each in await logical_volumes(context, volume)]
+            found += [each for each in inside if (await about(context, each)).get("LABEL") == wanted]
     if len(found) != 1:
         raise StepError(f"{len(found) or 'no'} volumes have the label {wanted!r}")
     return found[0]
@@ -150,39 +194,38 @@ async def _by_label(context: StepContext, selector: str) -> Volume:
 
 @contextlib.asynccontextmanager
 async def attached(context: StepContext, volume: Volume, *, read_only: bool = False) -> AsyncIterator[Path]:
-    """Yields the block device that is the volume.
+    """Yields the block device that is the volume. Its sectors are those of its disk.
 
     Raises:
         StepError: it cannot be had; making loop devices needs root.
     """
-    if volume.whole and context.disks.find(str(volume.backing)).is_device:
+    if volume.whole and volume.backing.is_block_device():
         yield volume.backing
         return
-    detach_stale_loops(volume.backing, offset_bytes=volume.start_bytes)
-    place = ["--offset", str(volume.start_bytes), "--sizelimit", str(volume.size_bytes)]
-    options = [*place, *(["--read-only"] if read_only else [])]
-    device = await _loop(context, ["losetup", "--find", "--show", *options, str(volume.backing)])
-    try:
-        yield device
-    finally:
-        await context.tools.run(["losetup", "--detach", device])
+    tools, sector_bytes = context.tools, geometry.of_path(volume.backing)[1]
+    if volume.pieces:
+        device = loops.mapping(tools, volume.backing, volume.pieces, sector_bytes=sector_bytes, read_only=read_only)
+    else:
+        detach_stale_loops(volume.backing, offset_bytes=volume.start_bytes)
+        piece = (volume.start_bytes, volume.size_bytes)
+        device = loops.loop(tools, volume.backing, piece, sector_bytes=sector_bytes, read_only=read_only)
+    async with device as path:
+        yield path
 
 
-async def _loop(context: StepContext, command: list[str]) -> Path:
-    attempts = 5
-    while True:
-        finished = await context.tools.run(command, success_codes=(0, 1), quiet=True)
-        if finished.exit_code == 0:
-            return Path(finished.output.strip())
-        attempts -= 1
-        # Two runs that ask at the same moment are offered the same free device.
-        if attempts == 0 or "busy" not in finished.error_output:
-            raise StepError(f"no loop device for {command[-1]}: {finished.error_output.strip()}", exit_code=1)
+async def about(context: StepContext, volume: Volume) -> dict[str, str]:
+    """Returns what blkid knows about the file system on the volume: `TYPE`, `UUID`, `LABEL`; empty if it knows none."""
+    if volume.pieces:
+        async with attached(context, volume, read_only=True) as device:
+            return await filesystems.probe(context.tools, device)
+    return await filesystems.probe(
+        context.tools, volume.backing, offset_bytes=volume.start_bytes, size_bytes=volume.size_bytes
+    )
 
 
 @contextlib.asynccontextmanager
 async def mounted(context: StepContext, volume: Volume, *, read_only: bool = False) -> AsyncIterator[Path]:
-    """Yields the directory at which the volume is mounted.
+    """Yields the directory at which the volume is mounted. What fails inside is said with the paths on the volume.
 
     Raises:
         StepError: it has no file system that can be mounted here, or not for writing.
@@ -190,20 +233,46 @@ async def mounted(context: StepContext, volume: Volume, *, read_only: bool = Fal
     async with attached(context, volume, read_only=read_only) as device, directory(context) as point:
         kind = (await filesystems.probe(context.tools, device)).get("TYPE", "")
         mode = "ro" if read_only else "rw"
-        if kind == "ntfs":
-            options = f"{mode},streams_interface=xattr"
-            await context.tools.run(["ntfs-3g", "-o", options, device, point])
-        elif kind in _KERNEL_FILESYSTEMS:
-            await context.tools.run(["mount", "-t", kind, "-o", mode, device, point])
-        else:
-            raise StepError(f"the volume {volume.name!r} cannot be mounted: it holds {kind or 'no file system'}")
         try:
+            if kind == "ntfs":
+                options = f"{mode},streams_interface=xattr"
+                await context.tools.run(["ntfs-3g", "-o", options, device, point])
+            elif kind == "btrfs":
+                await btrfs.mount(context.tools, device, point, mode=mode, subvolume=volume.subvolume)
+            elif kind in _KERNEL_FILESYSTEMS:
+                # A running system that came from the same image has a file system of the same identity.
+                options = f"{mode},nouuid" if kind == "xfs" else mode
+                await context.tools.run(["mount", "-t", kind, "-o", options, device, point])
+            else:
+                raise StepError(f"the volume {volume.name!r} cannot be mounted: it holds {kind or 'no file system'}")
             if not read_only and _is_read_only(point):
                 hint = "Windows on it was not shut down, or it is damaged" if kind == "ntfs" else "it is damaged"
                 raise StepError(f"the volume {volume.name!r} can only be read: {hint}")
-            yield point
+            with _named_as_on_volume(point):
+                yield point
         finally:
-            await _unmount(context, point)
+            if point.is_mount():
+                await unmount(context, point)
+
+
+@contextlib.contextmanager
+def _named_as_on_volume(point: Path) -> Iterator[None]:
+    """Lets errors name the files as a person finds them on the volume, not by where it is mounted for a moment."""
+    try:
+        yield
+    except StepError as error:
+        if str(point) not in error.message:
+            raise
+        raise StepError(_below(point, error.message), exit_code=error.exit_code) from error
+    except OSError as error:
+        if error.filename is None or str(point) not in os.fsdecode(error.filename):
+            raise
+        other = None if error.filename2 is None else _below(point, os.fsdecode(error.filename2))
+        raise OSError(error.errno, error.strerror, _below(point, os.fsdecode(error.filename)), None, other) from error
+
+
+def _below(point: Path, text: str) -> str:
+    return text.replace(f"{point}/", "/").replace(str(point), "/")
 
 
 @contextlib.asynccontextmanager
@@ -216,9 +285,14 @@ async def directory(context: StepContext) -> AsyncIterator[Path]:
         await asyncio.to_thread(point.rmdir)
 
 
-async def _unmount(context: StepContext, point: Path) -> None:
+async def unmount(context: StepContext, point: Path) -> None:
+    """Unmounts what is mounted at `point`, and below it, once nothing uses it any more.
+
+    Raises:
+        StepError: something uses it for long.
+    """
     for attempt in range(20):
-        finished = await context.tools.run(["umount", point], success_codes=(0, 32), quiet=True)
+        finished = await context.tools.run(["umount", "--recursive", point], success_codes=(0, 1, 32), quiet=True)
         if finished.exit_code == 0:
             return
         await asyncio.sleep(0.05 * attempt)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine import geometry
 
 _SYS_BLOCK = Path("/sys/class/block")
 _NEVER = ("loop", "ram", "zram", "sr", "fd", "md", "dm-", "nbd", "mtdblock")
@@ -24,7 +25,7 @@ class Disk:
     path: Path
     size_bytes: int
     sector_bytes: int
-    """Size of a logical sector."""
+    """Size of a logical sector; in a file, that of the GPT in it."""
     is_device: bool
     """A block device; otherwise a regular file."""
     model: str = ""
@@ -88,10 +89,10 @@ class Disks:
         found = []
         for name in names:
             attributes = Path("/sys/block") / name
-            size_bytes = int(_read(attributes / "size") or 0) * 512
-            usable = size_bytes and _read(attributes / "removable") != "1" and _read(attributes / "ro") != "1"
-            if usable and Path("/dev", name).exists():
-                found.append(self._of(Path("/dev", name)))
+            path = Path("/dev", name)
+            fixed = _read(attributes / "removable") != "1" and _read(attributes / "ro") != "1"
+            if fixed and path.exists() and geometry.of_device(path)[0]:
+                found.append(self._of(path))
         return found
 
     def erasable(self, selector: str, protect: Sequence[str] = ()) -> Disk:
@@ -144,12 +145,10 @@ class Disks:
             raise StepError(f"there is no disk {path}: {error.strerror}") from error
         if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
             raise StepError(f"{path} is neither a block device nor a file that stands for a disk")
+        size_bytes, sector_bytes = geometry.of_path(path)
         if stat.S_ISREG(mode):
-            return Disk(path, path.stat().st_size, 512, is_device=False)
-        name = path.resolve().name
-        size_bytes = int(_read(_SYS_BLOCK / name / "size") or 0) * 512
-        sector_bytes = int(_read(_SYS_BLOCK / name / "queue/logical_block_size") or 512)
-        device = _SYS_BLOCK / name / "device"
+            return Disk(path, size_bytes, sector_bytes, is_device=False)
+        device = _SYS_BLOCK / path.resolve().name / "device"
         return Disk(path, size_bytes, sector_bytes, True, _read(device / "model"), _read(device / "serial"))
 
 
@@ -205,7 +204,13 @@ def _found_users(path: Path) -> Iterator[str]:
     for each in entries:
         holders = each / "holders"
         for holder in holders.iterdir() if holders.exists() else ():
-            yield f"part of {holder.name}"
+            yield f"part of {_holder_name(holder.name)}"
+
+
+def _holder_name(name: str) -> str:
+    """Returns what a person calls an array or a logical volume of the kernel's name `name`."""
+    mapped = _read(_SYS_BLOCK / name / "dm/name")
+    return f"{mapped} ({name})" if mapped else name
 
 
 def _mounts() -> list[tuple[str, Path]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import filesystems, volumes
+from fleetcast_agent.sequence.disks import leftovers, logical, settling, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
-from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps import wim
 
@@ -35,20 +36,22 @@ async def _to_disk(arguments: ApplyOperatingSystem, selector: str, context: Step
         sizes = f"{format_size(image.size_bytes)}, the disk {disk.path} {format_size(disk.size_bytes)}"
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
     await volumes.refuse_if_kept(context, disk)
-    await context.content.fetch(arguments.image, disk.path, delivery=arguments.delivery, progress=context.progress)
+
+    async def examine(head: bytes) -> None:
+        settling.refuse_unfit(arguments.image, head, image.size_bytes, disk, root=arguments.root, grow=arguments.grow)
+        await asyncio.to_thread(leftovers.clear_uncovered, disk, image.size_bytes)
+
+    await context.content.fetch(
+        arguments.image, disk.path, delivery=arguments.delivery, progress=context.progress, examine=examine
+    )
     await tables.tell_kernel(context.tools, disk)
-    if arguments.grow:
-        grown = await tables.grow_last(context.tools, disk)
-        if grown is not None:
-            await _grow(context, volumes.of_partition(context, "the last one", disk, grown))
-    if arguments.root is not None:
-        partitions = await tables.read(context.tools, disk)
-        if not partitions:
-            raise StepError(
-                f"{arguments.image} has no partition table, so there is no volume to call {arguments.root!r}"
-            )
-        largest = max(partitions, key=lambda partition: partition.size_bytes)
-        context.results.volumes[arguments.root] = volumes.record(selector, largest)
+    disk = context.disks.find(selector)  # a file has the sectors of the table in it
+    if arguments.grow or arguments.root is not None:
+        found = await settling.settle(
+            context, selector, disk, arguments.image, root=arguments.root, grow=arguments.grow
+        )
+        if arguments.root is not None and found is not None:
+            context.results.volumes[arguments.root] = found
 
 
 async def _to_volume(arguments: ApplyOperatingSystem | ApplyDataImage, selector: str, context: StepContext) -> None:
@@ -64,12 +67,14 @@ async def _to_volume(arguments: ApplyOperatingSystem | ApplyDataImage, selector:
         sizes = f"{format_size(image.size_bytes)}, the volume {format_size(volume.size_bytes)}"
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
     await volumes.hold(context, selector, volume)
+
+    async def examine(head: bytes) -> None:
+        covered = volume.start_bytes + image.size_bytes
+        await asyncio.to_thread(leftovers.clear_end, volume.backing, covered, volume.start_bytes + volume.size_bytes)
+
     async with volumes.attached(context, volume) as device:
-        await context.content.fetch(arguments.image, device, delivery=arguments.delivery, progress=context.progress)
-    if arguments.grow:
-        await _grow(context, volume)
-
-
-async def _grow(context: StepContext, volume: Volume) -> None:
-    async with volumes.attached(context, volume) as device, volumes.directory(context) as point:
-        await filesystems.grow(context.tools, device, point)
+        await context.content.fetch(
+            arguments.image, device, delivery=arguments.delivery, progress=context.progress, examine=examine
+        )
+    if arguments.grow and (problem := await logical.grow_file_system(context, volume)):
+        context.remark(f"the file system on {volume.name!r} did not grow: {problem}")

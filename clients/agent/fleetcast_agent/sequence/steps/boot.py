@@ -11,7 +11,7 @@ from fleetcast_sequence.steps.disk import PARTITION_TYPES
 from fleetcast_sequence.steps.settings import ConfigureBoot
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import files, filesystems, grub, volumes
+from fleetcast_agent.sequence.disks import files, grub, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
 from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.disks.volumes import Volume
@@ -68,9 +68,7 @@ async def _embed(context: StepContext, root: Volume, boot_image: bytes, core: by
 
 
 async def _about(context: StepContext, volume: Volume) -> dict[str, str]:
-    about = await filesystems.probe(
-        context.tools, volume.backing, offset_bytes=volume.start_bytes, size_bytes=volume.size_bytes
-    )
+    about = await volumes.about(context, volume)
     if not about.get("UUID"):
         raise StepError(f"the volume {volume.name!r} has no file system with an identifier")
     return about

@@ -23,7 +23,7 @@ async def partition_disk(arguments: PartitionDisk, context: StepContext) -> None
         partition.number: partition for partition in await tables.write(context.tools, disk, planned, wanted.table)
     }
     context.results.volumes.update(
-        {item.partition.name: volumes.record(arguments.disk, existing[item.number]) for item in planned}
+        {item.partition.name: volumes.record(arguments.disk, existing[item.number].guid) for item in planned}
     )
     for done, item in enumerate(planned):
         context.progress(done / len(planned))

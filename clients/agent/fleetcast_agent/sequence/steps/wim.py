@@ -116,8 +116,7 @@ class _Extraction:
         if volume.keep:
             await files.empty(context, volume)
             return
-        place = {"offset_bytes": volume.start_bytes, "size_bytes": volume.size_bytes}
-        label = (await filesystems.probe(context.tools, volume.backing, **place)).get("LABEL", "")
+        label = (await volumes.about(context, volume)).get("LABEL", "")
         await _make(context, self.selector, volume, self.kind, label)
 
     async def _extract(self, source: Path | str, stdin: Callable[[], Awaitable[bytes]] | bytes = b"") -> None:

@@ -1,0 +1,1 @@
+"""Partition tables as they are on disks: read from bytes, rewritten in place."""
