@@ -8,7 +8,7 @@ MEMBERS := protos/stubs protos/wire services/kit services/sequence services/boot
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 SETUP := $(VENV)/.ready
 BASELINE := protos/baseline.binpb
-PYTHON_SOURCES := protos/wire services clients deploy tests protos/stubs/generate.py
+PYTHON_SOURCES := protos/wire services clients deploy docs tests protos/stubs/generate.py
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # A build must not depend on what else is on the machine, and every process must not compile everything anew.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 LANES ?= -n 3 --dist loadgroup
 COVERED ?= tests/unit
 
-.PHONY: help setup stubs lock demo test slow coverage check lint bench fuzz baseline clean
+.PHONY: help setup stubs lock demo test slow coverage check lint bench fuzz picture baseline clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,7 @@ lint: $(SETUP) ## Check protos, stubs, style, types and imports.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(PYTHON_SOURCES)
 	$(BIN)/lint-imports
+	$(BIN)/python docs/picture.py --check
 
 bench: $(SETUP) ## Measure against other tools in the network lab (as root): make bench BENCH_FLAGS=--quick
 	@deploy/packages.sh lab peers
@@ -69,6 +70,9 @@ fuzz: $(SETUP) ## Run the property tests with 200 times as many examples (an hou
 stubs: $(SETUP) ## Generate the committed stubs from the protos.
 	$(BIN)/python protos/stubs/generate.py
 	rm -rf .mypy_cache
+
+picture: $(SETUP) ## Draw the picture of docs/architecture.md from the imports.
+	$(BIN)/python docs/picture.py
 
 baseline: $(SETUP) ## Take the protos as they are for the release that later ones must not break.
 	$(BIN)/buf build --exclude-source-info --output $(BASELINE)
