@@ -174,6 +174,8 @@ async def make_disk_image(tmp_path: Path, table: str) -> Path:
             for path, text in (
                 ("etc/hostname", "image"),
                 ("etc/machine-id", "1" * 32),
+                ("var/lib/fleetcast-agent/key.pem", "a key"),
+                ("var/lib/fleetcast-agent/runs/d-r-1/journal", "a run"),
                 ("proc/x", ""),
                 ("sys/x", ""),
                 ("dev/x", ""),
@@ -250,6 +252,7 @@ async def test_every_machine_gets_its_own_linux_identity(tmp_path: Path) -> None
         context = machine.context()
         async with volumes.mounted(context, await volumes.find(context, "root"), read_only=True) as root:
             assert os.readlink(root / "etc/localtime") == "/usr/share/zoneinfo/Europe/Berlin"
+            assert list((root / "var/lib/fleetcast-agent").iterdir()) == []
     assert len(found) == 2
     assert b"1" * 32 + b"\n" not in found
 
@@ -393,13 +396,15 @@ async def test_a_captured_wim_deploys_to_an_equal_tree(machine: Rehearsal, tmp_p
         f"partition-disk: {{partitions: [{one}, {two}]}}",
         "apply-operating-system: {image: win, index: 2, volume: one}",
         "copy-files: {volume: one, destination: pagefile.sys, content: x}",
+        "copy-files: {volume: one, destination: ProgramData/fleetcast-agent/key.pem, content: x}",
         "capture-image: {image: mine, volume: one, exclude: [/pagefile.sys]}",
         "apply-operating-system: {image: mine, volume: two}",
     )
     assert outcome.outcome is Outcome.SUCCEEDED, outcome
     context = machine.context()
     async with volumes.mounted(context, await volumes.find(context, "two"), read_only=True) as root:
-        assert tool("diff", "--recursive", "--brief", "--no-dereference", tree, root) == ""
+        assert list((root / "ProgramData/fleetcast-agent").iterdir()) == []
+        assert tool("diff", "--recursive", "--brief", "--no-dereference", "--exclude=ProgramData", tree, root) == ""
 
 
 @pytest.mark.parametrize("where", ["volume: root", "disk: system"])

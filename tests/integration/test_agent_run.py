@@ -328,6 +328,34 @@ async def test_an_agent_that_is_killed_again_and_again_runs_each_step_once(tmp_p
         assert [node for node, _, outcome in here.script.step_outcomes() if outcome == "SUCCEEDED"] == list("1234")
 
 
+async def test_a_state_directory_on_another_machine_goes_on_with_nothing_and_waits_for_approval(tmp_path: Path) -> None:
+    marks, first, second = tmp_path / "marks", tmp_path / "pc1.json", tmp_path / "pc2.json"
+    for number, file in enumerate((first, second), 1):
+        mac = f"02:00:00:00:00:0{number}"
+        file.write_text(json.dumps({"serial": f"PC{number}", "uuid": f"uuid-{number}", "mac_addresses": [mac]}))
+    step = f"{{name: Erase, type: run-script, on_interruption: rerun, with: {{script: 'sleep 1; echo x >> {marks}'}}}}"
+    async with room(tmp_path, Script(order_for(sequence(step)))) as here:
+        process = start_process(here, "--inventory", str(first))
+        await until(lambda: here.log_says("begins 'Erase'"))
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.communicate)
+        marks.unlink(missing_ok=True)
+        here.script.held, registrations = 1000, len(here.script.registrations)
+        process = start_process(here, "--inventory", str(second))
+        await until(lambda: len(here.script.registrations) > registrations)
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.to_thread(process.communicate)
+        assert "belongs to another machine (here is serial number pc2, not pc1" in output
+        assert "--token" in output
+        assert not marks.exists()
+        assert not list(here.state.glob("runs/*"))
+        here.script.held = 0  # an operator approves it: new hardware of the same machine, which runs it from the start
+        process = start_process(here, "--inventory", str(second))
+        output, errors = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 0, errors
+        assert marks.read_text() == "x\n"
+
+
 async def test_an_agent_killed_before_the_scheduler_knew_tells_the_outcome_once_and_runs_nothing_again(
     tmp_path: Path,
 ) -> None:

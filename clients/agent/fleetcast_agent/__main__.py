@@ -52,6 +52,12 @@ def enrol(
 
     from fleetcast_kit.joining.enrolment import enrol as enrol_machine  # noqa: PLC0415 - 50 ms that other commands save
 
+    if (settings.state_dir / "hardware.json").exists():  # it may have come with an image, from another machine
+        from fleetcast_agent.deployments.own_hardware import leave_other_machine  # noqa: PLC0415 - 0.4 s, the same
+
+        if difference := leave_other_machine(settings.state_dir, settings.display_name):
+            print(f"{difference}: its identity is removed", file=sys.stderr)
+
     async def run() -> Credentials:
         return await enrol_machine(server, token, settings.state_dir, settings.display_name)
 

@@ -78,6 +78,7 @@ class Agent:
         self._execution: Execution | None = None
         self._next_order: RunOrder | None = None
         self._wanted: set[str] = set()
+        self._described: MachineDescription | None = None
         self._stream: SchedulerStream | None = None
 
     async def run(self, stop: asyncio.Event) -> RunEnd | None:
@@ -93,7 +94,7 @@ class Agent:
             describe=self._describe,
             arrival=self._arrival,
             notice=self._display.noticed,
-            registered=self._display.registered,
+            registered=self._registered,
         )
         stopping = asyncio.create_task(stop.wait())
         word = asyncio.create_task(self._stream.next())
@@ -121,7 +122,14 @@ class Agent:
             await self._stream.close()
 
     def _describe(self) -> MachineDescription:
-        return describe(self._local.hardware.gather(), self._local.display_name)
+        self._described = describe(self._local.hardware.gather(), self._local.display_name)
+        return self._described
+
+    def _registered(self, machine: str) -> None:
+        """The scheduler takes this machine for what its identity says: the state directory is its own."""
+        if self._described is not None:
+            self._local.own_hardware.keep(self._described)
+        self._display.registered(machine)
 
     def _arrival(self) -> Arrival:
         run = self._kept.order.run if self._kept is not None and not self._kept.closed else ""

@@ -17,8 +17,10 @@ from fleetcast_kit.process.commandline import ExitCode
 from fleetcast_agent.deployments.agent import ANY_DEPLOYMENT, Agent, RunDisplay
 from fleetcast_agent.deployments.display import JsonDisplay, PlainDisplay
 from fleetcast_agent.deployments.executing import LocalMachine
-from fleetcast_agent.deployments.hardware import on_files, open_hardware
+from fleetcast_agent.deployments.hardware import Hardware, on_files, open_hardware
 from fleetcast_agent.deployments.orders import RunEnd
+from fleetcast_agent.deployments.own_hardware import OwnHardware
+from fleetcast_agent.deployments.registering import describe
 from fleetcast_agent.deployments.restarting import Computer, Rehearsal
 from fleetcast_agent.retrying import backoff_seconds
 from fleetcast_agent.sequence.engine.records import Outcome
@@ -88,6 +90,8 @@ async def _run(
     if sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    hardware = open_hardware(settings.disk, inventory, settings.state_dir)
+    await asyncio.to_thread(_leave_other_machine, settings, hardware, token, display)
     enrolment = asyncio.create_task(_enrol(settings, token, display))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({enrolment, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,17 +100,38 @@ async def _run(
         enrolment.cancel()
         return None
     enrolment.result()
-    agent = Agent(_local_machine(settings, inventory), display, accepted=settings.accept, once=once)
+    agent = Agent(_local_machine(settings, hardware), display, accepted=settings.accept, once=once)
     return await agent.run(stop)
 
 
-def _local_machine(settings: AgentSettings, inventory: Path | None) -> LocalMachine:
+def _leave_other_machine(settings: AgentSettings, hardware: Hardware, token: str, display: RunDisplay) -> None:
+    """Sees whether the state directory came from another machine: nothing that was begun there goes on here.
+
+    With a token this machine gets an identity of its own. Without one it shows itself to the scheduler with that of
+    the other machine, and is held there: its hardware may have been replaced.
+    """
+    own = OwnHardware(settings.state_dir, rehearsed=hardware.stated)
+    difference = own.difference(describe(hardware.gather(), settings.display_name))
+    if not difference:
+        return
+    if token:
+        own.forget_identity()
+        display.noticed(f"{difference}: its identity is removed, this machine enrols anew")
+        return
+    own.forget_runs()
+    display.noticed(
+        f"{difference}: it came with an image or a disk. To enrol this machine anew, run fleetcast-agent with --token; "
+        "until then it waits for an operator's approval"
+    )
+
+
+def _local_machine(settings: AgentSettings, hardware: Hardware) -> LocalMachine:
     environment = settings.environment or None
     rehearsed = on_files(settings.disk)
     return LocalMachine(
         server=settings.server_address(),
         state_dir=settings.state_dir,
-        hardware=open_hardware(settings.disk, inventory, settings.state_dir),
+        hardware=hardware,
         starter=Rehearsal(settings.state_dir, environment) if rehearsed else Computer(environment),
         display_name=settings.display_name,
         multicast_interface=settings.multicast_interface,

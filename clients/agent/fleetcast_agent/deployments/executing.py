@@ -26,6 +26,7 @@ from fleetcast_agent.deployments import convert
 from fleetcast_agent.deployments.hardware import Hardware
 from fleetcast_agent.deployments.kept_runs import KeptRun
 from fleetcast_agent.deployments.orders import Environment, RunEnd, RunProgress
+from fleetcast_agent.deployments.own_hardware import OwnHardware
 from fleetcast_agent.deployments.reporting import ProgressView, StepHistory
 from fleetcast_agent.deployments.restarting import Starter
 from fleetcast_agent.deployments.scheduler_stream import SchedulerStream
@@ -57,6 +58,11 @@ class LocalMachine:
     display_name: str = ""
     multicast_interface: str = ""
     memory_bytes: int = 0
+
+    @property
+    def own_hardware(self) -> OwnHardware:
+        """Which hardware the state directory belongs to."""
+        return OwnHardware(self.state_dir, rehearsed=self.hardware.stated)
 
 
 class Execution:

@@ -24,6 +24,11 @@ class Hardware:
         self.disks = disks
         self._stated = dict(stated)
 
+    @property
+    def stated(self) -> bool:
+        """Whether something is said in place of what this computer says of itself."""
+        return bool(self._stated)
+
     def gather(self) -> dict[str, Any]:
         """Returns the inventory, as `machine` of conditions. Blocks."""
         return inventory.gather(self.disks) | self._stated

@@ -102,7 +102,10 @@ class CaptureImage(SequenceModel):
     spool: str | None = Field(
         default=None, description="Volume that holds the image until it is published; the run's directory by default."
     )
-    exclude: list[str] = Field(default=[], description="Paths that a WIM leaves out, such as `/pagefile.sys`.")
+    exclude: list[str] = Field(
+        default=[],
+        description="Paths that a WIM leaves out, such as `/pagefile.sys`. What an agent keeps is always left out.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> CaptureImage:

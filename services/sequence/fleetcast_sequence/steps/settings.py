@@ -66,7 +66,8 @@ class ApplyLinuxSettings(SequenceModel):
     )
     new_identity: bool = Field(
         default=True,
-        description="Forget the image's machine id and SSH host keys, so that the first start makes new ones.",
+        description="Forget the image's machine id, SSH host keys and the identity of its fleetcast agent: each "
+        "machine gets its own.",
     )
     locale: str = Field(default="", description="Such as `de_DE.UTF-8`.")
     time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]*$")] = Field(

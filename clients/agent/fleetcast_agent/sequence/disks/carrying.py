@@ -13,8 +13,10 @@ FILES = ("journal", "log.txt", "assignment.json")
 DIRECTORY = "task-sequence"
 """Where it goes, below the state directory of the agent there."""
 _IDENTITY = ("ca.pem", "cert.pem", "server.json", "key.pem")
-_LINUX = "/var/lib/fleetcast-agent"
-_WINDOWS = "/ProgramData/fleetcast-agent"
+LINUX = "/var/lib/fleetcast-agent"
+"""State directory of the agent of a Linux system."""
+WINDOWS = "/ProgramData/fleetcast-agent"
+"""State directory of the agent of a Windows system."""
 
 
 async def carry(context: StepContext, selector: str, identity: Path | None = None) -> None:
@@ -26,7 +28,7 @@ async def carry(context: StepContext, selector: str, identity: Path | None = Non
         StepError: the volume cannot be written to.
     """
     volume = await volumes.find(context, selector)
-    directory = _WINDOWS if await files.kind_of(context, volume) == "ntfs" else _LINUX
+    directory = WINDOWS if await files.kind_of(context, volume) == "ntfs" else LINUX
     async with files.opened(context, volume) as target:
         files_to_carry = [(context.run_directory / name, f"{directory}/{DIRECTORY}/{name}") for name in FILES]
         if identity is not None:

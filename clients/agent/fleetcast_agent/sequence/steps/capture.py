@@ -12,7 +12,7 @@ from pathlib import Path
 from fleetcast_sequence.steps.content import CaptureImage
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import filesystems, spool, volumes
+from fleetcast_agent.sequence.disks import carrying, filesystems, spool, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
@@ -52,7 +52,8 @@ async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
 
 async def _wim(context: StepContext, volume: Volume, target: Path, arguments: CaptureImage) -> None:
     configuration = context.step_directory / "wim.ini"
-    configuration.write_text("\n".join(["[ExclusionList]", *arguments.exclude]) + "\n")
+    agents = [f"{directory}/*" for directory in (carrying.LINUX, carrying.WINDOWS)]  # each machine enrols by itself
+    configuration.write_text("\n".join(["[ExclusionList]", *agents, *arguments.exclude]) + "\n")
     command: list[str | Path] = ["wimlib-imagex", "capture"]
     options: list[str | Path] = [target, arguments.image, "--compress=XPRESS", f"--config={configuration}"]
     async with volumes.attached(context, volume, read_only=True) as device:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from pathlib import Path
 
 from fleetcast_sequence.steps.settings import ApplyLinuxSettings
 
 from fleetcast_agent.sequence.context import StepContext
+from fleetcast_agent.sequence.disks import carrying
 from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps.command import entered
@@ -28,6 +30,7 @@ async def apply_linux_settings(arguments: ApplyLinuxSettings, context: StepConte
             _time_zone(root, arguments.time_zone)
         if arguments.new_identity:
             _forget(root)
+            _forget_agent(root, context.run_directory)
             if inside(root, "/usr/bin/ssh-keygen").exists():
                 await context.tools.run(["chroot", root, "ssh-keygen", "-A"])
 
@@ -62,6 +65,15 @@ def _forget(root: Path) -> None:
     keys = inside(root, "/etc/ssh")
     for key in keys.glob("ssh_host_*_key*"):
         key.unlink()
+
+
+def _forget_agent(root: Path, run_directory: Path) -> None:
+    """Removes the identity and the runs of a copied agent; not those of the agent that runs this."""
+    state = inside(root, carrying.LINUX)
+    running = any(parent.exists() and state.exists() and parent.samefile(state) for parent in run_directory.parents)
+    if state.is_dir() and not running:
+        for path in state.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _write(root: Path, path: str, text: str) -> None:

@@ -5,32 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection as Sized
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.values import hardware
+from fleetcast_kit.values.hardware import MAC_ADDRESS, SERIAL_NUMBER, SMBIOS_UUID, Identifiers, identifiers
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-SMBIOS_UUID, SERIAL_NUMBER, MAC_ADDRESS = "SMBIOS UUID", "serial number", "MAC address"
-"""Kinds of identifiers."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_MEANINGLESS = frozenset(
-    {
-        "",
-        "0",
-        "none",
-        "n/a",
-        "unknown",
-        "default string",
-        "not specified",
-        "system serial number",
-        "to be filled by o.e.m.",
-        "00000000-0000-0000-0000-000000000000",
-        "ffffffff-ffff-ffff-ffff-ffffffffffff",
-        "03000200-0400-0500-0006-000700080009",  # one board maker's default, on thousands of machines
-    }
-)
 
 
 class MachineState(StrEnum):
@@ -86,20 +69,14 @@ class Inventory:
     memory_bytes: int = 0
     disks: tuple[Disk, ...] = ()
 
-    def identifiers(self) -> dict[str, frozenset[str]]:
+    def identifiers(self) -> Identifiers:
         """Returns what can tell the machine from others, by kind; what makers leave blank does not."""
-        found = {
-            SMBIOS_UUID: _meaningful([self.smbios_uuid]),
-            SERIAL_NUMBER: _meaningful([self.serial_number]),
-            MAC_ADDRESS: _meaningful(self.mac_addresses),
-        }
-        return {kind: values for kind, values in found.items() if values}
+        return identifiers(self.smbios_uuid, self.serial_number, self.mac_addresses)
 
 
 def agreement(one: Inventory, other: Inventory) -> list[str]:
     """Returns the kinds of identifiers in which two machines agree."""
-    theirs = other.identifiers()
-    return [kind for kind, values in one.identifiers().items() if values & theirs.get(kind, frozenset())]
+    return hardware.agreement(one.identifiers(), other.identifiers())
 
 
 def resemblance(one: Inventory, other: Inventory) -> list[str]:
@@ -236,7 +213,3 @@ def _import_row(values: dict[str | None, str | list[str]], line: int) -> ImportR
             field="csv",
         )
     return ImportRow(texts.get("display_name", ""), inventory, variables, texts.get("collection", ""))
-
-
-def _meaningful(values: Sized[str]) -> frozenset[str]:
-    return frozenset(value.strip().lower() for value in values) - _MEANINGLESS

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from fleetcast_kit.values import hardware
+
 from fleetcast_scheduler.machines.domain.machine import (
     Inventory,
     Machine,
     MachineState,
     RegistrationAction,
     RegistrationPolicy,
-    agreement,
     resemblance,
 )
 
@@ -57,12 +58,8 @@ def register(
 
 
 def is_other_hardware(before: Inventory, now: Inventory) -> bool:
-    """Returns whether no identifier is what it was, of those that can be compared: one and the same machine never is.
-
-    A board, a network adapter or a virtual machine may change one or two; what is not known now cannot be compared.
-    """
-    compared = before.identifiers().keys() & now.identifiers().keys()
-    return bool(compared) and not agreement(before, now)
+    """Returns whether no identifier is what it was, of those that can be compared."""
+    return hardware.is_other_hardware(before.identifiers(), now.identifiers())
 
 
 def taken_over(machine: Machine, record: Machine) -> Machine:
@@ -101,9 +98,10 @@ def _registered_again(present: Machine, others: Iterable[Machine], known: Machin
     if is_other_hardware(before, now):
         if known.claimed is not None:
             return known  # a third copy: what the operator is to decide stays the same
+        difference = hardware.difference(before.identifiers(), now.identifiers())
         reason = (
-            f"registers from other hardware ({_differences(before, now)}): the state directory of its agent was copied "
-            "to another machine, or its hardware was replaced"
+            f"registers from other hardware ({difference}): the state directory of its agent was copied, or its "
+            "hardware was replaced"
         )
         return replace(known, state=MachineState.HELD, held_reason=reason, resembles="", claimed=now)
     for _, other, kinds in _resembling(now, others):
@@ -123,13 +121,6 @@ def _resembling(inventory: Inventory, others: Iterable[Machine]) -> list[tuple[i
 
 def _shared(kind: str, one: Inventory, other: Inventory) -> frozenset[str]:
     return one.identifiers().get(kind, frozenset()) & other.identifiers().get(kind, frozenset())
-
-
-def _differences(before: Inventory, now: Inventory) -> str:
-    known, said = before.identifiers(), now.identifiers()
-    return "; ".join(
-        f"{kind} {' '.join(sorted(said[kind]))}, not {' '.join(sorted(known[kind]))}" for kind in said if kind in known
-    )
 
 
 def _completed(now: Inventory, before: Inventory) -> Inventory:
