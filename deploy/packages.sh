@@ -10,7 +10,7 @@ declare -A tools=(
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd partclone.restore:partclone 7zz:7zip \
     genisoimage:genisoimage strace:strace"
-  [disks]="sfdisk:fdisk sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
+  [disks]="sfdisk:fdisk setfattr:attr setfacl:acl setcap:libcap2-bin sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
     /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static"
   [boot]="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 /usr/share/ovmf/OVMF.fd:ovmf"
   [database]="postgres:postgresql"

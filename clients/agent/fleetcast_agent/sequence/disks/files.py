@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import volumes
+from fleetcast_agent.sequence.disks import emptying, volumes
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices
@@ -139,7 +139,7 @@ async def empty(context: StepContext, volume: Volume) -> None:
         StepError: it cannot be mounted.
     """
     async with volumes.mounted(context, volume) as root:
-        await in_slices(context.control, _emptied(root, {name.strip("/").lower() for name in volume.keep}))
+        await in_slices(context.control, emptying.emptied(root, {name.strip("/").lower() for name in volume.keep}))
 
 
 def inside(root: Path, path: str, *, ignore_case: bool = False) -> Path:
@@ -194,20 +194,3 @@ def _write(path: Path, content: bytes, mode: int | None) -> None:
     elif path.exists():
         partial.chmod(stat.S_IMODE(path.stat().st_mode))
     partial.replace(path)
-
-
-def _emptied(root: Path, keep: set[str]) -> Iterator[None]:
-    for entry in list(root.iterdir()):
-        if entry.name.lower() in keep or entry.name == "lost+found":
-            continue
-        if entry.is_symlink() or not entry.is_dir():
-            entry.unlink()
-            continue
-        for directory, subdirectories, names in os.walk(entry, topdown=False):
-            for path in (Path(directory, name) for name in (*subdirectories, *names)):
-                if path.is_symlink() or not path.is_dir():
-                    path.unlink()
-                else:
-                    path.rmdir()
-                yield
-        entry.rmdir()

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import btrfs, filesystems, loops, lvm
@@ -224,8 +224,12 @@ async def about(context: StepContext, volume: Volume) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def mounted(context: StepContext, volume: Volume, *, read_only: bool = False) -> AsyncIterator[Path]:
+async def mounted(
+    context: StepContext, volume: Volume, *, read_only: bool = False, streams: Literal["xattr", "windows"] = "xattr"
+) -> AsyncIterator[Path]:
     """Yields the directory at which the volume is mounted. What fails inside is said with the paths on the volume.
+
+    The named streams of NTFS are extended attributes there, or files called `FILE:STREAM` as in Windows.
 
     Raises:
         StepError: it has no file system that can be mounted here, or not for writing.
@@ -235,7 +239,7 @@ async def mounted(context: StepContext, volume: Volume, *, read_only: bool = Fal
         mode = "ro" if read_only else "rw"
         try:
             if kind == "ntfs":
-                options = f"{mode},streams_interface=xattr"
+                options = f"{mode},streams_interface={streams}"
                 await context.tools.run(["ntfs-3g", "-o", options, device, point])
             elif kind == "btrfs":
                 await btrfs.mount(context.tools, device, point, mode=mode, subvolume=volume.subvolume)

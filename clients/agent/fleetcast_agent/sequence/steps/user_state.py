@@ -4,174 +4,233 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fnmatch
-import glob
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
-from fleetcast_agent.sequence import archives
+from fleetcast_agent.sequence import archives, condition
 from fleetcast_agent.sequence.content.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import files, volumes
 from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.forms import NtfsError
+from fleetcast_agent.sequence.ntfs.records import NtfsVolume
+from fleetcast_agent.sequence.saving import linux_facts, members, ntfs_facts, store
+from fleetcast_agent.sequence.saving.chosen import MountedTree, chosen
+from fleetcast_agent.sequence.saving.ntfs_facts import Collected
 from fleetcast_agent.sequence.slices import in_slices
 
-ARCHIVE = "state.tar"
-DIGEST = "state.sha256"
-ATTRIBUTES = "fleetcast-ntfs-attributes.json"
-"""Member of the archive: what NTFS knows of a file and tar does not."""
-_NTFS_ATTRIBUTES = ("system.ntfs_acl", "system.ntfs_attrib", "system.ntfs_times")
-"""ntfs-3g shows them as extended attributes: security descriptor, attributes, times of creation and so on."""
-_REPARSE = "system.ntfs_reparse_data"
-"""What makes a link of Windows out of a file or directory. Every profile has some; to tar they look like our own."""
-_DIRECTORY_ATTRIBUTE = 0x10
-_JUNCTION = b"\x03\x00\x00\xa0"
-"""How the reparse data of a junction begins, which is always a directory."""
-_BLOCK_BYTES = 1 << 20
 _FORMAT = ("--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
 _EXTRACT = ("--numeric-owner", "--same-owner", "--same-permissions", "--xattrs", "--xattrs-include=*", "--acls")
+_SHOWN = 5
+"""How many files an error names."""
 
 
 async def capture_user_state(arguments: CaptureUserState, context: StepContext) -> None:
     """Saves the files, then compares the copy with the originals before it calls itself done."""
     volume = await volumes.find(context, arguments.volume)
+    await condition.refuse_if_unsafe(context, volume)
     kind = await files.kind_of(context, volume)
     read_only = arguments.store is None
     async with volumes.mounted(context, volume, read_only=read_only) as root:
-        names: list[str] = []
-        chosen = _chosen(root, arguments.paths, arguments.exclude, arguments.store)
-        await in_slices(context.control, map(names.append, chosen))
-        if not names:
-            raise StepError(f"nothing on the volume matches {', '.join(arguments.paths)}")
-        store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
-        store.mkdir(parents=True, exist_ok=True)
-        partial = store / f"{ARCHIVE}.partial"
+        place = context.step_directory
+        if arguments.store is not None:
+            place = inside(root, arguments.store)
+            store.refuse_if_wanted(place, arguments.store.strip("/"))
+        found = await _collected(arguments, context, volume, root, kind=kind)
+        place.mkdir(parents=True, exist_ok=True)
+        partial = place / f"{store.ARCHIVE}.partial"
         with contextlib.ExitStack() as at_end:
-            at_end.callback(_take_back, store, partial)
-            await _save(arguments, context, root, names=names, partial=partial, kind=kind)
+            at_end.callback(store.take_back, place, partial)
+            await _save(arguments, context, root, found=found, partial=partial, volume=volume, kind=kind)
         if arguments.store is not None:
             volumes.keep(context, arguments.volume, volume, [*volume.keep, arguments.store])
+    if found.online_only:
+        context.remark(
+            f"of {found.online_only} of the saved files the content is only with the cloud service (OneDrive or the "
+            f"like), not on this disk: what was saved of them is their place"
+        )
+
+
+async def _collected(
+    arguments: CaptureUserState, context: StepContext, volume: Volume, root: Path, *, kind: str
+) -> Collected:
+    """Finds out what is there, by the file system's own records where a mount hides some of it.
+
+    Raises:
+        StepError: nothing is, or something that cannot be saved.
+    """
+    found = Collected()
+    try:
+        if kind == "ntfs":
+            with volume.backing.open("rb") as disk:
+                records = NtfsVolume(disk, volume.start_bytes)
+                await in_slices(context.control, ntfs_facts.collect(records, arguments, found))
+        else:
+            await in_slices(context.control, _walked(root, arguments, found.visible))
+    except NtfsError as error:
+        raise StepError(f"the volume {volume.name!r} cannot be read: {error}; let Windows check it") from error
+    except OSError as error:
+        path = str(error.filename or root).removeprefix(str(root)) or "/"
+        raise StepError(f"{path} cannot be read: {error.strerror}; nothing was saved") from error
+    if found.encrypted:
+        raise StepError(
+            f"Windows has encrypted {_count(found.encrypted)} with {format_size(sum(found.encrypted.values()))} (EFS), "
+            f"which nobody but their user can read: decrypt them in Windows as that user, or leave them out with "
+            f"`exclude`: {_listed(found.encrypted)}"
+        )
+    if found.elsewhere:
+        why = ", ".join(sorted(set(found.elsewhere.values())))
+        raise StepError(
+            f"the content of {_count(found.elsewhere)} is in another place of the volume ({why}), which a copy would "
+            f"not hold: turn that off in Windows, or leave them out with `exclude`: {_listed(found.elsewhere)}"
+        )
+    if not (found.visible or found.behind or found.facts):
+        raise StepError(f"nothing on the volume matches {', '.join(arguments.paths)}")
+    reserved = (ntfs_facts.MEMBER, ntfs_facts.STREAMS, linux_facts.MEMBER)
+    if taken := next((name for name in found.visible if name.split("/")[0] in reserved), None):
+        raise StepError(f"/{taken} has a name that a saved state uses itself: rename it")
+    return found
 
 
 async def _save(
-    arguments: CaptureUserState, context: StepContext, root: Path, *, names: list[str], partial: Path, kind: str
+    arguments: CaptureUserState,
+    context: StepContext,
+    root: Path,
+    *,
+    found: Collected,
+    partial: Path,
+    volume: Volume,
+    kind: str,
 ) -> None:
     """Makes the copy, proves it, and puts it where it is to be."""
+    names = found.visible
     listed = "\0".join(names).encode(errors="surrogateescape")
     names_from = ("--no-recursion", "--null", "--verbatim-files-from", "--files-from=-")
     sizes: dict[tuple[int, int], int] = {}
     await in_slices(context.control, _measured(root, names, sizes))
-    size_bytes = sum(sizes.values())
+    size_bytes = sum(sizes.values()) + found.stored_bytes
     status = await asyncio.to_thread(os.statvfs, partial.parent)
     if size_bytes > (free := status.f_bavail * status.f_frsize):
         raise StepError(f"the copy needs {format_size(size_bytes)}, and there is room for {format_size(free)}")
-    async with archives.growing(partial, size_bytes, lambda part: context.progress(0.4 * part)):
+    async with archives.growing(partial, size_bytes or 1, lambda part: context.progress(0.4 * part)):
         create: list[str | Path] = ["tar", "--create", *_FORMAT, "--file", partial, "--directory", root, *names_from]
         await context.tools.run(create, stdin=listed)
     await archives.feed(context, partial, ["tar", "--compare", "--directory", root, "--numeric-owner"], (0.4, 0.6))
-    if kind == "ntfs":
-        noted: dict[str, dict[str, str]] = {}
-        await in_slices(context.control, _attributes_read(root, names, noted))
-        (context.step_directory / ATTRIBUTES).write_text(json.dumps(noted))
-        member: list[str | Path] = ["--directory", context.step_directory, ATTRIBUTES]
-        await context.tools.run(["tar", "--append", "--format=posix", "--file", partial, *member])
-    digest = await _digest(context, partial)
+    facts: dict[str, Any] = found.facts
+    if kind != "ntfs":
+        await in_slices(context.control, linux_facts.collect(root, names, facts))
+    member = ntfs_facts.MEMBER if kind == "ntfs" else linux_facts.MEMBER
+    (context.step_directory / member).write_text(json.dumps(facts))
+    add: list[str | Path] = ["--directory", context.step_directory, member]
+    await context.tools.run(["tar", "--append", "--format=posix", "--file", partial, *add])
+    if found.behind:
+        with volume.backing.open("rb") as disk:
+            records = NtfsVolume(disk, volume.start_bytes)
+            await in_slices(context.control, members.append(partial, records, found.behind))
+    digest = await store.digest_of(context.control, partial)
     context.progress(0.8)
+    count = len({*names, *found.facts})
     if arguments.image is not None:
         version = await context.content.publish(
             partial, arguments.image, progress=lambda part: context.progress(0.8 + 0.2 * part)
         )
-        context.log(f"saved {len(names)} files and directories as {version}")
+        context.log(f"saved {count} files and directories as {version}")
         return
-    await asyncio.to_thread(_commit, partial, digest)
-    context.log(f"saved {len(names)} files and directories in {arguments.store} ({digest})")
+    await asyncio.to_thread(store.commit, partial, digest)
+    context.log(f"saved {count} files and directories in {arguments.store} ({digest})")
 
 
 async def restore_user_state(arguments: RestoreUserState, context: StepContext) -> None:
     """Puts the files back, then compares them with the copy."""
     volume = await volumes.find(context, arguments.volume)
     kind = await files.kind_of(context, volume)
-    fetched = context.step_directory / ARCHIVE
+    fetched = context.step_directory / store.ARCHIVE
     if arguments.image is not None:
         await context.content.fetch(
             arguments.image, fetched, delivery="unicast", progress=lambda part: context.progress(0.3 * part)
         )
+    if not (context.checkpoint or {}).get("restored"):  # the copy may be gone by now
+        await _put_back(arguments, context, volume, kind)
+        await context.save({"restored": True})
     async with volumes.mounted(context, volume) as root:
-        if (context.checkpoint or {}).get("restored"):  # the copy may be gone by now
-            await _drop_store(arguments, context, volume, root)
+        if arguments.store is None:
             return
-        store = inside(root, arguments.store) if arguments.store is not None else context.step_directory
-        archive = store / ARCHIVE
+        place = inside(root, arguments.store)
+        store.is_back(place)
+        if arguments.delete_store:
+            await asyncio.to_thread(delete_content, place)
+            gone = arguments.store.strip("/").split("/")[0]
+            volumes.keep(context, arguments.volume, volume, [name for name in volume.keep if name != gone])
+
+
+async def _put_back(arguments: RestoreUserState, context: StepContext, volume: Volume, kind: str) -> None:
+    def archive_below(root: Path) -> Path:
+        return (
+            inside(root, arguments.store) if arguments.store is not None else context.step_directory
+        ) / store.ARCHIVE
+
+    async with volumes.mounted(context, volume) as root:
+        archive = archive_below(root)
         if arguments.store is not None:
-            await _verify(context, store)
+            await store.verify(context.control, archive.parent, arguments.store.strip("/"))
         context.progress(0.3)
-        noted = await _noted(context, archive) if kind == "ntfs" else {}
-        links = {name: values for name, values in noted.items() if _REPARSE in values}
+        noted = await _noted(context, archive, ntfs_facts.MEMBER if kind == "ntfs" else linux_facts.MEMBER)
+        links = [name for name, values in noted.items() if kind == "ntfs" and ntfs_facts.is_link(values)]
         left_out = context.step_directory / "left-out"
-        left_out.write_text("".join(f"{name}\n" for name in (ATTRIBUTES, *links)))
+        lines = (ntfs_facts.MEMBER, ntfs_facts.STREAMS, linux_facts.MEMBER, *links)
+        left_out.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in lines))
         skip = ["--anchored", "--no-wildcards", f"--exclude-from={left_out}"]
-        await archives.feed(context, archive, ["tar", "--extract", *skip, *_EXTRACT, "--directory", root], (0.3, 0.7))
-        await asyncio.to_thread(_make_links, root, links)
-        await in_slices(context.control, _attributes_written(root, noted))
+        (linux_facts.release if kind != "ntfs" else ntfs_facts.uncover)(root, noted)
+        await archives.feed(context, archive, ["tar", "--extract", *skip, *_EXTRACT, "--directory", root], (0.3, 0.6))
+    if any(values.get(ntfs_facts.APART) for values in noted.values()):
+        # Only so can streams be written that are longer than an extended attribute may be.
+        async with volumes.mounted(context, volume, streams="windows") as root:
+            extract: list[str | Path] = ["tar", "--extract", "--strip-components=1", "--overwrite", "--directory", root]
+            extract += ["--touch", "--no-same-owner", "--same-permissions", ntfs_facts.STREAMS]
+            await archives.feed(context, archive_below(root), extract, (0.6, 0.7))
+    async with volumes.mounted(context, volume) as root:
+        archive = archive_below(root)
+        failed: list[str] = []
+        if kind == "ntfs":
+            await in_slices(context.control, ntfs_facts.make_links(root, noted))
+            await in_slices(context.control, ntfs_facts.write(root, noted, failed))
         compare: list[str | Path] = ["tar", "--compare", *skip, "--directory", root, "--numeric-owner"]
         await archives.feed(context, archive, compare, (0.7, 1))
-        await asyncio.to_thread(_compare_links, root, links)
-        await context.save({"restored": True})
-        await _drop_store(arguments, context, volume, root)
+        if kind == "ntfs":
+            await in_slices(context.control, ntfs_facts.cover(root, noted))
+        else:
+            await in_slices(context.control, linux_facts.compare(root, noted))
+            await in_slices(context.control, linux_facts.write(root, noted))
+    if kind == "ntfs":
+        with volume.backing.open("rb") as disk:
+            records = NtfsVolume(disk, volume.start_bytes)
+            await in_slices(context.control, ntfs_facts.compare(records, noted, failed))
+    for sentence in failed:
+        context.remark(sentence)
 
 
-async def _noted(context: StepContext, archive: Path) -> dict[str, dict[str, str]]:
-    """Returns the NTFS attributes in an archive."""
-    member: list[str | Path] = ["tar", "--extract", "--to-stdout", "--file", archive, ATTRIBUTES]
-    found = await context.tools.run(member, success_codes=(0, 2), quiet=True)
-    noted: dict[str, dict[str, str]] = json.loads(found.output) if found.exit_code == 0 else {}
+async def _noted(context: StepContext, archive: Path, member: str) -> dict[str, dict[str, Any]]:
+    """Returns what an archive says of its files beside their content."""
+    listed = await context.tools.run(["tar", "--list", "--file", archive, member], success_codes=(0, 2), quiet=True)
+    if listed.exit_code:
+        return {}  # saved from another kind of file system
+    await context.tools.run(["tar", "--extract", "--directory", context.step_directory, "--file", archive, member])
+    noted: dict[str, dict[str, Any]] = json.loads((context.step_directory / member).read_bytes())
     return noted
 
 
-async def _drop_store(arguments: RestoreUserState, context: StepContext, volume: Volume, root: Path) -> None:
-    """Deletes the copy, if that is wanted, and lets later steps erase what was kept for it."""
-    if arguments.store is None or not arguments.delete_store:
-        return
-    await asyncio.to_thread(delete_content, inside(root, arguments.store))
-    gone = str(arguments.store).strip("/").split("/")[0]
-    volumes.keep(context, arguments.volume, volume, [name for name in volume.keep if name != gone])
-
-
-def _chosen(root: Path, patterns: list[str], exclude: list[str], store: str | None) -> Iterator[str]:
-    """Yields the paths to save, relative to `root`, directories before what is in them."""
-    seen = set()
-    left_out = [pattern.strip("/") for pattern in exclude] + ([store.strip("/")] if store else [])
-    for pattern in patterns:
-        for name in sorted(glob.glob(pattern.strip("/"), root_dir=root, include_hidden=True)):
-            for path in (name, *_below(root, name, left_out)):
-                if path not in seen and not _matches(path, left_out):
-                    seen.add(path)
-                    yield path
-
-
-def _below(root: Path, name: str, left_out: list[str]) -> Iterator[str]:
-    top = root / name
-    if top.is_symlink() or not top.is_dir() or _matches(name, left_out):
-        return
-    for directory, subdirectories, names in os.walk(top):
-        relative = os.path.relpath(directory, root)
-        subdirectories[:] = sorted(
-            child for child in subdirectories if not _matches(os.path.join(relative, child), left_out)
-        )
-        for child in (*subdirectories, *sorted(names)):
-            yield os.path.join(relative, child)
-
-
-def _matches(path: str, patterns: list[str]) -> bool:
-    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+def _walked(root: Path, arguments: CaptureUserState, names: list[str]) -> Iterator[None]:
+    for item in chosen(MountedTree(root), arguments):
+        names.append(item.path)
+        yield
 
 
 def _measured(root: Path, names: list[str], sizes: dict[tuple[int, int], int]) -> Iterator[None]:
@@ -182,86 +241,11 @@ def _measured(root: Path, names: list[str], sizes: dict[tuple[int, int], int]) -
         yield
 
 
-def _attributes_read(root: Path, names: list[str], found: dict[str, dict[str, str]]) -> Iterator[None]:
-    for name in names:
-        values = {}
-        for attribute in (*_NTFS_ATTRIBUTES, *([_REPARSE] if (root / name).is_symlink() else [])):
-            try:
-                values[attribute] = os.getxattr(root / name, attribute, follow_symlinks=False).hex()
-            except OSError:
-                continue
-        found[name] = values
-        yield
+def _count(paths: dict[str, Any]) -> str:
+    return f"{len(paths)} file{'s' * (len(paths) != 1)}"
 
 
-def _attributes_written(root: Path, noted: dict[str, dict[str, str]]) -> Iterator[None]:
-    # Children first: writing to a directory changes its times.
-    for name, values in sorted(noted.items(), reverse=True):
-        for attribute in _NTFS_ATTRIBUTES:
-            value = bytes.fromhex(values.get(attribute, ""))
-            if value and not (attribute == "system.ntfs_attrib" and (root / name).is_symlink()):
-                os.setxattr(root / name, attribute, value, follow_symlinks=False)
-        yield
-
-
-def _make_links(root: Path, links: dict[str, dict[str, str]]) -> None:
-    """Makes links of Windows what they were; also those that lead where this system cannot follow."""
-    for name, values in links.items():
-        path, data = root / name, bytes.fromhex(values[_REPARSE])
-        attributes = int.from_bytes(bytes.fromhex(values.get("system.ntfs_attrib", "")), "little")
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-        if data.startswith(_JUNCTION) or attributes & _DIRECTORY_ATTRIBUTE:
-            path.mkdir()
-        else:
-            path.touch()
-        os.setxattr(path, _REPARSE, data, follow_symlinks=False)
-        with contextlib.suppress(OSError):  # the kernel refuses once what has become a link under its eyes
-            path.lstat()
-
-
-def _compare_links(root: Path, links: dict[str, dict[str, str]]) -> None:
-    for name, values in links.items():
-        if os.getxattr(root / name, _REPARSE, follow_symlinks=False).hex() != values[_REPARSE]:
-            raise StepError(f"the link {name} is not what it was")
-
-
-async def _digest(context: StepContext, path: Path) -> str:
-    digest = hashlib.sha256()
-
-    def hashed() -> Iterator[None]:
-        with path.open("rb") as file:
-            while content := file.read(_BLOCK_BYTES):
-                digest.update(content)
-                yield
-
-    await in_slices(context.control, hashed())
-    return digest.hexdigest()
-
-
-def _commit(partial: Path, digest: str) -> None:
-    """Makes the copy count: from now on it survives the erase."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.with_name(DIGEST).write_text(f"{digest}\n")
-    partial.replace(partial.with_name(ARCHIVE))
-    os.sync()
-
-
-def _take_back(store: Path, partial: Path) -> None:
-    """Removes what an attempt that did not succeed has written: the machine stays as it was."""
-    partial.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        store.rmdir()
-
-
-async def _verify(context: StepContext, store: Path) -> None:
-    try:
-        wanted = (store / DIGEST).read_text().strip()
-        found = await _digest(context, store / ARCHIVE)
-    except OSError as error:
-        raise StepError(f"there is no saved state in {store.name}: {error.strerror}") from error
-    if found != wanted:
-        raise StepError(f"the saved state in {store.name} is damaged: its digest is {found}, not {wanted}")
+def _listed(paths: dict[str, Any]) -> str:
+    shown = [f"/{path}" + (f" ({format_size(size)})" if isinstance(size, int) else "") for path, size in paths.items()]
+    more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
