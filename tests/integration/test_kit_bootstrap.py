@@ -173,7 +173,7 @@ def test_a_start_killed_before_any_file_is_completed_by_the_next(tmp_path: Path)
     command = [sys.executable, "-c", KILLED_AT_EACH_FILE, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == 11  # the authority's two files, and three for each of three identities
+    assert int(result.stdout) == 12  # two of the authority, the list of parts, three for each identity
 
 
 def test_two_first_starts_at_once_share_one_authority(tmp_path: Path) -> None:

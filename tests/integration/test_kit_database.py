@@ -202,7 +202,7 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match=r"test\.db cannot be opened or upgraded: file is not a database"):
             await database.upgrade(MIGRATIONS)
     async with open_database(f"sqlite:///{tmp_path / 'missing' / 'test.db'}") as database:
-        with pytest.raises(UnavailableError, match="unable to open database file"):
+        with pytest.raises(UnavailableError, match="No such file or directory"):
             await database.upgrade(MIGRATIONS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,12 @@ from pathlib import Path
 
 from cryptography import x509
 from fleetcast_kit.chunks.store import ChunkStore
+from fleetcast_kit.data_parts import CATALOG, STORE, DataParts
 from fleetcast_kit.database import open_database
+from fleetcast_kit.database_ownership import end_process
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_kit.files import make_private_directory
+from fleetcast_kit.files import make_private_directory, shut_directory
+from fleetcast_kit.locks import lock_file
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_catalog.images.catalog import Catalog
@@ -23,6 +25,7 @@ from fleetcast_catalog.images.pins import PinnedStore
 from fleetcast_catalog.images.reclamation import Reclamation
 from fleetcast_catalog.images.servicer import catalog_service
 from fleetcast_catalog.images.store import ImageStore
+from fleetcast_catalog.reserve import DiskReserve
 from fleetcast_catalog.task_sequences.servicer import task_sequence_service
 from fleetcast_catalog.task_sequences.store import SequenceStore
 from fleetcast_catalog.task_sequences.task_sequences import TaskSequences
@@ -81,12 +84,17 @@ async def open_catalog(data_directory: Path, database_url: str = "", *, authorit
     resources = AsyncExitStack()
     try:
         data_directory = resources.enter_context(_taken(data_directory))
+        parts = DataParts(data_directory)
         database = open_database(database_url or f"sqlite:///{data_directory / 'catalog.db'}")
         resources.push_async_callback(database.close)
-        await database.upgrade(MIGRATIONS)
+        await database.own("fleetcast-catalog", end_process)
+        await database.upgrade(MIGRATIONS, must_exist=parts.way_out(CATALOG))
         thread_count = max(2, min(8, os.cpu_count() or 2))
         images = ImageStore(database)
-        store = ChunkStore(data_directory / "store")
+        store = _open_store(data_directory / "store", parts.way_out(STORE))
+        parts.note(CATALOG, STORE)
+        reserve = DiskReserve(data_directory)
+        await asyncio.to_thread(reserve.fill)
         pinned = PinnedStore(store)
         incoming = data_directory / INCOMING
         storage = ImageStorage(
@@ -97,6 +105,7 @@ async def open_catalog(data_directory: Path, database_url: str = "", *, authorit
             incoming=incoming,
             chunk_threads=resources.enter_context(ThreadPoolExecutor(thread_count, "catalog-chunk")),
             chunk_thread_count=thread_count,
+            reserve=reserve,
             import_threads=resources.enter_context(ThreadPoolExecutor(MAX_IMPORTS, "catalog-import")),
             slots=asyncio.Semaphore(MAX_IMPORTS),
         )
@@ -113,20 +122,30 @@ def _taken(data_directory: Path) -> Iterator[Path]:
     path = data_directory.absolute()
     try:
         make_private_directory(path)
-        (path / INCOMING).mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        shut_directory(path / INCOMING)
+        lock = lock_file(path / LOCK_FILE)
     except OSError as error:
         raise FailedPreconditionError(
             f"the data directory {path} cannot be used: {error.strerror}; choose another with --data-dir",
             reason="DATA_DIRECTORY_UNUSABLE",
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path
-    except BlockingIOError as error:
+    if lock is None:
         raise FailedPreconditionError(
             f"another catalog uses the data directory {path}: stop it, or choose another with --data-dir",
             reason="DATA_DIRECTORY_IN_USE",
-        ) from error
+        )
+    try:
+        yield path
     finally:
         os.close(lock)
+
+
+def _open_store(root: Path, way_out: str) -> ChunkStore:
+    if way_out and not root.is_dir():
+        raise FailedPreconditionError(
+            f"the stored chunks in {root} are gone, and the catalog knows images made of them: restore the directory "
+            f"from a backup, or mount its disk; {way_out}",
+            reason="STORE_GONE",
+        )
+    shut_directory(root)
+    return ChunkStore(root)

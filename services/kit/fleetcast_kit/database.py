@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy
@@ -23,8 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from fleetcast_kit.database_ownership import FileOwnership, Ownership, ServerOwnership
+from fleetcast_kit.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, UnavailableError
+from fleetcast_kit.files import make_private
 from fleetcast_kit.process import telemetry
+from fleetcast_kit.storage_failures import storage_failure
 
 BUSY_SECONDS = 10
 """How long a transaction waits for its turn to write before it fails (SQLite has one writer)."""
@@ -41,6 +45,8 @@ class Database:
         self._url = url
         self.name = url.render_as_string(hide_password=True)
         self._engine = _engine(url)
+        self._file = url.database if url.get_backend_name() == "sqlite" else ""
+        self._ownership: Ownership | None = None
         # Those who wait for the one writer of SQLite look again after pauses that grow to 100 ms, in no order.
         self._turn = asyncio.Lock() if url.get_backend_name() == "sqlite" else None
         # The instrumentor of the library traces the first engine of a process only.
@@ -66,17 +72,45 @@ class Database:
             yield session
             await session.commit()
 
-    async def upgrade(self, migrations_package: str) -> None:
+    async def upgrade(self, migrations_package: str, *, must_exist: str = "") -> None:
         """Brings the tables to the newest revision in `migrations_package`, such as `fleetcast_catalog.migrations`.
 
+        Args:
+            migrations_package: where the revisions are.
+            must_exist: how to begin without what was stored, for the error; if it is not empty, a database without
+                tables is refused and not made.
+
         Raises:
-            FailedPreconditionError: a newer version of the program has been here.
+            FailedPreconditionError: a newer version of the program has been here, or the database is gone.
             UnavailableError: the database cannot be opened or reached.
         """
-        await asyncio.to_thread(self._upgrade, migrations_package)
+        await asyncio.to_thread(self._upgrade, migrations_package, must_exist)
+
+    async def own(self, program: str, lost: Callable[[str], None]) -> None:
+        """Takes the database for this process alone, among those of the same `program`, until `close`.
+
+        `lost` is called with one sentence if another process has it later: PostgreSQL forgets who had it when the
+        connection breaks.
+
+        Raises:
+            FailedPreconditionError: another process has it.
+            UnavailableError: the database cannot be reached.
+        """
+        assert self._ownership is None  # noqa: S101 - once
+        if self._file:
+            self._ownership = FileOwnership(Path(self._file), program)
+        else:
+            self._ownership = ServerOwnership(self._engine, program, lost)
+        try:
+            await self._ownership.take(self.name)
+        except (DBAPIError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise UnavailableError(f"the database {self.name} cannot be reached: {cause}") from error
 
     async def close(self) -> None:
         """Ends all connections."""
+        if self._ownership is not None:
+            await self._ownership.release()
         await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -85,25 +119,46 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _upgrade(self, migrations_package: str) -> None:
+    def _upgrade(self, migrations_package: str, must_exist: str) -> None:
         # Alembic works through globals of the process, so upgrades take turns, each in a thread with a loop of its own.
         with _upgrading:
             try:
+                if must_exist and self._file and not Path(self._file).exists():
+                    raise self._gone(must_exist)
                 self._open_file()
-                asyncio.run(self._upgrade_alone(migrations_package))
+                asyncio.run(self._upgrade_alone(migrations_package, must_exist))
             except (DBAPIError, sqlite3.Error, OSError) as error:
-                cause = getattr(error, "orig", None) or error
-                raise UnavailableError(f"the database {self.name} cannot be opened or upgraded: {cause}") from error
+                cause = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
+                advice = "; restore it from a backup" if isinstance(storage_failure(error), DataLossError) else ""
+                raise UnavailableError(
+                    f"the database {self.name} cannot be opened or upgraded: {cause}{advice}"
+                ) from error
 
     def _open_file(self) -> None:
-        """Makes sure that the file can be opened: where it cannot, the asynchronous driver forgets a thread."""
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            sqlite3.connect(self._url.database).close()
+        """Makes sure that the file can be opened: where it cannot, the asynchronous driver forgets a thread.
 
-    async def _upgrade_alone(self, migrations_package: str) -> None:
+        Nobody but its owner may read it, and what SQLite keeps beside it: secrets of deployments are in there.
+        """
+        if self._file:
+            for beside in ("", "-wal", "-shm"):
+                path = Path(self._file + beside)
+                if not beside or path.exists():
+                    make_private(path)
+            sqlite3.connect(self._file).close()
+
+    def _gone(self, way_out: str) -> FailedPreconditionError:
+        return FailedPreconditionError(
+            f"the database {self.name} is gone or empty, and this data directory had one: restore it from a backup; "
+            f"{way_out}",
+            reason="DATABASE_GONE",
+        )
+
+    async def _upgrade_alone(self, migrations_package: str, must_exist: str) -> None:
         engine = _engine(self._url, for_migrations=True)
         try:
             async with engine.begin() as connection:
+                if must_exist and not await connection.run_sync(_has_tables, migrations_package):
+                    raise self._gone(must_exist)
                 await connection.run_sync(self._migrate, migrations_package)
         finally:
             await engine.dispose()
@@ -130,6 +185,11 @@ class Database:
                 connection=connection, render_as_batch=True, version_table=_version_table(connection, package)
             )
             environment.run_migrations()
+
+
+def _has_tables(connection: Connection, migrations_package: str) -> bool:
+    package = migrations_package.rpartition(".")[0]
+    return sqlalchemy.inspect(connection).has_table(_version_table(connection, package))
 
 
 def _version_table(connection: Connection, package: str) -> str:

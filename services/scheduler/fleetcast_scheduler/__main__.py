@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fleetcast_kit.data_parts import SCHEDULER, DataParts
 from fleetcast_kit.joining.installation import open_installation
 from fleetcast_kit.network.reach import is_loopback, local_address, own_address
 from fleetcast_kit.process.commandline import run_command_line
@@ -50,13 +51,16 @@ def run(
 async def _serve(settings: SchedulerSettings) -> None:
     installation = open_installation(settings.data_dir, listen=settings.listen, advertise=settings.advertise)
     url = settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'scheduler.db'}"
+    parts = DataParts(settings.data_dir)
     scheduler = await open_scheduler(
         url,
         authority=installation.authority,
         trust=installation.trust,
         catalog_address=settings.catalog,
         deployment_options=DeploymentOptions(settings.deployment_confirmation_limit, settings.time_zone),
+        must_exist=parts.way_out(SCHEDULER),
     )
+    parts.note(SCHEDULER)
     server = GrpcServer(settings.listen, installation.server, scheduler.services)
 
     async def start() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from fleetcast_kit.database import Database, open_database
-from fleetcast_kit.errors import UnavailableError
+from fleetcast_kit.database_ownership import end_process
+from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.identity.trust import TrustBundle
@@ -44,6 +45,11 @@ from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.servicer import session_service
 from fleetcast_scheduler.sessions.sessions import Sessions
 from fleetcast_scheduler.sessions.store import MIGRATIONS, Store
+
+_logger = logging.getLogger(__name__)
+
+CONCLUDE_SECONDS = 10.0
+"""How long the end waits for the database to take what was decided last: milliseconds, unless its disk is full."""
 
 
 class SchedulerApp:
@@ -86,9 +92,13 @@ class SchedulerApp:
     async def stop(self) -> None:
         """Stores what is decided and ends. To be awaited after the server stopped; nothing is lost without it."""
         if self._tasks:
-            with suppress(UnavailableError):
-                await self.pump.conclude()
-                await self.deployments.pump.conclude()
+            try:
+                async with asyncio.timeout(CONCLUDE_SECONDS):
+                    await self.pump.conclude()
+                    await self.deployments.pump.conclude()
+            except (TimeoutError, FleetcastError) as error:
+                reason = str(error) or "the database does not answer"
+                _logger.error("what the scheduler decided last is not stored: %s", reason)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -104,6 +114,7 @@ async def open_scheduler(
     catalog_address: str = "",
     timing: Timing | None = None,
     deployment_options: DeploymentOptions | None = None,
+    must_exist: str = "",
     told_address: Callable[[str, str], str] = lambda sender_address, _: sender_address,
     clock: Callable[[], float] = time.time,
 ) -> SchedulerApp:
@@ -112,17 +123,20 @@ async def open_scheduler(
     `trust` is the bundle of the server that will serve it: enrolment tokens go in there. `catalog_address` is what
     senders and machines are told, HOST:PORT; empty if the catalog is on the scheduler's own port. `told_address`
     returns what a machine is told of a sender, from the sender's HOST:PORT and the address that the machine calls from.
+    If `must_exist` is not empty, a database without tables is refused: it says how to begin without what was stored.
 
     Raises:
         InvalidArgumentError: `database_url` is not of a supported database.
-        FailedPreconditionError: a newer version of the program has used the database.
+        FailedPreconditionError: a newer version of the program has used the database, another scheduler uses it, or it
+            is gone.
         UnavailableError: the database cannot be opened.
     """
     options = deployment_options or DeploymentOptions()
     default_zone = time_zone(options.time_zone)
     database = open_database(database_url)
     try:
-        await database.upgrade(MIGRATIONS)
+        await database.own("fleetcast-scheduler", end_process)
+        await database.upgrade(MIGRATIONS, must_exist=must_exist)
         store = Store(database)
         now = clock()
         dispatcher = Dispatcher(

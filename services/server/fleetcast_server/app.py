@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fleetcast_catalog.app import CatalogApp, open_catalog
+from fleetcast_kit.data_parts import SCHEDULER, DataParts
 from fleetcast_kit.errors import UnavailableError
 from fleetcast_kit.joining.installation import Installation, open_installation
 from fleetcast_kit.network.reach import local_address, own_address, reachable_address
@@ -63,13 +64,16 @@ class ServerApp:
         async with AsyncExitStack() as opened:
             catalog = await open_catalog(directory, settings.database_url, authority=installation.authority.certificate)
             opened.push_async_callback(catalog.stop)
+            parts = DataParts(directory)
             scheduler = await open_scheduler(
                 settings.database_url or f"sqlite:///{directory / 'scheduler.db'}",
                 authority=installation.authority,
                 trust=installation.trust,
                 deployment_options=DeploymentOptions(settings.deployment_confirmation_limit, settings.time_zone),
+                must_exist=parts.way_out(SCHEDULER),
                 told_address=told_address,
             )
+            parts.note(SCHEDULER)
             opened.push_async_callback(scheduler.stop)
             sender = await open_sender(
                 SenderSettings.load(config=config, interface=interface or None, chunk_store=catalog.chunk_store.root),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.files import make_private_directory, write_atomically
+from fleetcast_kit.locks import lock_file
 
 LAYOUT = 1
 """Version of the directory's layout: grows when an older program could no longer work on it."""
@@ -28,16 +28,18 @@ def open_data_directory(path: Path) -> Iterator[Path]:
     """
     try:
         make_private_directory(path)
-        lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = lock_file(path / LOCK_FILE)
     except OSError as error:
         raise FailedPreconditionError(
             f"the data directory {path} cannot be used: {error.strerror}; "
             "give one that this user may write with --data-dir",
             reason="DATA_DIRECTORY_UNUSABLE",
         ) from error
+    if lock is None:
+        raise _in_use(path)
     try:
-        _take(lock, path)
         try:
+            _write_holder(lock)
             _check_layout(path)
         except OSError as error:
             raise FailedPreconditionError(
@@ -49,19 +51,21 @@ def open_data_directory(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _take(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-        by = f" (process {holder})" if holder else ""
-        raise FailedPreconditionError(
-            f"another fleetcast-server{by} uses the data directory {path}: stop it, or give "
-            "another directory with --data-dir",
-            reason="DATA_DIRECTORY_IN_USE",
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+def _in_use(path: Path) -> FailedPreconditionError:
+    holder = (path / LOCK_FILE).read_text("ascii", "replace").strip()
+    by = f" (process {holder})" if holder else ""
+    return FailedPreconditionError(
+        f"another fleetcast-server{by} uses the data directory {path}: stop it, or give "
+        "another directory with --data-dir",
+        reason="DATA_DIRECTORY_IN_USE",
+    )
+
+
+def _write_holder(lock: int) -> None:
+    """Writes down which process has the directory; on a full disk it stays unsaid."""
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def _check_layout(path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from fleetcast_kit.chunks.codec import damaged
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.process import semconv, telemetry
+from fleetcast_kit.storage_failures import is_full
 from numpy.typing import NDArray
 
 from fleetcast_catalog.images.chunk_table import ChunkTable
@@ -107,10 +108,22 @@ class Catalog:
         image.check_deletable()
         # Once begun it ends: a version whose chunks are half gone must not stay.
         with _tracer.start_as_current_span("delete image", attributes={semconv.IMAGE: image.name}):
-            deletion = self._storage.reclamation.delete_image(image, request_id, datetime.now(UTC))
-            reclaimed_bytes = await finish(deletion)
+            reclaimed_bytes = await finish(self._delete(image, request_id))
         _logger.info("deleted %s: %d bytes reclaimed", image.name, reclaimed_bytes)
         return reclaimed_bytes
+
+    async def _delete(self, image: Image, request_id: str) -> int:
+        """Deletes a version, on a full disk too: there the reserve makes room for writing the deletion down."""
+        reclamation, reserve = self._storage.reclamation, self._storage.reserve
+        try:
+            return await reclamation.delete_image(image, request_id, datetime.now(UTC))
+        except Exception as error:
+            if not is_full(error) or not await asyncio.to_thread(reserve.release):
+                raise
+        try:
+            return await reclamation.delete_image(image, request_id, datetime.now(UTC))
+        finally:
+            await asyncio.to_thread(reserve.fill)
 
     async def table(self, name: ImageName) -> tuple[Image, ChunkTable]:
         """Returns a version with its chunk table.

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import NameOID
 
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_kit.files import make_private_directory, write_atomically
+from fleetcast_kit.files import make_private, make_private_directory, write_atomically
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.credentials import AUTHORITY_FILE, KEY_FILE, Credentials
 from fleetcast_kit.identity.peer import Identity
@@ -46,16 +46,26 @@ class CertificateAuthority:
         return cls(key, _root(key))
 
     @classmethod
-    def open(cls, directory: Path) -> CertificateAuthority:
+    def open(cls, directory: Path, *, must_exist: str = "") -> CertificateAuthority:
         """Returns the authority in `directory`, made there on first use.
 
         The key is written before the certificate, so a process that dies in between leaves what the next one completes.
 
+        Args:
+            directory: where it is kept.
+            must_exist: how to begin without it, for the error; if it is not empty, no new one is made.
+
         Raises:
             FailedPreconditionError: a part of it is lost or damaged.
         """
-        make_private_directory(directory)
         key_file, certificate_file = directory / KEY_FILE, directory / AUTHORITY_FILE
+        if must_exist and not key_file.exists() and not certificate_file.exists():
+            raise FailedPreconditionError(
+                f"the authority in {directory} is gone, and every machine and credential trusts it: restore it from a "
+                f"backup; {must_exist}, and enrol every machine anew",
+                reason="AUTHORITY_GONE",
+            )
+        make_private_directory(directory)
         with _locked(directory):
             if not key_file.exists():
                 if certificate_file.exists():
@@ -64,6 +74,7 @@ class CertificateAuthority:
                         "or remove the directory and enrol every machine anew"
                     )
                 write_atomically(key_file, certificates.private_key_pem(certificates.generate_key()))
+            make_private(key_file)
             try:
                 key = serialization.load_pem_private_key(key_file.read_bytes(), None)
                 if not isinstance(key, ec.EllipticCurvePrivateKey):

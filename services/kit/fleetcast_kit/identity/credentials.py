@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
-from fleetcast_kit.files import make_private_directory, write_atomically
+from fleetcast_kit.files import make_private_directory, write_if_other
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.peer import Identity, identity_in
 
@@ -69,9 +69,9 @@ class Credentials:
         """
         try:
             make_private_directory(directory)
-            write_atomically(directory / KEY_FILE, self.key_pem)
-            write_atomically(directory / AUTHORITY_FILE, self.authority_pem)
-            write_atomically(directory / CERTIFICATE_FILE, self.certificate_pem)
+            write_if_other(directory / KEY_FILE, self.key_pem)
+            write_if_other(directory / AUTHORITY_FILE, self.authority_pem)
+            write_if_other(directory / CERTIFICATE_FILE, self.certificate_pem)
         except OSError as error:
             raise FailedPreconditionError(
                 f"the credential cannot be written to {directory}: {error.strerror}"

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from fleetcast_kit.data_parts import AUTHORITY, DataParts
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
-from fleetcast_kit.files import make_private_directory, write_atomically
+from fleetcast_kit.files import make_private_directory, write_if_other
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.authority import AUTHORITY_LIFETIME, CertificateAuthority
 from fleetcast_kit.identity.credentials import CERTIFICATE_FILE, Credentials
@@ -60,7 +61,7 @@ class Installation:
         for directory, shown in addresses.items():
             saved = {"address": shown} | ({"catalog_address": catalog_address} if catalog_address else {})
             self.administrator.save(directory)
-            write_atomically(directory / ADDRESS_FILE, json.dumps(saved).encode() + b"\n")
+            write_if_other(directory / ADDRESS_FILE, json.dumps(saved).encode() + b"\n")
 
     def ready_line(self, name: str, address: str) -> str:
         """Returns the sentence that says where the process `name` is, whom to trust and where the credential lies."""
@@ -94,7 +95,9 @@ def open_installation(data_directory: Path, *, listen: str, advertise: Sequence[
     names = served_names(listen, advertise)
     try:
         make_private_directory(data_directory)
-        authority = CertificateAuthority.open(data_directory / "authority")
+        parts = DataParts(data_directory)
+        authority = CertificateAuthority.open(data_directory / "authority", must_exist=parts.way_out(AUTHORITY))
+        parts.note(AUTHORITY)
         keep = _keeper(authority, data_directory)
         service_identity = Identity.of(Role.SERVICE, "server")
         service = keep("server", service_identity, names=names, lifetime=SERVER_LIFETIME)

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from fleetcast_kit import errors
 from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.storage_failures import storage_failure
 
 
 class ExitCode(IntEnum):
@@ -78,6 +79,11 @@ def run_command_line(app: typer.Typer, name: str, arguments: list[str]) -> int:
         # Who read our output has seen enough. Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
+    except Exception as error:
+        failure = storage_failure(error)
+        if failure is None:
+            raise
+        return _fail(name, failure.message, exit_code(failure))
     if code == ExitCode.INTERRUPTED:
         return _fail(name, "interrupted", ExitCode.INTERRUPTED)
     return int(code or ExitCode.DONE)

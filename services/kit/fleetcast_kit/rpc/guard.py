@@ -26,6 +26,7 @@ from fleetcast_kit.identity.peer import Role, set_current_peer
 from fleetcast_kit.identity.trust import TrustBundle
 from fleetcast_kit.process import semconv
 from fleetcast_kit.rpc.context import Context, Handler
+from fleetcast_kit.storage_failures import storage_failure
 from fleetcast_kit.values.addresses import peer_address
 
 _logger = logging.getLogger(__name__)
@@ -155,6 +156,9 @@ async def _abort(context: Context, method: str, error: BaseException) -> NoRetur
         raise error
     if isinstance(error, grpc.aio.AioRpcError):
         error = _from_nested_call(error, method)
+    if not isinstance(error, FleetcastError) and (failure := storage_failure(error)) is not None:
+        _logger.error("%s failed: %s", method, error)
+        error = failure
     if not isinstance(error, FleetcastError):
         _logger.error("%s failed: %s", method, error, exc_info=error)
         error = InternalError("the server met an error of its own: its log says more")

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from fleetcast_kit.errors import UnavailableError
+from fleetcast_kit.errors import FleetcastError, UnavailableError
+from fleetcast_kit.storage_failures import storage_failure
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleetcast_scheduler.loop.mailbox import Mailbox
@@ -23,6 +24,9 @@ once a second, so a quarter of them is stored at once, and the acknowledgements 
 _RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
 """Pauses while the database cannot be written; the last one repeats. Nothing takes effect meanwhile."""
 
+
+TROUBLE_SECONDS = 5.0
+"""How long callers wait for a decision to be stored while the database cannot be written; then an error says so."""
 
 _Event = TypeVar("_Event")
 
@@ -44,8 +48,9 @@ class Turn(Generic[_Event]):
 class Cycle(Generic[_Event]):
     """The loop. A subclass decides, acts on the events of a decision, and says when the next turn is due."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, trouble_seconds: float = TROUBLE_SECONDS) -> None:
         self.clock = clock
+        self._trouble_seconds = trouble_seconds
         self.pulse = Pulse()
         """Tells watchers which resources changed."""
         self._audit: list[dict[str, Any]] = []
@@ -53,6 +58,8 @@ class Cycle(Generic[_Event]):
         self._next_turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._present_turn: asyncio.Future[None] | None = None
         self._broken = False
+        self._trouble: FleetcastError | None = None
+        """Why the database cannot be written now."""
         self._report_time = 0.0
         """When progress is stored next, at the earliest."""
 
@@ -70,11 +77,12 @@ class Cycle(Generic[_Event]):
 
         Raises:
             UnavailableError: the scheduler met an error of its own and decides nothing any more.
+            FleetcastError: the database cannot be written; what is decided takes effect once it can.
         """
         if self._broken:
             raise _broken()
         self._wake.set()
-        await asyncio.shield(self._next_turn)
+        await self._stored(self._next_turn)
 
     async def conclude(self) -> None:
         """Returns when everything decided and reported so far is stored: nothing is lost by an end after it.
@@ -94,9 +102,16 @@ class Cycle(Generic[_Event]):
         if self._broken:
             raise _broken()
         if self._present_turn is not None:
-            await asyncio.shield(self._present_turn)
+            await self._stored(self._present_turn)
         if self._wake.is_set():
-            await asyncio.shield(self._next_turn)
+            await self._stored(self._next_turn)
+
+    async def _stored(self, turn: asyncio.Future[None]) -> None:
+        while not turn.done():
+            await asyncio.wait({turn}, timeout=self._trouble_seconds)
+            if not turn.done() and self._trouble is not None:
+                raise self._trouble
+        turn.result()
 
     async def run(self) -> None:
         """Takes turns until cancelled."""
@@ -167,12 +182,16 @@ class Cycle(Generic[_Event]):
         attempt = 0
         while True:
             try:
-                return await write()
+                await write()
             except SQLAlchemyError as error:
                 pause_seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
                 attempt += 1
+                self._trouble = _not_stored(error)
                 _logger.error("the database cannot be written, trying again in %g s: %s", pause_seconds, error)
                 await asyncio.sleep(pause_seconds)
+            else:
+                self._trouble = None
+                return
 
     async def _sleep(self) -> None:
         due_time = self.due_time()
@@ -184,6 +203,15 @@ class Cycle(Generic[_Event]):
                     await self._wake.wait()
             except TimeoutError:
                 return
+
+
+def _not_stored(error: SQLAlchemyError) -> FleetcastError:
+    failure = storage_failure(error)
+    what = failure.message if failure else f"the server's database cannot be written: {error}"
+    return UnavailableError(
+        f"{what}; what was asked for is not lost and takes effect once that is mended: do not ask again",
+        reason=failure.reason if failure else "DATABASE_UNAVAILABLE",
+    )
 
 
 def _broken() -> UnavailableError:

@@ -47,6 +47,7 @@ from fleetcast_catalog.images.inspection.inspect import inspect
 from fleetcast_catalog.images.pins import PinnedStore, Pins
 from fleetcast_catalog.images.reclamation import Reclamation
 from fleetcast_catalog.images.store import ImageStore, NewVersion
+from fleetcast_catalog.reserve import DiskReserve
 
 _logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
@@ -83,6 +84,7 @@ class ImageStorage:
     store: ChunkStore
     pinned: PinnedStore
     reclamation: Reclamation
+    reserve: DiskReserve
     incoming: Path
     """Each import has a folder here, made before its first chunk is stored."""
     chunk_threads: ThreadPoolExecutor
