@@ -105,3 +105,13 @@ def test_a_newcomer_ends_the_wait() -> None:
     assert group.hearing.holding
     group.hearing.join(9, group.sent, group.now)
     assert not group.hearing.holding
+
+
+def test_when_the_wait_ends_all_get_time_to_show_that_they_hear_again() -> None:
+    group = Group(4)
+    group.run(5)
+    group.run(8, deaf=ALL)
+    group.run(1.5, deaf=frozenset({3}))
+    assert group.moved == []
+    group.run(5)
+    assert group.moved == []

@@ -55,7 +55,7 @@ class GroupHearing:
     def join(self, seat: int, sent: int, now: float) -> None:
         """Note that a receiver hears the group from the packet counter `sent` on."""
         self._ears[seat] = _Ear(now, sent)
-        self.holding = False
+        self.holding = False  # it may hear, and has as long as the others had to show it
 
     def forget(self, seat: int) -> None:
         """Leave a receiver out."""
@@ -65,9 +65,12 @@ class GroupHearing:
         """Take the highest packet counter that a receiver has heard."""
         ear = self._ears.get(seat)
         if ear and highest_packet_counter > ear.counter:
-            ear.counter, ear.heard_at, ear.sent = highest_packet_counter, now, sent
-            self.holding = False
+            ear.counter = highest_packet_counter
             self._ever = True
+            # What kept all from hearing passes for one a little sooner than for another.
+            for fresh in self._ears.values() if self.holding else (ear,):
+                fresh.heard_at, fresh.sent = now, sent
+            self.holding = False
 
     def stood_still(self, seconds: float) -> None:
         """Count nobody's silence for a time in which this sender did nothing."""
