@@ -1,7 +1,7 @@
 """Builds what is written in C, where there is a C compiler.
 
-All but parity needs Intel's multi-buffer library too (Debian: libipsec-mb-dev). Without them the package is complete
-all the same, and slower.
+All but parity and fingerprints needs Intel's multi-buffer library too (Debian: libipsec-mb-dev). Without them the
+package is complete all the same, and slower.
 """
 
 import os
@@ -13,7 +13,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_LIBRARIES = {"libparity.so": (["parity.c"], []), "libnative.so": (["messages.c", "trains.c"], ["-lIPSec_MB"])}
+_LIBRARIES = {
+    "libparity.so": (["parity.c"], []),
+    "libfingerprints.so": (["fingerprints.c"], []),
+    "libnative.so": (["messages.c", "trains.c"], ["-lIPSec_MB"]),
+}
 """The sources of each library, and the libraries that it needs."""
 
 

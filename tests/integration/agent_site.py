@@ -20,7 +20,7 @@ from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc.server import Service
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.runs import unpack_runs
 from numpy.typing import NDArray
 
@@ -170,7 +170,7 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
         script.receiver_joins.append(first.join)
         held = members(first.join.held, script.image)
         unicast = script.unicast or first.join.unicast_only
-        keys, geometry = SealKeys.fresh(), script.geometry
+        keys, geometry = SenderKeys.fresh(), script.geometry
         numbers = transmission_service_pb2.Geometry(**vars(geometry))
         welcome = transmission_service_pb2.ReceiverWelcome(geometry=numbers, report_interval_milliseconds=50)
         if not unicast:
@@ -178,6 +178,7 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
             welcome.group, welcome.port, welcome.source_address = group, self.port, "127.0.0.1"
             welcome.key, welcome.initialization_vector = keys.key, keys.initialization_vector
             welcome.transmission_tag = keys.tag
+            welcome.verification_key = keys.verification_key
         yield transmission_service_pb2.ReceiveResponse(welcome=welcome)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         reader = asyncio.create_task(self._drain(requests, inbox))

@@ -29,7 +29,7 @@ from fleetcast_agent.receiving.multicast.readers import SingleReader, TrainReade
 from fleetcast_agent.receiving.multicast.reception import Reception
 from fleetcast_kit.process import logs
 from fleetcast_wire.ciphers import PortableCipher, best_cipher
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.memory import Numbers, SymbolMemory
 from fleetcast_wire.native import Opened
 from fleetcast_wire.packet import HEADER_BYTES, SEAL_BYTES, Kind
@@ -136,7 +136,7 @@ def test_a_run_is_opened_as_it_comes_until_something_else_does(
     if not coalescing:
         monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
     count, symbol_bytes = 600, STRIDE - HEADER_BYTES - SEAL_BYTES  # more than are opened at once
-    keys, number = SealKeys.fresh(), np.arange(count)
+    keys, number = SenderKeys.fresh(), np.arange(count)
     sealer, opener = Sealer(keys, symbol_bytes, count), Opener(keys, symbol_bytes, 40 * train_slots(STRIDE))
     symbols, places, held = SymbolMemory(symbol_bytes, count), SymbolMemory(symbol_bytes, count), np.zeros(count, bool)
     symbols.content[:] = np.random.default_rng(5).bytes(count * symbol_bytes)

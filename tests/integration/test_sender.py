@@ -15,6 +15,7 @@ from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServic
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.errors import SenderLostError
 from fleetcast_wire.fec import CODECS
+from fleetcast_wire.packet import VERSION
 
 from tests.integration.sender_site import running_site
 
@@ -63,7 +64,9 @@ async def test_a_machine_whose_network_drops_multicast_is_offered_unicast(tmp_pa
 
         requests.put_nowait(
             transmission_service_pb2.ReceiveRequest(
-                join=transmission_service_pb2.ReceiverJoin(transmission=site.transmission, codecs=CODECS)
+                join=transmission_service_pb2.ReceiverJoin(
+                    transmission=site.transmission, codecs=CODECS, datagram_versions=[VERSION]
+                )
             )
         )
         requests.put_nowait(transmission_service_pb2.ReceiveRequest(ready=transmission_service_pb2.ReceiverReady()))
@@ -79,6 +82,29 @@ async def test_a_machine_whose_network_drops_multicast_is_offered_unicast(tmp_pa
                     break
         reporting.cancel()
         assert kinds == ["welcome", "plan", "pass_end", "unicast"]
+
+
+async def test_an_agent_that_takes_older_datagrams_alone_is_served_by_unicast(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_site(tmp_path) as site:
+        await site.start("a")
+        join = transmission_service_pb2.ReceiverJoin(transmission=site.transmission, codecs=CODECS)
+
+        async def said() -> AsyncIterator[transmission_service_pb2.ReceiveRequest]:
+            yield transmission_service_pb2.ReceiveRequest(join=join)
+            yield transmission_service_pb2.ReceiveRequest(ready=transmission_service_pb2.ReceiverReady())
+            await asyncio.get_running_loop().create_future()
+
+        async with asyncio.timeout(30):
+            answers = []
+            async for response in TransmissionServiceStub(site.dial("a")).Receive(said()):
+                answers.append(response)
+                if len(answers) == 2:
+                    break
+        assert (answers[0].welcome.group, answers[0].welcome.key) == ("", b"")
+        assert answers[1].WhichOneof("message") == "unicast"
+    assert "its machine is served by unicast; update the agent" in caplog.text
 
 
 async def test_chunks_come_from_a_catalog_on_another_host_once(tmp_path: Path) -> None:

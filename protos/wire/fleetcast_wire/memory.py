@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,15 @@ class SymbolMemory:
         """All the symbols, not initialised."""
         self.address: int = block.ctypes.data
         """Where the block lies in the process: symbol i is `symbol_bytes` bytes from i * symbol_bytes on."""
+
+    @staticmethod
+    def of(payloads: Sequence[Buffer], symbol_bytes: int) -> "SymbolMemory":
+        """Returns memory with copies of symbols."""
+        if any(len(payload) != symbol_bytes for payload in payloads):
+            raise ValueError(f"not all of {len(payloads)} symbols have {symbol_bytes} bytes")
+        memory = SymbolMemory(symbol_bytes, len(payloads))
+        memory.content[:] = b"".join(payloads)
+        return memory
 
     def __len__(self) -> int:
         return len(self.content) // self.symbol_bytes

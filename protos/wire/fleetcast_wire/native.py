@@ -1,7 +1,7 @@
 """What is written in C, where it was built.
 
-Receiving is in `messages.c`, the cipher in `trains.c`; sums of symbols are in `parity.c`, a library of its own, which
-needs no other.
+Receiving is in `messages.c`, the cipher in `trains.c`; sums of symbols are in `parity.c` and fingerprints in
+`fingerprints.c`, libraries of their own, which need no other.
 
 See `hatch_build.py`.
 """
@@ -62,7 +62,7 @@ class NativeCipher:
     def seal(self, payloads: Symbols | Sequence[Buffer], symbols: Numbers) -> None:
         """See `TrainCipher.seal`."""
         if not isinstance(payloads, Symbols):
-            payloads, symbols = self._joined(payloads), np.arange(len(payloads))
+            payloads, symbols = SymbolMemory.of(payloads, self._slots.symbol_bytes), np.arange(len(payloads))
         self._check(payloads)
         if len(symbols) and not 0 <= symbols.min() <= symbols.max() < len(payloads):
             raise IndexError(f"symbols {symbols} are not all among {len(payloads)}")
@@ -98,14 +98,6 @@ class NativeCipher:
     def _check(self, symbols: Symbols) -> None:
         if symbols.symbol_bytes != self._slots.symbol_bytes:
             raise ValueError(f"symbols of {symbols.symbol_bytes} bytes do not fit slots for {self._slots.symbol_bytes}")
-
-    def _joined(self, payloads: Sequence[Buffer]) -> SymbolMemory:
-        size = self._slots.symbol_bytes
-        if any(len(payload) != size for payload in payloads):
-            raise ValueError(f"not all of {len(payloads)} symbols have {size} bytes")
-        memory = SymbolMemory(size, len(payloads))
-        memory.content[:] = b"".join(payloads)
-        return memory
 
 
 class _RunState(ctypes.Structure):
@@ -244,6 +236,30 @@ def accumulate(
     given = factors.ctypes.data, column_count, chosen.ctypes.data, len(chosen), addresses.ctypes.data, symbols
     if _parity_library().fleetcast_accumulate(*given, sums.ctypes.data, sums.shape[1]) < 0:
         raise OSError("this processor lacks the instructions for multiples of symbols")
+
+
+def fingerprints(factors: NDArray[np.uint64], addresses: NDArray[np.uintp]) -> NDArray[np.uint16]:
+    """Returns the fingerprint of each symbol, while other threads run.
+
+    Args:
+        factors: shape (words of a symbol + 1,).
+        addresses: shape (symbols,), where each symbol lies, which the caller vouches for.
+
+    Raises:
+        OSError: it was not built here.
+    """
+    if not (factors.flags.c_contiguous and addresses.flags.c_contiguous):
+        raise ValueError("factors or addresses do not lie in order")
+    values = np.empty(len(addresses), np.uint16)
+    given = factors.ctypes.data, len(factors) - 1, addresses.ctypes.data, len(addresses), values.ctypes.data
+    _fingerprint_library().fleetcast_fingerprints(*given)
+    return values
+
+
+@cache
+def _fingerprint_library() -> ctypes.CDLL:
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    return _loaded("libfingerprints.so", ("fingerprints", None, (pointer, size, pointer, size, pointer)))
 
 
 @cache

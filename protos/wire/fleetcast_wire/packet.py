@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleetcast_wire.errors import PacketError
 
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 24
 SEAL_BYTES = 16
+SIGNATURE_BYTES = 64
 MAX_MARKED_WINDOWS = 64
 
 HEADER = np.dtype(
@@ -30,6 +32,8 @@ HEADER = np.dtype(
 _HEADER = struct.Struct(">BBHIIIQ")
 _MARK = struct.Struct(">BBHI")
 _MARKED_WINDOW = struct.Struct(">IHH")
+_FINGERPRINTS = struct.Struct(">16sBBHII")
+_CONSECUTIVE = 1
 
 
 class Kind(IntEnum):
@@ -38,6 +42,7 @@ class Kind(IntEnum):
     SOURCE = 1
     PARITY = 2
     MARK = 3
+    FINGERPRINTS = 4
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,13 @@ class Header:
     pass_number: int
     tag: int
     window: int
+    """Of the symbol; in a signed datagram, of the source symbol that is sent next."""
     symbol: int
+    """Number of the symbol; in a signed datagram, of the source symbol that is sent next."""
     counter: int
+
+
+SIGNED_KINDS = frozenset({Kind.MARK, Kind.FINGERPRINTS})
 
 
 def datagram_bytes(symbol_bytes: int) -> int:
@@ -129,3 +139,53 @@ def unpack_mark(body: bytes | memoryview) -> Mark:
         raise PacketError(f"a mark of {len(body)} bytes does not hold {count} windows")
     windows = tuple(MarkedWindow(*fields) for fields in _MARKED_WINDOW.iter_unpack(body[_MARK.size :]))
     return Mark(windows, window_count, bool(flags & 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprints:
+    """What symbols of one window the sender has sent, and how they are told from others."""
+
+    kind: Kind
+    """Source or parity."""
+    window: int
+    seed: bytes
+    symbols: NDArray[np.int64]
+    """Their numbers."""
+    values: NDArray[np.uint16]
+    """The fingerprint of each."""
+
+
+def most_fingerprints(symbol_bytes: int, *, consecutive: bool) -> int:
+    """Returns of how many symbols the fingerprints fit a datagram that is no longer than that of a symbol."""
+    return (symbol_bytes - SIGNATURE_BYTES - _FINGERPRINTS.size) // (2 if consecutive else 6)
+
+
+def pack_fingerprints(fingerprints: Fingerprints) -> bytes:
+    """Returns the body of a datagram of fingerprints."""
+    symbols, count = fingerprints.symbols, len(fingerprints.symbols)
+    first = int(symbols[0])
+    consecutive = bool((symbols == np.arange(first, first + count)).all())
+    flags = _CONSECUTIVE if consecutive else 0
+    head = _FINGERPRINTS.pack(fingerprints.seed, fingerprints.kind, flags, count, fingerprints.window, first)
+    numbers = b"" if consecutive else symbols.astype(">u4").tobytes()
+    return head + numbers + fingerprints.values.astype(">u2").tobytes()
+
+
+def unpack_fingerprints(body: bytes | memoryview) -> Fingerprints:
+    """Returns the fingerprints in an opened body.
+
+    Raises:
+        PacketError: the body does not have the length that it states, or is of no symbols.
+    """
+    if len(body) < _FINGERPRINTS.size:
+        raise PacketError(f"fingerprints of {len(body)} bytes are too short")
+    seed, kind, flags, count, window, first = _FINGERPRINTS.unpack_from(body)
+    consecutive = bool(flags & _CONSECUTIVE)
+    expected = _FINGERPRINTS.size + count * (2 if consecutive else 6)
+    if kind not in (Kind.SOURCE, Kind.PARITY) or not count or len(body) != expected:
+        raise PacketError(f"fingerprints of {len(body)} bytes do not hold {count} of kind {kind}")
+    values = np.frombuffer(body, ">u2", count, len(body) - 2 * count).astype(np.uint16)
+    if consecutive:
+        return Fingerprints(Kind(kind), window, seed, np.arange(first, first + count), values)
+    symbols = np.frombuffer(body, ">u4", count, _FINGERPRINTS.size).astype(np.int64)
+    return Fingerprints(Kind(kind), window, seed, symbols, values)

@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from fleetcast_wire.ciphers import TrainCipher, best_cipher
 from fleetcast_wire.errors import PacketError
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SealKeys, SenderKeys
 from fleetcast_wire.memory import Buffer, Numbers, Slots, Symbols
-from fleetcast_wire.packet import HEADER_BYTES, VERSION, Header, Kind, pack_header, unpack_header
+from fleetcast_wire.packet import (
+    HEADER_BYTES,
+    SIGNATURE_BYTES,
+    VERSION,
+    Fingerprints,
+    Header,
+    Kind,
+    pack_fingerprints,
+    pack_header,
+    unpack_header,
+)
 
 
 def _nonce(keys: SealKeys, counter: int) -> bytes:
@@ -28,7 +39,9 @@ class Sealer:
         cipher: by default the fastest that works here.
     """
 
-    def __init__(self, keys: SealKeys, symbol_bytes: int, count: int, cipher: type[TrainCipher] | None = None) -> None:
+    def __init__(
+        self, keys: SenderKeys, symbol_bytes: int, count: int, cipher: type[TrainCipher] | None = None
+    ) -> None:
         self._keys = keys
         self._slots = Slots(symbol_bytes, count)
         self._slots.headers["version"] = VERSION
@@ -38,6 +51,8 @@ class Sealer:
         self._steps = np.arange(count, dtype=np.uint64)
         self.counter = 0
         """Packet counter of the next datagram: how many this sealer has made."""
+        self.position = (0, 0)
+        """Window and number of the source symbol that comes next, as the caller knows: what is signed says it."""
 
     def seal_symbols(
         self,
@@ -63,11 +78,50 @@ class Sealer:
         return self._slots.buffer[: count * self._slots.stride]
 
     def seal_mark(self, pass_number: int, body: bytes) -> bytes:
-        """Returns one sealed mark."""
-        header = pack_header(Header(Kind.MARK, pass_number, self._keys.tag, 0, 0, self.counter))
+        """Returns one signed and sealed mark."""
+        return self._seal_signed(Kind.MARK, pass_number, body)
+
+    def seal_fingerprints(self, pass_number: int, fingerprints: Fingerprints) -> bytes:
+        """Returns a signed and sealed datagram of the fingerprints of symbols that were all sent before."""
+        return self._seal_signed(Kind.FINGERPRINTS, pass_number, pack_fingerprints(fingerprints))
+
+    def _seal_signed(self, kind: Kind, pass_number: int, body: bytes) -> bytes:
+        header = pack_header(Header(kind, pass_number, self._keys.tag, *self.position, self.counter))
         nonce = _nonce(self._keys, self.counter)
         self.counter += 1
-        return header + self._mark_cipher.encrypt(nonce, body, header)
+        signature = self._keys.signing_key.sign(header + body)
+        return header + self._mark_cipher.encrypt(nonce, body + signature, header)
+
+
+class Signed:
+    """A datagram that opened and says to be signed; whether it is, only `verify` proves.
+
+    Args:
+        header: of the datagram.
+        content: the 24 bytes of the header, and the body.
+        signature: 64 bytes.
+        key: of the sender.
+    """
+
+    def __init__(self, header: Header, content: bytes, signature: bytes, key: Ed25519PublicKey | None) -> None:
+        self.header = header
+        self.body = content[HEADER_BYTES:]
+        self._content = content
+        self._signature = signature
+        self._key = key
+
+    def verify(self) -> None:
+        """Returns if the sender has signed it.
+
+        Raises:
+            PacketError: somebody else made it, who knows the key of the transmission.
+        """
+        try:
+            if self._key is None:
+                raise InvalidSignature
+            self._key.verify(self._signature, self._content)
+        except InvalidSignature as error:
+            raise PacketError("the signature is not the sender's") from error
 
 
 class Opener:
@@ -78,6 +132,9 @@ class Opener:
         self._slots = Slots(symbol_bytes, count)
         self._cipher = (cipher or best_cipher())(keys, self._slots)
         self._mark_cipher = AESGCM(keys.key)
+        self._verification_key = (
+            Ed25519PublicKey.from_public_bytes(keys.verification_key) if keys.verification_key else None
+        )
         self.stride = self._slots.stride
         """Bytes of a slot: a sealed symbol."""
         self.buffer = self._slots.buffer
@@ -89,15 +146,19 @@ class Opener:
         self.run = self._cipher.run
         """See `TrainCipher.run`."""
 
-    def open(self, datagram: Buffer) -> bytes:
-        """Returns the body of one datagram of any length.
+    def open(self, datagram: Buffer) -> Signed:
+        """Returns what one mark or datagram of fingerprints holds, its seal proven, its signature not yet.
 
         Raises:
-            PacketError: it does not parse or is not genuine.
+            PacketError: it does not parse or does not open.
         """
-        counter = unpack_header(memoryview(datagram)).counter
-        nonce = _nonce(self._keys, counter)
+        header = unpack_header(memoryview(datagram))
+        raw = bytes(datagram[:HEADER_BYTES])
         try:
-            return self._mark_cipher.decrypt(nonce, datagram[HEADER_BYTES:], bytes(datagram[:HEADER_BYTES]))
+            opened = self._mark_cipher.decrypt(_nonce(self._keys, header.counter), datagram[HEADER_BYTES:], raw)
         except InvalidTag as error:
             raise PacketError("the seal is not genuine") from error
+        if len(opened) < SIGNATURE_BYTES:
+            raise PacketError(f"{len(opened)} bytes have no room for a signature")
+        body, signature = opened[:-SIGNATURE_BYTES], opened[-SIGNATURE_BYTES:]
+        return Signed(header, raw + body, signature, self._verification_key)

@@ -1,5 +1,6 @@
 """Protobuf to what the sender works with, and back. Checks every field that a peer fills in."""
 
+import logging
 from dataclasses import replace
 
 from fleetcast.scheduler.v1 import session_pb2
@@ -8,8 +9,10 @@ from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError
+from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.packet import VERSION
 
 from fleetcast_sender.chunks.convert import chunk_set
 from fleetcast_sender.chunks.source import ChunkTable
@@ -29,7 +32,14 @@ from fleetcast_sender.engine.messages import (
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RatePolicy
 
+_logger = logging.getLogger(__name__)
+
 TABLE_RUN_ROWS = 16384
+_LEAST_PAYLOAD_BYTES = 1232
+"""Every IPv6 path takes as much; a smaller symbol would cost the whole group more datagrams."""
+_LEAST_WINDOW_MEMORY_BYTES = 8 << 20
+_LEAST_LINK_BITS_PER_SECOND = 10_000_000
+"""What says to be slower does not know its link, or lies."""
 
 _SLOW_ACTIONS = {
     session_pb2.SlowPolicy.ACTION_KEEP: SlowAction.KEEP,
@@ -59,16 +69,33 @@ def join_of(message: transmission_service_pb2.ReceiverJoin, machine: str, chunk_
     Raises:
         InvalidArgumentError: a field makes no sense.
     """
+    link = message.link_bits_per_second
     return Join(
         machine,
         members_of(message.held, chunk_count, "join.held"),
-        unicast_only=message.unicast_only,
+        # Whoever takes other datagrams is served by unicast, and so is whoever would make them worse for the others.
+        unicast_only=message.unicast_only or not _fits(message),
         window_memory_bytes=message.window_memory_bytes or 1 << 40,
         max_payload_bytes=message.max_payload_bytes or 65507,
         codecs=frozenset(message.codecs),
         receive_buffer_bytes=message.receive_buffer_bytes,
-        link_bits_per_second=max(0, message.link_bits_per_second),
+        link_bits_per_second=link if link >= _LEAST_LINK_BITS_PER_SECOND else 0,
     )
+
+
+def _fits(message: transmission_service_pb2.ReceiverJoin) -> bool:
+    """Returns whether a receiver can take the group's datagrams without harm to the others."""
+    if VERSION not in (message.datagram_versions or [1]):
+        _logger.warning(
+            "an agent takes datagrams of version %s, this sender makes version %d: its machine is served by unicast; "
+            "update the agent",
+            " and ".join(map(str, message.datagram_versions or [1])),
+            VERSION,
+        )
+        return False
+    payload, memory = message.max_payload_bytes, message.window_memory_bytes
+    roomy = not 0 < payload < _LEAST_PAYLOAD_BYTES and not 0 < memory < _LEAST_WINDOW_MEMORY_BYTES
+    return roomy and set(CODECS) <= set(message.codecs)
 
 
 def reception_of(message: transmission_service_pb2.ReceptionReport) -> Reception:
@@ -127,6 +154,7 @@ def welcome_message(
             transmission_tag=keys.tag,
             key=keys.key,
             initialization_vector=keys.initialization_vector,
+            verification_key=keys.verification_key,
             geometry=geometry_message(welcomed.geometry),
             report_interval_milliseconds=interval,
         )

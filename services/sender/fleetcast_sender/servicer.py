@@ -1,6 +1,7 @@
 """TransmissionService: the streams of receivers, and chunks by unicast."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
@@ -12,7 +13,7 @@ from fleetcast.sender.v1.transmission_service_pb2_grpc import (
     TransmissionServiceServicer,
     add_TransmissionServiceServicer_to_server,
 )
-from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.process import semconv
 from fleetcast_kit.rpc.server import Service
@@ -20,9 +21,12 @@ from opentelemetry import trace
 
 from fleetcast_sender import convert
 from fleetcast_sender.engine.messages import Dismissed
+from fleetcast_sender.sending.claims import Allowance
 from fleetcast_sender.sending.transmission import Seat, Transmission
 from fleetcast_sender.unicast import UnicastReader
 
+_FETCHES_AT_ONCE = 4
+"""Of one machine: an agent has one, and may have broken off others that this side has not seen the end of."""
 _APPEARANCE_SECONDS = 5.0
 """How long a machine waits for a transmission that the scheduler has told it of and not yet told the sender."""
 
@@ -70,6 +74,7 @@ class TransmissionServicer(TransmissionServiceServicer):
     def __init__(self, transmissions: Transmissions, unicast: UnicastReader) -> None:
         self._transmissions = transmissions
         self._unicast = unicast
+        self._fetching = Counter[str]()
 
     async def Receive(
         self,
@@ -128,13 +133,22 @@ class TransmissionServicer(TransmissionServiceServicer):
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[transmission_service_pb2.FetchChunksResponse]:
         """Streams stored chunks by unicast, taking turns with other readers chunk by chunk."""
-        _, transmission = await self._admitted(request.transmission)
+        machine, transmission = await self._admitted(request.transmission)
         table = transmission.table
         wanted = convert.members_of(request.chunks, table.manifest.chunk_count, "chunks")
-        for chunk in np.flatnonzero(wanted & ~table.manifest.zero).tolist():
-            yield transmission_service_pb2.FetchChunksResponse(
-                chunk=chunk, stored=await self._unicast.read(transmission, chunk)
+        if self._fetching[machine] >= _FETCHES_AT_ONCE:
+            raise ResourceExhaustedError(
+                f"{machine} fetches {_FETCHES_AT_ONCE} sets of chunks already: wait until one of them has ended"
             )
+        self._fetching[machine] += 1
+        try:
+            for chunk in np.flatnonzero(wanted & ~table.manifest.zero).tolist():
+                yield transmission_service_pb2.FetchChunksResponse(
+                    chunk=chunk, stored=await self._unicast.read(transmission, chunk)
+                )
+        finally:
+            self._fetching[machine] -= 1
+            self._fetching += Counter()  # forgets those that fetch nothing
 
     async def _admitted(self, name: str) -> tuple[str, Transmission]:
         """Returns who calls and the transmission it may take part in.
@@ -158,7 +172,10 @@ class TransmissionServicer(TransmissionServiceServicer):
             InvalidArgumentError: a message makes no sense.
         """
         chunk_count = transmission.table.manifest.chunk_count
+        allowance, loop = Allowance(), asyncio.get_running_loop()
         async for request in requests:
+            if (delay := allowance.delay(request.ByteSize(), loop.time())) > 0:
+                await asyncio.sleep(delay)
             match request.WhichOneof("message"):
                 case "report":
                     transmission.report(seat, convert.reception_of(request.report))

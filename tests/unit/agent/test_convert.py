@@ -9,8 +9,8 @@ from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.deployments import convert as running_convert
 from fleetcast_agent.receiving import convert
-from fleetcast_agent.receiving.errors import ChunkTableError, TransmissionError
-from fleetcast_agent.receiving.messages import Dismissal, DismissalReason, PassPlanned, Welcome
+from fleetcast_agent.receiving.errors import ChunkTableError, GroupUnusableError, TransmissionError
+from fleetcast_agent.receiving.messages import Dismissal, DismissalReason, PassPlanned, ReceptionTotals, Welcome
 from fleetcast_kit.errors import FleetcastError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +43,7 @@ def welcome(**changes: Any) -> transmission_service_pb2.ReceiveResponse:
         "transmission_tag": 7,
         "key": bytes(32),
         "initialization_vector": bytes(12),
+        "verification_key": bytes(32),
         "geometry": geometry,
         "report_interval_milliseconds": 200,
     }
@@ -108,6 +109,18 @@ def test_a_welcome_has_what_is_needed_to_hear() -> None:
     assert taken.keys is not None
     assert (taken.group, taken.port, taken.keys.tag) == ("239.192.1.1", 64000, 7)
     assert taken.report_interval_seconds == 0.2
+
+
+def test_a_sender_that_signs_nothing_is_heard_by_unicast_alone_and_the_sentence_says_what_to_do() -> None:
+    with pytest.raises(GroupUnusableError, match="older than this agent, update the server"):
+        convert.from_sender(welcome(verification_key=b""), 5)
+
+
+def test_a_report_never_fails_whatever_was_counted() -> None:
+    totals = ReceptionTotals(1, (1 << 64) - 1, 1 << 70, -5, 0, 0, 0, 1, 0)
+    report = convert.report_message(totals).report
+    assert (report.highest_packet_counter, report.datagram_count) == ((1 << 63) - 1, (1 << 63) - 1)
+    assert report.overflow_datagram_count == -1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ PLAIN = Geometry(512, codeword_symbols=40, window_codewords=4)
 
 
 def pair(image: StoredImage, geometry: Geometry = SMALL, **options: int) -> tuple[PassSender, MemoryReceiver]:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     return PassSender(keys, geometry, image), MemoryReceiver(keys, geometry, image, **options)
 
 
@@ -217,7 +217,7 @@ def test_damaged_content_is_wanted_again() -> None:
 def test_forged_replayed_and_damaged_datagrams_are_counted_and_change_nothing() -> None:
     image, random = make_image(11, 400_000), Random(3)
     sender, receiver = pair(image)
-    stranger = PassSender(SealKeys(bytes(32), bytes(12), sender.keys.tag), SMALL, image)
+    stranger = PassSender(SenderKeys.of(bytes(32), bytes(12), sender.keys.tag, bytes(32)), SMALL, image)
     for window in range(begin(sender, receiver)):
         stranger.start_pass(range(1)) if window == 0 else None
         genuine = list(sender.source(window))
@@ -240,7 +240,7 @@ def test_a_closed_reception_lets_go_of_its_windows() -> None:
     image = make_image(1, 700_000)
     sender, receiver = pair(image)
     begin(sender, receiver)
-    receiver.receive(list(sender.source(0))[:-1])
+    receiver.receive(list(sender.source(0))[:-2])
     window = receiver.reception._ring.window(0)
     assert window is not None
     memory = weakref.ref(window.memory)
@@ -256,7 +256,7 @@ def test_a_closed_reception_lets_go_of_its_windows() -> None:
 def test_a_forged_symbol_never_displaces_the_genuine_one() -> None:
     image = make_image(13, 80_000)
     sender, receiver = pair(image)
-    stranger = PassSender(SealKeys(bytes(32), bytes(12), sender.keys.tag), SMALL, image)
+    stranger = PassSender(SenderKeys.of(bytes(32), bytes(12), sender.keys.tag, bytes(32)), SMALL, image)
     begin(sender, receiver)
     stranger.start_pass(receiver.lacking)
     forged, genuine = list(stranger.source(0)), list(sender.source(0))
@@ -269,7 +269,7 @@ def test_a_forged_symbol_never_displaces_the_genuine_one() -> None:
 def test_a_window_is_never_begun_by_a_forged_symbol() -> None:
     image = make_image(14, 900_000)
     sender, receiver = pair(image, ring=2)
-    stranger = PassSender(SealKeys(bytes(32), bytes(12), sender.keys.tag), SMALL, image)
+    stranger = PassSender(SenderKeys.of(bytes(32), bytes(12), sender.keys.tag, bytes(32)), SMALL, image)
     windows = begin(sender, receiver)
     stranger.start_pass(receiver.lacking)
     for window in reversed(range(windows)):

@@ -8,9 +8,10 @@ import numpy as np
 import zstandard
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
 from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
+from fleetcast_wire.prover import Prover
 from fleetcast_wire.seal import Sealer
 from numpy.typing import NDArray
 
@@ -57,17 +58,19 @@ def make_image(seed: int, size_bytes: int, chunk_bytes: int = 65536) -> StoredIm
 class PassSender:
     """The datagrams of one pass, window by window."""
 
-    def __init__(self, keys: SealKeys, geometry: Geometry, image: StoredImage, train: int = 16) -> None:
+    def __init__(self, keys: SenderKeys, geometry: Geometry, image: StoredImage, train: int = 16) -> None:
         self.keys = keys
         self.geometry = geometry
         self.image = image
         self._sealer = Sealer(keys, geometry.symbol_bytes, train)
+        self._prover = Prover(self._sealer, geometry.symbol_bytes)
         self._train = train
         self.pass_number = 0
 
     def start_pass(self, chunks: Iterable[int]) -> PassLayout:
         """Begin a pass of these chunks."""
         self.pass_number += 1
+        self._sealer.position = 0, 0
         self.layout = PassLayout(self.geometry, np.array(sorted(chunks), np.int64), self.image.sizes)
         stream = b"".join(self.image.stored[chunk] for chunk in sorted(chunks))
         size = self.geometry.symbol_bytes
@@ -123,6 +126,11 @@ class PassSender:
                 kind, self.pass_number, window, np.array(symbols[part], np.int64), payloads[part]
             )
             yield from (bytes(train[at : at + stride]) for at in range(0, len(train), stride))
+            if kind is Kind.SOURCE:
+                self._sealer.position = max(self._sealer.position, (window, symbols[part][-1] + 1))
+            numbers = np.array(symbols[part], np.int64)
+            yield from self._prover.note(kind, self.pass_number, window, numbers, payloads[part])
+        yield from self._prover.flush()
 
 
 Reporter = Callable[[int, int, NDArray[np.int32]], None]

@@ -22,8 +22,9 @@ from fleetcast_sender.engine.passes import SendMark, Train, Work, WorkItem
 from fleetcast_sender.engine.policy import TransmissionPolicy
 from fleetcast_sender.sending.windows import WindowMemory
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.keys import SealKeys
-from fleetcast_wire.packet import Kind, pack_mark
+from fleetcast_wire.keys import SenderKeys
+from fleetcast_wire.packet import Kind, Mark, pack_mark
+from fleetcast_wire.prover import Prover
 from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import Sealer
 
@@ -101,6 +102,8 @@ class Pair:
         self.seed = seed
         self.receivers = [self.new_receiver(index) for index in range(receivers)]
         self.sent_datagrams = 0
+        self.forge: Callable[[list[bytes]], list[bytes]] = lambda datagrams: datagrams
+        """What a member makes of what the sender sends next: all that the receivers get."""
         self._seats = 0
         self.restart_sender()
 
@@ -110,8 +113,11 @@ class Pair:
 
     def restart_sender(self) -> None:
         """Begin anew with fresh keys, as a sender does after a crash; receivers lose their streams."""
-        self.keys = SealKeys.fresh()
+        self.keys = SenderKeys.fresh()
         self.sealer = Sealer(self.keys, self.geometry.symbol_bytes, TRAIN_SYMBOLS)
+        self.prover = Prover(self.sealer, self.geometry.symbol_bytes)
+        self.prover.lossy = self.impairment.loss > 0
+        self._sending = (0, 0)
         sizes = np.array([len(stored) for stored in self.image.stored], np.int64)
         self.engine = Engine(self.geometry, sizes, self.policy, window_slots=4)
         self.memory = WindowMemory(self.geometry, ImageSource(self.image))
@@ -185,9 +191,10 @@ class Pair:
                     receiver.inbox.append((now + STREAM_SECONDS, told))
         datagrams = self._datagrams(sent)
         self.sent_datagrams += len(datagrams)
+        heard = self.forge(datagrams)
         for receiver in self.receivers:
             if receiver.joined and not receiver.unicast_only:
-                for datagram in datagrams:
+                for datagram in heard:
                     receiver.link.send(datagram, now)
             if not receiver.stalled:
                 self._receive(receiver, now)
@@ -196,15 +203,31 @@ class Pair:
     def _datagrams(self, sent: Train | SendMark | None) -> list[bytes]:
         match sent:
             case SendMark():
-                return [self.sealer.seal_mark(sent.pass_number, pack_mark(sent.mark))]
+                return [*self.prover.finish(), self.sealer.seal_mark(sent.pass_number, pack_mark(sent.mark))]
             case Train():
                 window = sent.pass_number, sent.window
                 parity = sent.kind is Kind.PARITY
                 payloads = self.memory.parity(*window, sent.symbols) if parity else self.memory.get(*window).source
+                datagrams = self._position(sent)
                 train = self.sealer.seal_symbols(sent.kind, sent.pass_number, sent.window, sent.symbols, payloads)
                 size = len(train) // len(sent.symbols)
-                return [bytes(train[start : start + size]) for start in range(0, len(train), size)]
+                datagrams += [bytes(train[start : start + size]) for start in range(0, len(train), size)]
+                if sent.consecutive:
+                    self.sealer.position = sent.window, int(sent.symbols[-1]) + 1
+                return datagrams + self.prover.note(sent.kind, *window, sent.symbols, payloads)
         return []
+
+    def _position(self, train: Train) -> list[bytes]:
+        sending = train.pass_number, train.window
+        if not train.consecutive or sending == self._sending:
+            return []
+        follows, self._sending = sending == (self._sending[0], self._sending[1] + 1), sending
+        if follows or self.engine.current is None:
+            return []
+        before = self.prover.finish()
+        self.sealer.position = train.window, int(train.symbols[0])
+        mark = pack_mark(Mark((), self.engine.current.layout.window_count))
+        return [*before, self.sealer.seal_mark(train.pass_number, mark)]
 
     def _work(self) -> None:
         for item in self.engine.take_work():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fleetcast_wire.ciphers import PortableCipher, TrainCipher, best_cipher
 from fleetcast_wire.errors import ManifestError, PacketError
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest, chunk_digest
 from fleetcast_wire.memory import GatheredSymbols, SymbolMemory
 from fleetcast_wire.packet import (
@@ -50,7 +50,7 @@ def test_a_mark_survives_packing(mark: Mark) -> None:
 
 @given(st.binary(max_size=700))
 def test_no_bytes_raise_anything_but_a_packet_error(data: bytes) -> None:
-    opener = Opener(SealKeys.fresh(), SYMBOL_BYTES, 1)
+    opener = Opener(SenderKeys.fresh(), SYMBOL_BYTES, 1)
     for unpack in (unpack_header, unpack_mark, opener.open):
         with contextlib.suppress(PacketError):
             unpack(data)
@@ -79,7 +79,7 @@ def _places(count: int) -> tuple[SymbolMemory, NDArray[np.int64]]:
 @pytest.mark.parametrize("opening", CIPHERS)
 @pytest.mark.parametrize("sealing", CIPHERS)
 def test_a_train_opens_into_its_places_and_counts_on(sealing: type[TrainCipher], opening: type[TrainCipher]) -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     sealer, opener = Sealer(keys, SYMBOL_BYTES, 8, sealing), Opener(keys, SYMBOL_BYTES, 8, opening)
     for round_number in range(3):
         payloads, train = _train(sealer, 8)
@@ -93,7 +93,7 @@ def test_a_train_opens_into_its_places_and_counts_on(sealing: type[TrainCipher],
 
 @pytest.mark.parametrize("cipher", CIPHERS)
 def test_symbols_go_out_of_memory_and_into_it_by_their_numbers(cipher: type[TrainCipher]) -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     sealer, opener = Sealer(keys, SYMBOL_BYTES, 4, cipher), Opener(keys, SYMBOL_BYTES, 4, cipher)
     source, target = SymbolMemory(SYMBOL_BYTES, 9), SymbolMemory(SYMBOL_BYTES, 9)
     source.content[:] = np.random.default_rng(1).bytes(len(source.content))
@@ -125,7 +125,7 @@ def test_symbols_are_gathered_from_any_parts_of_their_stream(sizes: list[int], u
 
 @pytest.mark.parametrize("cipher", CIPHERS)
 def test_gathered_symbols_are_sealed_like_others(cipher: type[TrainCipher]) -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     stream = np.random.default_rng(1).bytes(9 * SYMBOL_BYTES)
     memory, gathered = SymbolMemory(SYMBOL_BYTES, 9), GatheredSymbols(SYMBOL_BYTES, 9)
     memory.content[:] = stream
@@ -161,7 +161,7 @@ def test_gathered_symbols_are_sealed_like_others(cipher: type[TrainCipher]) -> N
 def test_a_run_goes_as_far_as_nothing_is_special(
     cipher: type[TrainCipher], spoil: tuple[int, str, int], taken: int
 ) -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     sealer, opener = Sealer(keys, SYMBOL_BYTES, 8), Opener(keys, SYMBOL_BYTES, 8, cipher)
     memory, places = SymbolMemory(SYMBOL_BYTES, 8), SymbolMemory(SYMBOL_BYTES, 8)
     memory.content[:] = np.random.default_rng(1).bytes(8 * SYMBOL_BYTES)
@@ -182,7 +182,7 @@ def test_a_run_goes_as_far_as_nothing_is_special(
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
 def test_a_run_stays_within_slots_and_places(cipher: type[TrainCipher]) -> None:
-    opener, places = Opener(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher), SymbolMemory(SYMBOL_BYTES, 4)
+    opener, places = Opener(SenderKeys.fresh(), SYMBOL_BYTES, 4, cipher), SymbolMemory(SYMBOL_BYTES, 4)
     run = opener.run(places, bytes(12), np.zeros(4, np.bool_))
     assert run is not None
     with pytest.raises(IndexError):
@@ -195,14 +195,14 @@ def test_a_run_stays_within_slots_and_places(cipher: type[TrainCipher]) -> None:
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
 @pytest.mark.parametrize(("slot", "symbol"), [(4, 0), (-9, 0), (0, 4), (0, -9)])
 def test_nothing_outside_of_slots_and_memory_is_touched(cipher: type[TrainCipher], slot: int, symbol: int) -> None:
-    opener = Opener(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher)
+    opener = Opener(SenderKeys.fresh(), SYMBOL_BYTES, 4, cipher)
     with pytest.raises(IndexError):
         opener.open_symbols(np.array([slot]), SymbolMemory(SYMBOL_BYTES, 4), np.array([symbol]))
 
 
 @pytest.mark.parametrize("cipher", CIPHERS[1:])
 def test_symbols_of_another_size_are_refused(cipher: type[TrainCipher]) -> None:
-    sealer = Sealer(SealKeys.fresh(), SYMBOL_BYTES, 4, cipher)
+    sealer = Sealer(SenderKeys.fresh(), SYMBOL_BYTES, 4, cipher)
     for payloads in ([bytes(SYMBOL_BYTES - 1)], SymbolMemory(SYMBOL_BYTES - 1, 1)):
         with pytest.raises(ValueError, match="bytes"):
             sealer.seal_symbols(Kind.SOURCE, 1, 0, np.zeros(1, np.int64), payloads)
@@ -213,7 +213,7 @@ def test_symbols_of_another_size_are_refused(cipher: type[TrainCipher]) -> None:
 def test_any_changed_byte_fails_its_own_datagram_and_no_other(
     cipher: type[TrainCipher], position: int, change: int
 ) -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     sealer, opener = Sealer(keys, SYMBOL_BYTES, 4, cipher), Opener(keys, SYMBOL_BYTES, 4, cipher)
     payloads, train = _train(sealer, 4)
     opener.buffer[:] = train
@@ -227,8 +227,8 @@ def test_any_changed_byte_fails_its_own_datagram_and_no_other(
 
 @pytest.mark.parametrize("cipher", CIPHERS)
 def test_a_well_formed_datagram_under_another_key_does_not_open(cipher: type[TrainCipher]) -> None:
-    keys = SealKeys.fresh()
-    forger = Sealer(SealKeys(bytes(32), keys.initialization_vector, keys.tag), SYMBOL_BYTES, 4)
+    keys = SenderKeys.fresh()
+    forger = Sealer(SenderKeys.of(bytes(32), keys.initialization_vector, keys.tag, bytes(32)), SYMBOL_BYTES, 4)
     opener = Opener(keys, SYMBOL_BYTES, 4, cipher)
     _, train = _train(forger, 4)
     opener.buffer[:] = train
@@ -238,7 +238,7 @@ def test_a_well_formed_datagram_under_another_key_does_not_open(cipher: type[Tra
 
 
 def test_keys_do_not_show_themselves() -> None:
-    keys = SealKeys.fresh()
+    keys = SenderKeys.fresh()
     assert keys.key.hex() not in repr(keys)
     assert repr(keys.key) not in repr(keys)
 

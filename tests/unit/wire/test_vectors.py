@@ -1,11 +1,14 @@
 """The vectors that stand beside WIRE.md, for this and for other implementations."""
 
+import hashlib
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fleetcast_sender.engine.repair import WindowRepair
 from fleetcast_wire.chunkset import unpack_chunk_set
@@ -28,15 +31,33 @@ def test_the_sealed_datagrams_are_plain_aes_gcm_as_specified() -> None:
     cipher = AESGCM(bytes.fromhex(vectors["key"]))
     vector = bytes.fromhex(vectors["initialization_vector"])
     source = zip(vectors["source"]["datagrams"], vectors["source"]["bodies"], strict=True)
-    marks = [(vectors[name]["datagram"], vectors[name]["body"]) for name in ("mark", "ended_mark")]
+    names = ("fingerprints", "parity_fingerprints", "mark", "ended_mark")
+    signed = [(vectors[name]["datagram"], vectors[name]["body"]) for name in names]
     parity = (vectors["parity"]["datagram"], vectors["parity"]["body"])
-    for counter, (datagram_hex, body) in enumerate([*source, parity, *marks]):
+    verification_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(vectors["verification_key"]))
+    for counter, (datagram_hex, body) in enumerate([*source, parity, *signed]):
         datagram = bytes.fromhex(datagram_hex)
         nonce = vector[:4] + (int.from_bytes(vector[4:], "big") ^ counter).to_bytes(8, "big")
         label = body.removeprefix("pattern ")
         expected = pattern(label, 512) if label != body else bytes.fromhex(body)
-        assert cipher.decrypt(nonce, datagram[24:], datagram[:24]) == expected
+        opened = cipher.decrypt(nonce, datagram[24:], datagram[:24])
+        if label == body:
+            opened, signature = opened[:-64], opened[-64:]
+            verification_key.verify(signature, datagram[:24] + opened)
+            assert struct.unpack(">II", datagram[8:16]) == tuple(vectors["position"])
+        assert opened == expected
         assert datagram[16:24] == counter.to_bytes(8, "big")
+
+
+def test_the_published_fingerprints_are_what_the_page_defines() -> None:
+    for name, label in (("fingerprints", "symbol"), ("parity_fingerprints", "parity")):
+        vectors = VECTORS["datagrams"][name]
+        stream = hashlib.shake_128(b"fleetcast fingerprints 2" + pattern("seed", 16)).digest(8 * 129)
+        factors = struct.unpack("<129Q", stream)
+        for symbol, value in zip(vectors["symbols"], vectors["values"], strict=True):
+            words = struct.unpack("<128I", pattern(f"{label} {symbol}", 512))
+            total = factors[0] + sum(factor * word for factor, word in zip(factors[1:], words, strict=True))
+            assert value == total % (1 << 64) >> 48
 
 
 @pytest.mark.parametrize("name", sorted(CODECS))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from fleetcast_wire.chunkset import pack_chunk_set
 from fleetcast_wire.fec import CODECS
+from fleetcast_wire.fingerprints import Fingerprinter
 from fleetcast_wire.geometry import Geometry, PassLayout
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
-from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
+from fleetcast_wire.packet import Fingerprints, Kind, Mark, MarkedWindow, pack_fingerprints, pack_mark
 from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import Sealer
 
@@ -96,18 +97,25 @@ def _layout() -> dict[str, Any]:
 
 
 def _datagrams() -> dict[str, Any]:
-    keys = SealKeys(pattern("key", 32), pattern("initialization vector", 12), 0xF1EE7CA5)
+    vector, seed = pattern("initialization vector", 12), pattern("signing key", 32)
+    keys = SenderKeys.of(pattern("key", 32), vector, 0xF1EE7CA5, seed)
     sealer = Sealer(keys, 512, 2)
     train = bytes(
         sealer.seal_symbols(Kind.SOURCE, 1, 2, np.array([3, 4]), [pattern("symbol 3", 512), pattern("symbol 4", 512)])
     )
     parity = bytes(sealer.seal_symbols(Kind.PARITY, 1, 2, np.array([0]), [pattern("parity 0", 512)]))
+    sealer.position = 2, 5
+    fingerprints = _fingerprints(Kind.SOURCE, [3, 4], "symbol")
+    parity_fingerprints = _fingerprints(Kind.PARITY, [0, 3], "parity")
     body = pack_mark(Mark((MarkedWindow(1, 2, 5), MarkedWindow(2, 1, 3)), 9))
     ended = pack_mark(Mark((), 9, ended=True))
     return {
         "key": keys.key.hex(),
         "initialization_vector": keys.initialization_vector.hex(),
         "tag": keys.tag,
+        "signing_key": "pattern signing key",
+        "verification_key": keys.verification_key.hex(),
+        "position": [2, 5],
         "symbol_bytes": 512,
         "first_counter": 0,
         "source": {
@@ -118,6 +126,25 @@ def _datagrams() -> dict[str, Any]:
             "datagrams": [train[: len(train) // 2].hex(), train[len(train) // 2 :].hex()],
         },
         "parity": {"pass": 1, "window": 2, "symbol": 0, "body": "pattern parity 0", "datagram": parity.hex()},
+        "fingerprints": {
+            "pass": 1,
+            "window": 2,
+            "seed": "pattern seed",
+            "symbols": [3, 4],
+            "values": fingerprints.values.tolist(),
+            "body": pack_fingerprints(fingerprints).hex(),
+            "datagram": sealer.seal_fingerprints(1, fingerprints).hex(),
+        },
+        "parity_fingerprints": {
+            "pass": 1,
+            "window": 2,
+            "seed": "pattern seed",
+            "symbols": [0, 3],
+            "bodies": ["pattern parity 0", "pattern parity 3"],
+            "values": parity_fingerprints.values.tolist(),
+            "body": pack_fingerprints(parity_fingerprints).hex(),
+            "datagram": sealer.seal_fingerprints(1, parity_fingerprints).hex(),
+        },
         "mark": {
             "pass": 1,
             "windows": [[1, 2, 5], [2, 1, 3]],
@@ -135,6 +162,12 @@ def _datagrams() -> dict[str, Any]:
             "datagram": sealer.seal_mark(1, ended).hex(),
         },
     }
+
+
+def _fingerprints(kind: Kind, symbols: list[int], label: str) -> Fingerprints:
+    seed, numbers = pattern("seed", 16), np.array(symbols)
+    values = Fingerprinter(seed, 512).of([pattern(f"{label} {symbol}", 512) for symbol in symbols], numbers)
+    return Fingerprints(kind, 2, seed, numbers, values)
 
 
 def _parity(codec: str, rows: int, parity_symbols: int) -> dict[str, Any]:

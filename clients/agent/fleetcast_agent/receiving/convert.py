@@ -12,11 +12,12 @@ from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError, GeometryError, ManifestError
 from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.keys import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, SealKeys
+from fleetcast_wire.keys import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, VERIFICATION_KEY_BYTES, SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
+from fleetcast_wire.packet import VERSION
 from fleetcast_wire.runs import pack_runs
 
-from fleetcast_agent.receiving.errors import ChunkTableError, TransmissionError
+from fleetcast_agent.receiving.errors import ChunkTableError, GroupUnusableError, TransmissionError
 from fleetcast_agent.receiving.messages import (
     Assignment,
     ChunkMembers,
@@ -35,6 +36,8 @@ from fleetcast_agent.receiving.messages import (
 )
 from fleetcast_agent.receiving.multicast.events import DeficitsCounted
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
+
+_MAX_INT64 = (1 << 63) - 1
 
 FromSender = Welcome | PassPlanned | PassEnded | UnicastOffered | SenderDismissal
 FromScheduler = Waiting | Assignment | Dismissal | None
@@ -128,6 +131,7 @@ def receiver_join_message(
             codecs=limits.codecs,
             receive_buffer_bytes=limits.receive_buffer_bytes,
             link_bits_per_second=limits.link_bits_per_second,
+            datagram_versions=[VERSION],
         )
     )
 
@@ -144,7 +148,7 @@ def done_message() -> transmission_service_pb2.ReceiveRequest:
 
 def report_message(totals: ReceptionTotals) -> transmission_service_pb2.ReceiveRequest:
     """Returns a reception report."""
-    fields = dict(vars(totals))
+    fields = {name: max(-1, min(value, _MAX_INT64)) for name, value in vars(totals).items()}
     fields["pass"] = fields.pop("pass_number")
     return transmission_service_pb2.ReceiveRequest(report=transmission_service_pb2.ReceptionReport(**fields))
 
@@ -189,6 +193,7 @@ def from_sender(message: transmission_service_pb2.ReceiveResponse, chunk_count: 
 
     Raises:
         TransmissionError: it makes no sense.
+        GroupUnusableError: the sender is older than this agent.
     """
     match message.WhichOneof("message"):
         case "welcome":
@@ -230,7 +235,11 @@ def _welcome(message: transmission_service_pb2.ReceiverWelcome) -> Welcome:
         raise TransmissionError(f"the sender's keys have {len(key)} and {len(vector)} bytes and the tag {tag}")
     if not 0 < message.port < 65536:
         raise TransmissionError(f"the sender's port {message.port} is none")
-    keys = SealKeys(key, vector, tag)
+    if len(message.verification_key) != VERIFICATION_KEY_BYTES:
+        raise GroupUnusableError(
+            "the sender does not sign what it sends to the group: it is older than this agent, update the server"
+        )
+    keys = SealKeys(key, vector, tag, message.verification_key)
     return Welcome(message.group, message.port, message.source_address, keys, geometry, interval)
 
 

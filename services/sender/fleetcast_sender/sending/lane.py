@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_wire.geometry import Geometry
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.packet import datagram_bytes
 from opentelemetry.trace import Span
 
@@ -70,13 +70,13 @@ class Lane:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
-        deaf: Callable[[int], None],
+        apart: Callable[[int, bool], None],
         span: Span,
     ) -> None:
         self.group = group
         self.port = port
         self.geometry = geometry
-        self.keys = SealKeys.fresh()
+        self.keys = SenderKeys.fresh()
         self._plan: tuple[Planned, transmission_service_pb2.ReceiveResponse] | None = None
         payload = datagram_bytes(geometry.symbol_bytes)
         overhead = 28 if group.version == 4 else 48
@@ -105,7 +105,7 @@ class Lane:
             deliver=deliver,
             failed=failed,
             slow=slow,
-            deaf=deaf,
+            apart=apart,
             hearing=outlet.hearing,
             span=span,
         )

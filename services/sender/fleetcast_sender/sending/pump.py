@@ -16,9 +16,10 @@ from typing import Protocol
 import numpy as np
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.process import semconv, telemetry
-from fleetcast_wire.keys import SealKeys
+from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.memory import Buffer, Symbols
 from fleetcast_wire.packet import Kind, Mark, datagram_bytes, pack_mark
+from fleetcast_wire.prover import Prover
 from fleetcast_wire.seal import Sealer
 from opentelemetry import trace
 from opentelemetry.trace import Span
@@ -29,6 +30,7 @@ from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
 from fleetcast_sender.engine.passes import Pass, SendMark, Train
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RateController
+from fleetcast_sender.sending.claims import possible
 from fleetcast_sender.sending.hearing import GroupHearing, HearingPolicy
 from fleetcast_sender.sending.link import Link
 from fleetcast_sender.sending.preparing import Preparer
@@ -52,6 +54,8 @@ _STANDSTILL_SECONDS = 1.0
 """A turn that came so much later than it should shows that this process stood still, or its host."""
 _LISTEN_SECONDS = 0.2
 """So long reports are taken first, after a standstill: they wait in other threads."""
+_SIGN_SECONDS = 0.02
+"""So often at least something signed is sent in a pass: receivers believe no more than that and what came since."""
 _PROBE_SECONDS = 0.1
 """Between the datagrams that tell, while nobody hears, whether somebody does again."""
 _FEEDBACK_LIMIT_SECONDS = 1.0
@@ -92,7 +96,8 @@ class Pump:
         deliver: called in the pump's thread with messages for receivers.
         failed: called in one of the pump's threads when it cannot go on.
         slow: called in the pump's thread with a receiver that is to be moved to a separate lane.
-        deaf: called in the pump's thread with a receiver that is served by unicast since it hears nothing.
+        apart: called in the pump's thread with a receiver that is served by unicast for a while, and whether that is
+            because it hears nothing; else it is too slow.
         hearing: when receivers are taken to hear nothing.
         span: of the transmission; each pass becomes a span below it.
     """
@@ -103,7 +108,7 @@ class Pump:
         controller: RateController,
         memory: WindowMemory,
         *,
-        keys: SealKeys,
+        keys: SenderKeys,
         socket: TrainSocket,
         link: Link,
         slow_policy: SlowPolicy,
@@ -111,7 +116,7 @@ class Pump:
         deliver: Callable[[list[tuple[int, Told]]], None],
         failed: Callable[[FleetcastError], None],
         slow: Callable[[int], None],
-        deaf: Callable[[int], None],
+        apart: Callable[[int, bool], None],
         hearing: HearingPolicy,
         span: Span,
     ) -> None:
@@ -124,6 +129,10 @@ class Pump:
         self._limit = self._train * _TRAINS_AT_ONCE
         self._datagram_bits = (payload + wire_overhead_bytes) * 8
         self._sealer = Sealer(keys, geometry.symbol_bytes, self._limit)
+        self._prover = Prover(self._sealer, geometry.symbol_bytes)
+        self._signed_at = 0.0
+        self._sending = (0, 0)
+        """Pass and window of which source symbols are sent."""
         self._memory = memory
         self._socket = socket
         self._link = link
@@ -131,7 +140,7 @@ class Pump:
         self._failed = failed
         self._slow_policy = slow_policy
         self._slow = slow
-        self._deaf = deaf
+        self._apart = apart
         self._hearing = GroupHearing(hearing)
         self._context = trace.set_span_in_context(span)
         self._traced: tuple[Pass, Span] | None = None
@@ -195,9 +204,11 @@ class Pump:
         """Hand in a receiver's totals, from any thread."""
 
         def take(now: float) -> None:
+            sent = self._sealer.counter
+            said = possible(reception, sent)
             self.engine.heard(seat, now)
-            self.controller.report(seat, reception, self._sealer.counter, now)
-            self._hearing.report(seat, reception.highest_packet_counter, self._sealer.counter, now)
+            self.controller.report(seat, said, sent, now)
+            self._hearing.report(seat, said.highest_packet_counter, sent, now)
 
         self.put(take)
 
@@ -271,14 +282,16 @@ class Pump:
         if isinstance(sent, Train):
             self._send(sent, burst, now)
         elif isinstance(sent, SendMark):
-            self._socket.send(self._sealer.seal_mark(sent.pass_number, pack_mark(sent.mark)))
+            self._send_mark(sent.pass_number, sent.mark, now)
         else:
+            self._send_proofs(self._prover.flush(), now)
             wait = self.engine.wake_at(now) - now
             if wait > 0 and not self._inputs:
                 self._wait(wait)
 
     def _send(self, symbols: Train, burst_count: int, now: float) -> None:
         """Seal symbols, and send them in bursts that are paced."""
+        self._note_position(symbols, now)
         payloads = self._payloads(symbols)
         sealed = self._sealer.seal_symbols(symbols.kind, symbols.pass_number, symbols.window, symbols.symbols, payloads)
         rate = self.controller.rate
@@ -292,6 +305,33 @@ class Pump:
                 self._socket.send_train(burst[train_start : train_start + train_bytes])
             now = time.monotonic()
             self._pacer.sent(len(burst) // self._payload_bytes * self._datagram_bits, rate, now)
+        if symbols.consecutive:
+            self._sealer.position = symbols.window, int(symbols.symbols[-1]) + 1
+        number = symbols.pass_number
+        self._send_proofs(self._prover.note(symbols.kind, number, symbols.window, symbols.symbols, payloads), now)
+        if now - self._signed_at > _SIGN_SECONDS:
+            self._send_proofs(self._prover.flush(), now)
+
+    def _note_position(self, train: Train, now: float) -> None:
+        """Say where the pass is before it goes on somewhere else than the receivers can know."""
+        sending = train.pass_number, train.window
+        if not train.consecutive or sending == self._sending:
+            return
+        follows = sending == (self._sending[0], self._sending[1] + 1)
+        self._sending = sending
+        if not follows and self.engine.current:
+            self._send_proofs(self._prover.finish(), now)
+            self._sealer.position = train.window, int(train.symbols[0])
+            self._send_mark(train.pass_number, Mark((), self.engine.current.layout.window_count), now)
+
+    def _send_mark(self, pass_number: int, mark: Mark, now: float) -> None:
+        """Send a mark after the proofs of all that was sent before it: receivers count what they lack then."""
+        self._send_proofs([*self._prover.finish(), self._sealer.seal_mark(pass_number, pack_mark(mark))], now)
+
+    def _send_proofs(self, datagrams: list[bytes], now: float) -> None:
+        for datagram in datagrams:
+            self._signed_at = now
+            self._socket.send(datagram)
 
     def _payloads(self, train: Train) -> Symbols | Sequence[Buffer]:
         if train.kind is Kind.SOURCE:
@@ -333,6 +373,7 @@ class Pump:
             engine.current.feedback_seconds = min(controller.lag_seconds(now), _FEEDBACK_LIMIT_SECONDS)
             losses = controller.loss_shares()
             self._carried = controller.slowest_link if max(losses, default=0.0) < _LOSSLESS else 0.0
+            self._prover.lossy = max(losses, default=0.0) > 0
             engine.prediction.expect(np.asarray(losses, np.float64), engine.current.members)
         for seat in controller.slowness.seats:
             self._part_with(seat)
@@ -369,6 +410,7 @@ class Pump:
         self.controller.forget(seat)
         if action is SlowAction.UNICAST:
             self.engine.move_to_unicast(seat)
+            self._apart(seat, False)
         elif action is SlowAction.DISCONNECT:
             self.engine.dismiss(
                 seat, "this machine is too slow for the group, and the session's policy is to disconnect"
@@ -383,7 +425,7 @@ class Pump:
             _logger.warning("a receiver hears nothing of the group and is served by unicast for a while")
             self.forget(seat)
             self.engine.move_to_unicast(seat)
-            self._deaf(seat)
+            self._apart(seat, True)
         if self._hearing.holding and not held:
             _logger.warning("no receiver hears the group any more: sending waits until one does")
 
@@ -400,5 +442,5 @@ class Pump:
         if current and now >= self._probe_at:
             self._probe_at = now + _PROBE_SECONDS
             mark = Mark((), current.layout.window_count)
-            self._socket.send(self._sealer.seal_mark(current.number, pack_mark(mark)))
+            self._send_mark(current.number, mark, now)
         self._wait(_HELD_SECONDS)

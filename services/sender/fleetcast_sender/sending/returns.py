@@ -1,13 +1,13 @@
-"""When machines that heard nothing of the group are to try it again: what dropped multicast may have passed."""
+"""When machines that heard nothing of the group, or were too slow for it, may try it again: that may have passed."""
 
 import asyncio
 from collections.abc import Callable
 
-_FIRST_SECONDS, _MOST_SECONDS = 30.0, 300.0
+_FIRST_SECONDS, _MOST_SECONDS = 10.0, 300.0
 
 
 class Returns:
-    """Asks each machine again after a while, and after twice as long each time that it heard nothing again.
+    """Asks each machine again after a while, and after twice as long each time that it was in vain.
 
     Args:
         invite: called on the event loop with a machine.
@@ -21,13 +21,17 @@ class Returns:
         self._waits: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def expect(self, machine: str) -> None:
-        """Have a machine that is served by unicast from now on try the group again later."""
-        wait = self._waits.get(machine, self._first_seconds)
+    def expect(self, machine: str, *, soon: bool = True) -> None:
+        """Have a machine that is served by unicast from now on try the group again: soon at first, or not so soon."""
+        wait = self._waits.get(machine, self._first_seconds if soon else _MOST_SECONDS)
         self._waits[machine] = min(2 * wait, _MOST_SECONDS)
         if timer := self._timers.pop(machine, None):
             timer.cancel()
         self._timers[machine] = self._loop.call_later(wait, self._come, machine)
+
+    def away(self, machine: str) -> bool:
+        """Returns whether a machine is still to be served by unicast, also when it opens another stream."""
+        return machine in self._timers
 
     def stop(self) -> None:
         """Ask nobody any more."""

@@ -182,7 +182,7 @@ class Transmission:
         self._raise_if_failed()
         if join.machine in self._slow_machines:
             lane = self._slow_lane = self._slow_lane or self._make_slow_lane([join])
-        if join.machine in self._apart:
+        if join.machine in self._apart or self._returns.away(join.machine):
             join = replace(join, unicast_only=True)
         seat = Seat(next(self._numbers), join, lane)
         self._seats[seat.number] = seat
@@ -303,7 +303,7 @@ class Transmission:
             deliver=lambda told: self._call(self._dispatch, told),
             failed=lambda error: self._call(self._fail, error),
             slow=lambda number: self._call(self._separate, number),
-            deaf=lambda number: self._call(self._note_deaf, number),
+            apart=lambda number, deaf: self._call(self._note_apart, number, deaf),
             span=self._span,
         )
 
@@ -330,10 +330,10 @@ class Transmission:
                 seat, seat.lane, Dismissed("this machine is slower than the others: join again, in a slower group")
             )
 
-    def _note_deaf(self, number: int) -> None:
-        """Serve a machine by unicast that hears nothing, and let it try the group again later."""
+    def _note_apart(self, number: int, deaf: bool) -> None:
+        """Let a machine that is served by unicast now try the group again later, and not before."""
         if seat := self._seats.get(number):
-            self._returns.expect(seat.join.machine)
+            self._returns.expect(seat.join.machine, soon=deaf)
 
     def _invite(self, machine: str) -> None:
         """Let a machine try the group again, if it is still here."""

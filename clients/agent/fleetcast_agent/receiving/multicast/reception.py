@@ -6,6 +6,7 @@ at a time; nothing here blocks. Genuine symbols are opened straight into their p
 
 from __future__ import annotations
 
+import logging
 import struct
 from itertools import pairwise
 
@@ -14,14 +15,17 @@ from fleetcast_wire.errors import PacketError
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.memory import Numbers, SymbolMemory
 from fleetcast_wire.native import NativeRun
-from fleetcast_wire.packet import VERSION, Kind, unpack_header, unpack_mark
-from fleetcast_wire.seal import Opener
+from fleetcast_wire.packet import SIGNED_KINDS, VERSION, Header, Kind, unpack_header, unpack_mark
+from fleetcast_wire.seal import Opener, Signed
 from numpy.typing import NDArray
 
 from fleetcast_agent.receiving.counts import ReceptionCounts
-from fleetcast_agent.receiving.multicast.events import Event
+from fleetcast_agent.receiving.multicast.events import ChunkArrived, Event
+from fleetcast_agent.receiving.multicast.forgery import KeptFingerprints, Signatures, fingerprints_in
 from fleetcast_agent.receiving.multicast.ring import WindowRing
 from fleetcast_agent.receiving.multicast.windows import Window, WindowMemories
+
+_logger = logging.getLogger(__name__)
 
 _EARLY_DATAGRAMS = 8192
 """12 MB, or 0.1 s at 1 Gbit/s."""
@@ -60,7 +64,8 @@ class Reception:
         self._run: NativeRun | None = None
         self._mark_counter = -1
         self._now = 0.0
-        self.settle_chunk = self._ring.settle_chunk
+        self._signatures = Signatures(self._suspect)
+        self._kept = KeptFingerprints()
         self.settle_codeword = self._ring.settle_codeword
         self.end_pass = self._ring.end_pass
 
@@ -89,11 +94,28 @@ class Reception:
         if pass_number <= self.pass_number:
             return
         self._ring.start_pass(pass_number, layout)
+        self._kept.take()
         self._source_prefix = np.uint64(self._transmission_prefix | Kind.SOURCE << 48 | pass_number << 32)
         early, self._early = self._early, []
         for datagrams in early:
             self._raw[: len(datagrams)] = datagrams
             self.receive(np.arange(len(datagrams)), self._now)
+
+    def settle_chunk(self, arrived: ChunkArrived, proven: bool) -> None:
+        """Take back the memory of a chunk that was written, or did not match its digest (then it is wanted again)."""
+        if not proven:
+            self._ring.doubt(arrived)
+            self._suspect()
+        self._ring.settle_chunk(arrived, proven)
+
+    def _suspect(self) -> None:
+        """Look at the sender's fingerprints from now on, and at those that came: a member forges."""
+        if not self._ring.suspicious:
+            _logger.warning("a machine of this session forges datagrams: each is compared with what the sender signed")
+            self._ring.suspect()
+            self._window = self._run = None
+        for signed in self._kept.take():
+            self._prove(signed)
 
     def close(self) -> None:
         """Let go of the windows; the counts stay."""
@@ -114,6 +136,8 @@ class Reception:
     def _take_run(self, slots: Numbers) -> int:
         """Take source symbols of one window, as they usually come, in one go; return how many of the first slots."""
         number = int(self._windows[slots[0]])
+        if self._ring.suspicious:
+            return 0
         window = self._ring.window(number)
         if window is None:
             if self._prefixes[slots[0]] != self._source_prefix or not self._ring.possible(number):
@@ -134,7 +158,8 @@ class Reception:
     @property
     def run(self) -> NativeRun | None:
         """What opens the next symbols that usually come, before `receive` takes the others."""
-        return self._run if self._window is not None and not self._window.closed else None
+        usual = self._window is not None and not self._window.closed and not self._ring.suspicious
+        return self._run if usual else None
 
     def take_opened(self, now: float) -> int:
         """Take the symbols that `run` opened; return how many."""
@@ -162,13 +187,13 @@ class Reception:
         for value in np.unique(values[ours]).tolist():
             kind, pass_number = value >> 48 & 0xFF, value >> 32 & 0xFFFF
             slots = filled[values == np.uint64(value)]
-            if kind == Kind.MARK:
+            if kind in SIGNED_KINDS:
                 for slot in slots.tolist():
                     stride = self._opener.stride
                     self.receive_other(bytes(self._opener.buffer[slot * stride : (slot + 1) * stride]), now)
             elif kind not in (Kind.SOURCE, Kind.PARITY):
                 self.counts.rejected_datagram_count += len(slots)
-            elif pass_number > self.pass_number:
+            elif pass_number == self.pass_number + 1:
                 self._keep(slots)
             elif pass_number != self.pass_number:
                 self._skip(slots)
@@ -176,22 +201,60 @@ class Reception:
                 self._take_symbols(Kind(kind), slots)
 
     def receive_other(self, datagram: bytes, now: float) -> None:
-        """Take a datagram of any other size: a mark, or nothing of ours."""
+        """Take a datagram of any other size: something signed, or nothing of ours."""
         self._now = now
         try:
             header = unpack_header(datagram)
-            if header.tag != self._transmission_prefix & _SYMBOL_MASK or header.kind is not Kind.MARK:
-                raise PacketError("neither a symbol nor a mark of this transmission")
-            if header.counter <= self._mark_counter:
-                return  # a repetition, or late: newer marks say more
-            mark = unpack_mark(self._opener.open(datagram))
+            if header.tag != self._transmission_prefix & _SYMBOL_MASK or header.kind not in SIGNED_KINDS:
+                raise PacketError("neither a symbol nor something signed of this transmission")
+            if header.kind is Kind.MARK:
+                self._take_mark(header, datagram)
+            else:
+                self._take_fingerprints(self._opener.open(datagram))
         except PacketError:
             self.counts.rejected_datagram_count += 1
+
+    def _take_mark(self, header: Header, datagram: bytes) -> None:
+        if header.counter <= self._mark_counter:
+            return  # a repetition, or late: newer marks say more
+        signed = self._opener.open(datagram)
+        mark = unpack_mark(signed.body)
+        if not self._verified(signed):
             return
+        self.counts.datagram_count += 1
         self._mark_counter = header.counter
-        self._count(1, header.counter, header.counter)
         if header.pass_number == self.pass_number:
             self._ring.take_mark(mark)
+
+    def _take_fingerprints(self, signed: Signed) -> None:
+        header = signed.header
+        self._count(1, header.counter, header.counter)
+        if header.pass_number != self.pass_number:
+            return
+        if self._ring.suspicious:
+            self._prove(signed)
+            return
+        due = self._signatures.due(self._now) or header.window > self._ring.position[0]
+        if not due or self._verified(signed):
+            self._kept.keep(signed)
+
+    def _prove(self, signed: Signed) -> None:
+        """Compare symbols with what the sender signed."""
+        proof = fingerprints_in(signed)
+        if proof is not None and self._ring.awaits(proof) and self._verified(signed):
+            self._ring.prove(proof)
+
+    def _verified(self, signed: Signed) -> bool:
+        """Returns whether the sender signed this, and takes from its header how far the sender is."""
+        if not self._signatures.verified(signed, self._now):
+            self.counts.rejected_datagram_count += 1
+            return False
+        header = signed.header
+        if self.counts.prove(header.counter):
+            self.counts.pass_number = self._ring.pass_number
+        if header.pass_number == self.pass_number:
+            self._ring.note_position(header.window, header.symbol)
+        return True
 
     def _keep(self, slots: Numbers) -> None:
         """Keep symbols that overtook the plan of their pass: it comes over TCP."""
@@ -237,10 +300,17 @@ class Reception:
             if inside.any():
                 self._take_source(number, symbols[inside], slots[inside])
             return
+        if self._ring.suspicious and self._geometry.parity_symbols:
+            # The factors of these fingerprints are known by now: who seals a symbol at this time can choose its own.
+            late = window.checked[symbols] & ~held[symbols]
+            symbols, slots = symbols[~late], slots[~late]
+            if not len(symbols):
+                return
+            start, stop = int(symbols[0]), int(symbols[-1]) + 1
         contiguous = stop - start == len(symbols)
         known = held[start:stop] if contiguous else held[symbols]
         if known.any():
-            self._skip(slots[known])
+            self._take_rivals(window, symbols[known], slots[known])
             if known.all():
                 return
             symbols, slots, contiguous = symbols[~known], slots[~known], False
@@ -253,7 +323,23 @@ class Reception:
             stop = int(symbols[-1]) + 1
         held[slice(start, stop) if contiguous else symbols] = True
         counters = self._counters[slots]
-        self._note_source(window, len(slots), stop, int(counters[0]), int(counters[-1]))
+        self._note_source(window, len(slots), stop, int(counters.min()), int(counters.max()))
+
+    def _take_rivals(self, window: Window, symbols: Numbers, slots: Numbers) -> None:
+        """Take repetitions of symbols that are held: where they differ, one of the two is forged."""
+        self._skip(slots)
+        rebuilt = np.isin(symbols % window.shape.codewords, list(window.decoding))
+        fresh = ~rebuilt & ~window.checked[symbols] if self._ring.suspicious else ~rebuilt
+        opened = SymbolMemory(self._geometry.symbol_bytes, int(np.count_nonzero(fresh)))
+        failed = self._opener.open_symbols(slots[fresh], opened, np.arange(len(opened)))
+        content, size = window.memory.source.content, self._geometry.symbol_bytes
+        differing = False
+        for slot, symbol, rival in zip(slots[fresh].tolist(), symbols[fresh].tolist(), opened.views, strict=True):
+            if slot not in failed and rival != content[symbol * size : (symbol + 1) * size]:
+                window.add_rival(Kind.SOURCE, symbol, rival)
+                differing = True
+        if differing:
+            self._suspect()
 
     def _take_parity(self, number: int, symbols: Numbers, slots: Numbers) -> None:
         """Open the parity symbols of one window that its codewords need."""
@@ -265,6 +351,9 @@ class Reception:
         deficits = window.deficits()
         useful = (deficits[codewords] > 0) & (rows < self._geometry.parity_symbols)
         self._skip(slots[~useful])
+        if self._ring.suspicious:
+            self._keep_parity(window, symbols[useful], slots[useful])
+            return
         taken: list[tuple[int, int, int]] = []
         candidates = (slots[useful], codewords[useful], rows[useful])
         for slot, codeword, row in zip(*(values.tolist() for values in candidates), strict=True):
@@ -288,6 +377,16 @@ class Reception:
         for codeword in touched:
             if deficits[codeword] <= 0:
                 self._ring.complete_codeword(window, codeword)
+
+    def _keep_parity(self, window: Window, symbols: Numbers, slots: Numbers) -> None:
+        """Keep parity symbols until the sender's fingerprints show which are its own."""
+        opened = SymbolMemory(self._geometry.symbol_bytes, len(slots))
+        failed = self._opener.open_symbols(slots, opened, np.arange(len(slots)))
+        self.counts.rejected_datagram_count += len(failed)
+        for slot, symbol, parity in zip(slots.tolist(), symbols.tolist(), opened.views, strict=True):
+            if slot not in failed:
+                window.add_rival(Kind.PARITY, symbol, parity)
+                self._count(1, int(self._counters[slot]), int(self._counters[slot]))
 
     def _admit(self, number: int, symbols: Numbers, slots: Numbers) -> Window | None:
         """Returns a new window for a genuine symbol, or None if the window is finished, not needed or has no room."""
@@ -317,10 +416,5 @@ class Reception:
 
     def _count(self, datagrams: int, first: int, counter: int) -> None:
         """Count genuine datagrams with packet counters from `first` to `counter`, not all of them if some are lost."""
-        counts = self.counts
-        counts.datagram_count += datagrams
-        if counts.first_packet_counter < 0 or first < counts.first_packet_counter:
-            counts.first_packet_counter = first  # a mark may be looked at before the symbols that came with it
-        if counter > counts.highest_packet_counter:
-            counts.highest_packet_counter = counter
-            counts.pass_number = self._ring.pass_number
+        if self.counts.note(datagrams, first, counter):
+            self.counts.pass_number = self._ring.pass_number

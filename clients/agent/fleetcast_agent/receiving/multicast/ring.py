@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from fleetcast_wire.geometry import PassLayout
-from fleetcast_wire.packet import Mark, MarkedWindow
+from fleetcast_wire.packet import Fingerprints, Kind, Mark, MarkedWindow
 from numpy.typing import NDArray
 
 from fleetcast_agent.receiving.counts import ReceptionCounts
@@ -18,6 +18,7 @@ from fleetcast_agent.receiving.multicast.events import (
     Event,
     PassSettled,
 )
+from fleetcast_agent.receiving.multicast.forgery import forged_symbols, genuine_parity
 from fleetcast_agent.receiving.multicast.straddling import StraddlingChunks
 from fleetcast_agent.receiving.multicast.windows import Piece, Window, WindowMemories, WindowMemory, cut_pieces
 
@@ -27,6 +28,8 @@ _SMALL_DEFICIT = 8
 """So much is always repaired, even of a window of a few rows. WIRE.md, section 7."""
 _LATE_ROWS = 2
 """A window that is first heard after so many rows began before this machine listened; less is taken for loss."""
+_WINDOWS_AHEAD = 2
+"""So many windows after the one that the sender has said it sends may be sent by now: what it signs can be lost."""
 
 
 class WindowRing:
@@ -57,6 +60,10 @@ class WindowRing:
         self._straddling = StraddlingChunks(2 * memories.count + 2)
         self._ending = 0
         self._ended = False
+        self.position = -1, 0
+        """Window and number of the source symbol that the sender sends next, as it said last."""
+        self.suspicious = False
+        """Whether a member forges: nothing is believed then before the sender's fingerprints have shown it."""
 
     def start_pass(self, pass_number: int, layout: PassLayout) -> None:
         """Begin a pass; an earlier one is over."""
@@ -68,6 +75,11 @@ class WindowRing:
         self._finished.clear()
         self._straddling.clear()
         self._first_window = None
+        self.position = -1, 0
+
+    def note_position(self, window: int, symbol: int) -> None:
+        """Take from the sender which source symbol of the pass it sends next."""
+        self.position = max(self.position, (window, symbol))
 
     def end_pass(self, pass_number: int) -> None:
         """Finish what can be finished, and take nothing more; `PassSettled` follows.
@@ -98,8 +110,8 @@ class WindowRing:
         return len(self._open) > 1
 
     def possible(self, number: int) -> bool:
-        """Returns whether the pass runs and has such a window, neither finished nor given up."""
-        if self._layout is None or self._ended:
+        """Returns whether the pass runs and has such a window, not finished or given up, which can be sent by now."""
+        if self._layout is None or self._ended or number > self.position[0] + _WINDOWS_AHEAD:
             return False
         return number not in self._finished and 0 <= number < self._layout.window_count
 
@@ -124,7 +136,8 @@ class WindowRing:
             self._counts.dropped_window_count += 1
             return None
         shape = layout.window(number)
-        late = number == self._first_window and first_symbol >= _LATE_ROWS * shape.codewords
+        began = self.position[1] if self.position[0] == number else 0
+        late = number == self._first_window and min(first_symbol, began) >= _LATE_ROWS * shape.codewords
         window = Window(number, layout, shape, memory, pieces, late, missing=shape.symbol_count, active_at=now)
         memory.held[:] = not self._has_parity
         if not self._has_parity:  # then only the symbols of wanted chunks count
@@ -151,10 +164,86 @@ class WindowRing:
         """Note that `count` source symbols of a window are in their places and marked held, the last before `stop`."""
         window.missing -= count
         window.active_at = now
+        if self.suspicious:
+            return  # what is delivered, and when, follows from the fingerprints
         if window.next_piece < len(window.pieces) and window.pieces[window.next_piece].end_symbol <= stop:
             self._look_at_pieces(window, stop)
         if not window.missing:
             self._close(window)
+
+    # Forged symbols.
+
+    def suspect(self) -> None:
+        """Believe nothing from now on that is not proven; parity that came before is not."""
+        self.suspicious = True
+        for window in self._open.values():
+            window.parity.clear()
+            window.reported_round = 0  # what it lacks is more than it said
+
+    def awaits(self, proof: Fingerprints) -> bool:
+        """Returns whether anything would follow from fingerprints, if they are the sender's."""
+        window = self._open.get(proof.window) or self._doubted(proof.window)
+        if window is None:
+            return False
+        if proof.kind is Kind.PARITY:
+            return any((Kind.PARITY, symbol) in window.rivals for symbol in proof.symbols.tolist())
+        symbols = proof.symbols[proof.symbols < window.shape.symbol_count]
+        return not window.checked[symbols].all()
+
+    def doubt(self, arrived: ChunkArrived) -> None:
+        """Note that a chunk did not match its digest: once it is known which of its symbols are forged, it can come."""
+        window = arrived.window
+        if window is not None and window.layout is self._layout:
+            window.doubted += [it for it in window.pieces if self._layout.chunks[it.position] == arrived.chunk]
+
+    def prove(self, proof: Fingerprints) -> None:
+        """Take fingerprints that the sender signed, where something was forged."""
+        window = self._open.get(proof.window) or self._doubted(proof.window)
+        if window is None:
+            return
+        if proof.kind is Kind.PARITY:
+            self._take_parity(window, proof)
+            return
+        forged = forged_symbols(window, proof)
+        if len(forged):
+            window.held[forged] = False
+            window.missing += len(forged)
+            self._counts.forged_datagram_count += len(forged)
+            self._counts.rejected_datagram_count += len(forged)
+            window.reported_round = 0
+            self._take_back(window)
+        if not window.closed:
+            self._look_at_pieces(window, int(proof.symbols[-1]) + 1)
+            if not window.missing and window.checked.all():
+                self._close(window)
+
+    def _doubted(self, number: int) -> Window | None:
+        """Returns a window that was taken for whole, and of which a chunk did not match its digest."""
+        if self._ended:
+            return None
+        doubted = (it for it in self._closing if it.number == number and it.doubted and it.layout is self._layout)
+        return next(doubted, None)
+
+    def _take_back(self, window: Window) -> None:
+        """Collect what is missing again of chunks that were taken for whole."""
+        lacking = [it for it in window.doubted if not window.held[it.first_symbol : it.end_symbol].all()]
+        window.doubted = [it for it in window.doubted if it not in lacking]
+        window.left += lacking
+        if window.closed and lacking:
+            window.closed = False
+            self._finished.discard(window.number)
+            self._closing.remove(window)
+            self._open[window.number] = window
+
+    def _take_parity(self, window: Window, proof: Fingerprints) -> None:
+        deficits = window.deficits()
+        for symbol, parity in genuine_parity(window, proof):
+            row, codeword = divmod(symbol, window.shape.codewords)
+            if deficits[codeword] > 0:
+                window.parity.setdefault(codeword, {})[row] = parity
+                deficits[codeword] -= 1
+                if not deficits[codeword]:
+                    self.complete_codeword(window, codeword)
 
     def complete_codeword(self, window: Window, codeword: int) -> None:
         """Have a codeword rebuilt that has as many symbols as it needs."""
@@ -192,6 +281,8 @@ class WindowRing:
             hopeless = deficits.sum() > max(window.shape.symbol_count // 4, _SMALL_DEFICIT)
         if hopeless:
             self._close(window)  # the sender would not repair this window: it comes again in the next pass
+        elif self.suspicious and not window.missing:
+            self._close(window)  # the fingerprints that have not come by now are lost
         elif deficits.any():
             self.events.append(DeficitsCounted(self.pass_number, window.number, entry.round, deficits))
 
@@ -214,7 +305,8 @@ class WindowRing:
             self._counts.recovered_symbol_count += len(completed.lost_rows)
         else:
             window.held[completed.codeword :: window.shape.codewords][completed.lost_rows] = False
-        if window.closed or not rebuilt or not window.missing:
+        whole = not window.missing and (not self.suspicious or bool(window.checked.all()))
+        if window.closed or not rebuilt or whole:
             self._close(window)
         self._check_settled()
 

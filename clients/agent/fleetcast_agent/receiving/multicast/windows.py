@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
 from fleetcast_wire.memory import SymbolMemory
+from fleetcast_wire.packet import Kind
 from numpy.typing import NDArray
 
 _READY_WINDOWS = 4
 """More are collected at once only where something is lost or late."""
 _PAGE_BYTES = 4096
+_MOST_RIVALS, _MOST_RIVALS_OF_WINDOW = 4, 8192
+"""Copies of one symbol, and of all of a window, that are kept until it is known which is the sender's."""
 
 
 class WindowMemory:
@@ -123,6 +127,10 @@ class Window:
     """True once a codeword was given to the decoder: from then on `held` runs ahead of the content."""
     references: int = 0
     """Delivered chunks that still lie in the memory."""
+    rivals: dict[tuple[Kind, int], list[memoryview]] = field(default_factory=dict)
+    """Where something was forged: symbols that may be the sender's, by kind and number."""
+    doubted: list[Piece] = field(default_factory=list)
+    """Pieces of chunks that did not match their digests."""
     reported_round: int = 0
     active_at: float = 0.0
     closed: bool = False
@@ -132,6 +140,17 @@ class Window:
     def held(self) -> NDArray[np.bool_]:
         """Shape (symbol_count,): see `WindowMemory.held`."""
         return self.memory.held[: self.shape.symbol_count]
+
+    @cached_property
+    def checked(self) -> NDArray[np.bool_]:
+        """Shape (symbol_count,): whose fingerprints were looked at; a symbol that comes later is nobody's."""
+        return np.zeros(self.shape.symbol_count, np.bool_)
+
+    def add_rival(self, kind: Kind, symbol: int, content: memoryview) -> None:
+        """Keep what may be the sender's symbol."""
+        rivals = self.rivals.setdefault((kind, symbol), [])
+        if len(rivals) < _MOST_RIVALS and len(self.rivals) <= _MOST_RIVALS_OF_WINDOW:
+            rivals.append(content)
 
     def deficits(self) -> NDArray[np.int32]:
         """Returns how many symbols each codeword lacks, parity counted: shape (codewords,)."""

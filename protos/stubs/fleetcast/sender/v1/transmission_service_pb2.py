@@ -26,7 +26,7 @@ from fleetcast.type.v1 import chunk_set_pb2 as fleetcast_dot_type_dot_v1_dot_chu
 from fleetcast.type.v1 import chunk_table_pb2 as fleetcast_dot_type_dot_v1_dot_chunk__table__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.fleetcast/sender/v1/transmission_service.proto\x12\x13\x66leetcast.sender.v1\x1a!fleetcast/type/v1/chunk_set.proto\x1a#fleetcast/type/v1/chunk_table.proto\"\xdd\x02\n\x0eReceiveRequest\x12\x31\n\x04join\x18\x01 \x01(\x0b\x32!.fleetcast.sender.v1.ReceiverJoinH\x00\x12\x33\n\x05ready\x18\x02 \x01(\x0b\x32\".fleetcast.sender.v1.ReceiverReadyH\x00\x12\x36\n\x06report\x18\x03 \x01(\x0b\x32$.fleetcast.sender.v1.ReceptionReportH\x00\x12\x36\n\x08\x64\x65\x66icits\x18\x04 \x01(\x0b\x32\".fleetcast.sender.v1.DeficitReportH\x00\x12\x35\n\x07holding\x18\x05 \x01(\x0b\x32\".fleetcast.sender.v1.HoldingReportH\x00\x12\x31\n\x04\x64one\x18\x06 \x01(\x0b\x32!.fleetcast.sender.v1.ReceiverDoneH\x00\x42\t\n\x07message\"\xe9\x01\n\x0cReceiverJoin\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12)\n\x04held\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\x12\x14\n\x0cunicast_only\x18\x03 \x01(\x08\x12\x1b\n\x13window_memory_bytes\x18\x04 \x01(\x03\x12\x19\n\x11max_payload_bytes\x18\x05 \x01(\x05\x12\x0e\n\x06\x63odecs\x18\x06 \x03(\t\x12\x1c\n\x14receive_buffer_bytes\x18\x07 \x01(\x03\x12\x1c\n\x14link_bits_per_second\x18\x08 \x01(\x03\"\x0f\n\rReceiverReady\"\xf7\x01\n\x0fReceptionReport\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1e\n\x16highest_packet_counter\x18\x02 \x01(\x03\x12\x16\n\x0e\x64\x61tagram_count\x18\x03 \x01(\x03\x12\x1f\n\x17overflow_datagram_count\x18\x04 \x01(\x03\x12\x15\n\rbacklog_bytes\x18\x05 \x01(\x03\x12\x15\n\rwritten_bytes\x18\x06 \x01(\x03\x12\x1c\n\x14\x64ropped_window_count\x18\x07 \x01(\x03\x12\x0c\n\x04pass\x18\x08 \x01(\x05\x12\x1f\n\x17rejected_datagram_count\x18\t \x01(\x03\"e\n\rDeficitReport\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12\x0e\n\x06window\x18\x02 \x01(\x03\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x12\n\nrun_values\x18\x04 \x03(\x05\x12\x13\n\x0brun_lengths\x18\x05 \x03(\x05\"H\n\rHoldingReport\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12)\n\x04held\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"\x0e\n\x0cReceiverDone\"\xa9\x02\n\x0fReceiveResponse\x12\x37\n\x07welcome\x18\x01 \x01(\x0b\x32$.fleetcast.sender.v1.ReceiverWelcomeH\x00\x12-\n\x04plan\x18\x02 \x01(\x0b\x32\x1d.fleetcast.sender.v1.PassPlanH\x00\x12\x30\n\x08pass_end\x18\x03 \x01(\x0b\x32\x1c.fleetcast.sender.v1.PassEndH\x00\x12\x34\n\x07unicast\x18\x04 \x01(\x0b\x32!.fleetcast.sender.v1.UnicastOfferH\x00\x12;\n\tdismissal\x18\x05 \x01(\x0b\x32&.fleetcast.sender.v1.ReceiverDismissalH\x00\x42\t\n\x07message\"\xe3\x01\n\x0fReceiverWelcome\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x16\n\x0esource_address\x18\x03 \x01(\t\x12\x18\n\x10transmission_tag\x18\x04 \x01(\x03\x12\x0b\n\x03key\x18\x05 \x01(\x0c\x12\x1d\n\x15initialization_vector\x18\x06 \x01(\x0c\x12/\n\x08geometry\x18\x07 \x01(\x0b\x32\x1d.fleetcast.sender.v1.Geometry\x12$\n\x1creport_interval_milliseconds\x18\x08 \x01(\x05\"{\n\x08Geometry\x12\x14\n\x0csymbol_bytes\x18\x01 \x01(\x05\x12\x18\n\x10\x63odeword_symbols\x18\x02 \x01(\x05\x12\x18\n\x10window_codewords\x18\x03 \x01(\x05\x12\x16\n\x0eparity_symbols\x18\x04 \x01(\x05\x12\r\n\x05\x63odec\x18\x05 \x01(\t\"E\n\x08PassPlan\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12+\n\x06\x63hunks\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"\x17\n\x07PassEnd\x12\x0c\n\x04pass\x18\x01 \x01(\x05\";\n\x0cUnicastOffer\x12+\n\x06\x63hunks\x18\x01 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"#\n\x11ReceiverDismissal\x12\x0e\n\x06reason\x18\x01 \x01(\t\",\n\x14GetChunkTableRequest\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\"s\n\x15GetChunkTableResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63hunk_size_bytes\x18\x02 \x01(\x03\x12,\n\x05table\x18\x03 \x01(\x0b\x32\x1d.fleetcast.type.v1.ChunkTable\"W\n\x12\x46\x65tchChunksRequest\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12+\n\x06\x63hunks\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"4\n\x13\x46\x65tchChunksResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x03\x12\x0e\n\x06stored\x18\x02 \x01(\x0c\x32\xbd\x02\n\x13TransmissionService\x12X\n\x07Receive\x12#.fleetcast.sender.v1.ReceiveRequest\x1a$.fleetcast.sender.v1.ReceiveResponse(\x01\x30\x01\x12h\n\rGetChunkTable\x12).fleetcast.sender.v1.GetChunkTableRequest\x1a*.fleetcast.sender.v1.GetChunkTableResponse0\x01\x12\x62\n\x0b\x46\x65tchChunks\x12\'.fleetcast.sender.v1.FetchChunksRequest\x1a(.fleetcast.sender.v1.FetchChunksResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.fleetcast/sender/v1/transmission_service.proto\x12\x13\x66leetcast.sender.v1\x1a!fleetcast/type/v1/chunk_set.proto\x1a#fleetcast/type/v1/chunk_table.proto\"\xdd\x02\n\x0eReceiveRequest\x12\x31\n\x04join\x18\x01 \x01(\x0b\x32!.fleetcast.sender.v1.ReceiverJoinH\x00\x12\x33\n\x05ready\x18\x02 \x01(\x0b\x32\".fleetcast.sender.v1.ReceiverReadyH\x00\x12\x36\n\x06report\x18\x03 \x01(\x0b\x32$.fleetcast.sender.v1.ReceptionReportH\x00\x12\x36\n\x08\x64\x65\x66icits\x18\x04 \x01(\x0b\x32\".fleetcast.sender.v1.DeficitReportH\x00\x12\x35\n\x07holding\x18\x05 \x01(\x0b\x32\".fleetcast.sender.v1.HoldingReportH\x00\x12\x31\n\x04\x64one\x18\x06 \x01(\x0b\x32!.fleetcast.sender.v1.ReceiverDoneH\x00\x42\t\n\x07message\"\x84\x02\n\x0cReceiverJoin\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12)\n\x04held\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\x12\x14\n\x0cunicast_only\x18\x03 \x01(\x08\x12\x1b\n\x13window_memory_bytes\x18\x04 \x01(\x03\x12\x19\n\x11max_payload_bytes\x18\x05 \x01(\x05\x12\x0e\n\x06\x63odecs\x18\x06 \x03(\t\x12\x1c\n\x14receive_buffer_bytes\x18\x07 \x01(\x03\x12\x1c\n\x14link_bits_per_second\x18\x08 \x01(\x03\x12\x19\n\x11\x64\x61tagram_versions\x18\t \x03(\x05\"\x0f\n\rReceiverReady\"\xf7\x01\n\x0fReceptionReport\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1e\n\x16highest_packet_counter\x18\x02 \x01(\x03\x12\x16\n\x0e\x64\x61tagram_count\x18\x03 \x01(\x03\x12\x1f\n\x17overflow_datagram_count\x18\x04 \x01(\x03\x12\x15\n\rbacklog_bytes\x18\x05 \x01(\x03\x12\x15\n\rwritten_bytes\x18\x06 \x01(\x03\x12\x1c\n\x14\x64ropped_window_count\x18\x07 \x01(\x03\x12\x0c\n\x04pass\x18\x08 \x01(\x05\x12\x1f\n\x17rejected_datagram_count\x18\t \x01(\x03\"e\n\rDeficitReport\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12\x0e\n\x06window\x18\x02 \x01(\x03\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x12\n\nrun_values\x18\x04 \x03(\x05\x12\x13\n\x0brun_lengths\x18\x05 \x03(\x05\"H\n\rHoldingReport\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12)\n\x04held\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"\x0e\n\x0cReceiverDone\"\xa9\x02\n\x0fReceiveResponse\x12\x37\n\x07welcome\x18\x01 \x01(\x0b\x32$.fleetcast.sender.v1.ReceiverWelcomeH\x00\x12-\n\x04plan\x18\x02 \x01(\x0b\x32\x1d.fleetcast.sender.v1.PassPlanH\x00\x12\x30\n\x08pass_end\x18\x03 \x01(\x0b\x32\x1c.fleetcast.sender.v1.PassEndH\x00\x12\x34\n\x07unicast\x18\x04 \x01(\x0b\x32!.fleetcast.sender.v1.UnicastOfferH\x00\x12;\n\tdismissal\x18\x05 \x01(\x0b\x32&.fleetcast.sender.v1.ReceiverDismissalH\x00\x42\t\n\x07message\"\xfd\x01\n\x0fReceiverWelcome\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x16\n\x0esource_address\x18\x03 \x01(\t\x12\x18\n\x10transmission_tag\x18\x04 \x01(\x03\x12\x0b\n\x03key\x18\x05 \x01(\x0c\x12\x1d\n\x15initialization_vector\x18\x06 \x01(\x0c\x12/\n\x08geometry\x18\x07 \x01(\x0b\x32\x1d.fleetcast.sender.v1.Geometry\x12$\n\x1creport_interval_milliseconds\x18\x08 \x01(\x05\x12\x18\n\x10verification_key\x18\t \x01(\x0c\"{\n\x08Geometry\x12\x14\n\x0csymbol_bytes\x18\x01 \x01(\x05\x12\x18\n\x10\x63odeword_symbols\x18\x02 \x01(\x05\x12\x18\n\x10window_codewords\x18\x03 \x01(\x05\x12\x16\n\x0eparity_symbols\x18\x04 \x01(\x05\x12\r\n\x05\x63odec\x18\x05 \x01(\t\"E\n\x08PassPlan\x12\x0c\n\x04pass\x18\x01 \x01(\x05\x12+\n\x06\x63hunks\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"\x17\n\x07PassEnd\x12\x0c\n\x04pass\x18\x01 \x01(\x05\";\n\x0cUnicastOffer\x12+\n\x06\x63hunks\x18\x01 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"#\n\x11ReceiverDismissal\x12\x0e\n\x06reason\x18\x01 \x01(\t\",\n\x14GetChunkTableRequest\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\"s\n\x15GetChunkTableResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63hunk_size_bytes\x18\x02 \x01(\x03\x12,\n\x05table\x18\x03 \x01(\x0b\x32\x1d.fleetcast.type.v1.ChunkTable\"W\n\x12\x46\x65tchChunksRequest\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12+\n\x06\x63hunks\x18\x02 \x01(\x0b\x32\x1b.fleetcast.type.v1.ChunkSet\"4\n\x13\x46\x65tchChunksResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x03\x12\x0e\n\x06stored\x18\x02 \x01(\x0c\x32\xbd\x02\n\x13TransmissionService\x12X\n\x07Receive\x12#.fleetcast.sender.v1.ReceiveRequest\x1a$.fleetcast.sender.v1.ReceiveResponse(\x01\x30\x01\x12h\n\rGetChunkTable\x12).fleetcast.sender.v1.GetChunkTableRequest\x1a*.fleetcast.sender.v1.GetChunkTableResponse0\x01\x12\x62\n\x0b\x46\x65tchChunks\x12\'.fleetcast.sender.v1.FetchChunksRequest\x1a(.fleetcast.sender.v1.FetchChunksResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,39 +36,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVEREQUEST']._serialized_start=144
   _globals['_RECEIVEREQUEST']._serialized_end=493
   _globals['_RECEIVERJOIN']._serialized_start=496
-  _globals['_RECEIVERJOIN']._serialized_end=729
-  _globals['_RECEIVERREADY']._serialized_start=731
-  _globals['_RECEIVERREADY']._serialized_end=746
-  _globals['_RECEPTIONREPORT']._serialized_start=749
-  _globals['_RECEPTIONREPORT']._serialized_end=996
-  _globals['_DEFICITREPORT']._serialized_start=998
-  _globals['_DEFICITREPORT']._serialized_end=1099
-  _globals['_HOLDINGREPORT']._serialized_start=1101
-  _globals['_HOLDINGREPORT']._serialized_end=1173
-  _globals['_RECEIVERDONE']._serialized_start=1175
-  _globals['_RECEIVERDONE']._serialized_end=1189
-  _globals['_RECEIVERESPONSE']._serialized_start=1192
-  _globals['_RECEIVERESPONSE']._serialized_end=1489
-  _globals['_RECEIVERWELCOME']._serialized_start=1492
-  _globals['_RECEIVERWELCOME']._serialized_end=1719
-  _globals['_GEOMETRY']._serialized_start=1721
-  _globals['_GEOMETRY']._serialized_end=1844
-  _globals['_PASSPLAN']._serialized_start=1846
-  _globals['_PASSPLAN']._serialized_end=1915
-  _globals['_PASSEND']._serialized_start=1917
-  _globals['_PASSEND']._serialized_end=1940
-  _globals['_UNICASTOFFER']._serialized_start=1942
-  _globals['_UNICASTOFFER']._serialized_end=2001
-  _globals['_RECEIVERDISMISSAL']._serialized_start=2003
-  _globals['_RECEIVERDISMISSAL']._serialized_end=2038
-  _globals['_GETCHUNKTABLEREQUEST']._serialized_start=2040
-  _globals['_GETCHUNKTABLEREQUEST']._serialized_end=2084
-  _globals['_GETCHUNKTABLERESPONSE']._serialized_start=2086
-  _globals['_GETCHUNKTABLERESPONSE']._serialized_end=2201
-  _globals['_FETCHCHUNKSREQUEST']._serialized_start=2203
-  _globals['_FETCHCHUNKSREQUEST']._serialized_end=2290
-  _globals['_FETCHCHUNKSRESPONSE']._serialized_start=2292
-  _globals['_FETCHCHUNKSRESPONSE']._serialized_end=2344
-  _globals['_TRANSMISSIONSERVICE']._serialized_start=2347
-  _globals['_TRANSMISSIONSERVICE']._serialized_end=2664
+  _globals['_RECEIVERJOIN']._serialized_end=756
+  _globals['_RECEIVERREADY']._serialized_start=758
+  _globals['_RECEIVERREADY']._serialized_end=773
+  _globals['_RECEPTIONREPORT']._serialized_start=776
+  _globals['_RECEPTIONREPORT']._serialized_end=1023
+  _globals['_DEFICITREPORT']._serialized_start=1025
+  _globals['_DEFICITREPORT']._serialized_end=1126
+  _globals['_HOLDINGREPORT']._serialized_start=1128
+  _globals['_HOLDINGREPORT']._serialized_end=1200
+  _globals['_RECEIVERDONE']._serialized_start=1202
+  _globals['_RECEIVERDONE']._serialized_end=1216
+  _globals['_RECEIVERESPONSE']._serialized_start=1219
+  _globals['_RECEIVERESPONSE']._serialized_end=1516
+  _globals['_RECEIVERWELCOME']._serialized_start=1519
+  _globals['_RECEIVERWELCOME']._serialized_end=1772
+  _globals['_GEOMETRY']._serialized_start=1774
+  _globals['_GEOMETRY']._serialized_end=1897
+  _globals['_PASSPLAN']._serialized_start=1899
+  _globals['_PASSPLAN']._serialized_end=1968
+  _globals['_PASSEND']._serialized_start=1970
+  _globals['_PASSEND']._serialized_end=1993
+  _globals['_UNICASTOFFER']._serialized_start=1995
+  _globals['_UNICASTOFFER']._serialized_end=2054
+  _globals['_RECEIVERDISMISSAL']._serialized_start=2056
+  _globals['_RECEIVERDISMISSAL']._serialized_end=2091
+  _globals['_GETCHUNKTABLEREQUEST']._serialized_start=2093
+  _globals['_GETCHUNKTABLEREQUEST']._serialized_end=2137
+  _globals['_GETCHUNKTABLERESPONSE']._serialized_start=2139
+  _globals['_GETCHUNKTABLERESPONSE']._serialized_end=2254
+  _globals['_FETCHCHUNKSREQUEST']._serialized_start=2256
+  _globals['_FETCHCHUNKSREQUEST']._serialized_end=2343
+  _globals['_FETCHCHUNKSRESPONSE']._serialized_start=2345
+  _globals['_FETCHCHUNKSRESPONSE']._serialized_end=2397
+  _globals['_TRANSMISSIONSERVICE']._serialized_start=2400
+  _globals['_TRANSMISSIONSERVICE']._serialized_end=2717
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,7 @@ class ReceiverJoin(_message.Message):
     CODECS_FIELD_NUMBER: _builtins.int
     RECEIVE_BUFFER_BYTES_FIELD_NUMBER: _builtins.int
     LINK_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DATAGRAM_VERSIONS_FIELD_NUMBER: _builtins.int
     transmission: _builtins.str
     """`sessions/{session}/transmissions/{id}`."""
     unicast_only: _builtins.bool
@@ -110,6 +111,10 @@ class ReceiverJoin(_message.Message):
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Parity codecs it has, by their names in WIRE.md."""
 
+    @_builtins.property
+    def datagram_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Versions of the datagrams that it takes, see WIRE.md, section 5; none means version 1 alone."""
+
     def __init__(
         self,
         *,
@@ -121,10 +126,11 @@ class ReceiverJoin(_message.Message):
         codecs: _abc.Iterable[_builtins.str] | None = ...,
         receive_buffer_bytes: _builtins.int = ...,
         link_bits_per_second: _builtins.int = ...,
+        datagram_versions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "held", b"held", "link_bits_per_second", b"link_bits_per_second", "max_payload_bytes", b"max_payload_bytes", "receive_buffer_bytes", b"receive_buffer_bytes", "transmission", b"transmission", "unicast_only", b"unicast_only", "window_memory_bytes", b"window_memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "datagram_versions", b"datagram_versions", "held", b"held", "link_bits_per_second", b"link_bits_per_second", "max_payload_bytes", b"max_payload_bytes", "receive_buffer_bytes", b"receive_buffer_bytes", "transmission", b"transmission", "unicast_only", b"unicast_only", "window_memory_bytes", b"window_memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +349,7 @@ class ReceiverWelcome(_message.Message):
     INITIALIZATION_VECTOR_FIELD_NUMBER: _builtins.int
     GEOMETRY_FIELD_NUMBER: _builtins.int
     REPORT_INTERVAL_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    VERIFICATION_KEY_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Group address; empty when the machine is to take unicast only."""
     port: _builtins.int
@@ -357,6 +364,8 @@ class ReceiverWelcome(_message.Message):
     """Initialization vector, 12 bytes: see WIRE.md."""
     report_interval_milliseconds: _builtins.int
     """How often to send a reception report, in milliseconds."""
+    verification_key: _builtins.bytes
+    """Ed25519 public key of the sender for this group, 32 bytes: what it signs, no other member can make."""
     @_builtins.property
     def geometry(self) -> Global___Geometry:
         """Geometry of the windows."""
@@ -372,10 +381,11 @@ class ReceiverWelcome(_message.Message):
         initialization_vector: _builtins.bytes = ...,
         geometry: Global___Geometry | None = ...,
         report_interval_milliseconds: _builtins.int = ...,
+        verification_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["geometry", b"geometry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["geometry", b"geometry", "group", b"group", "initialization_vector", b"initialization_vector", "key", b"key", "port", b"port", "report_interval_milliseconds", b"report_interval_milliseconds", "source_address", b"source_address", "transmission_tag", b"transmission_tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["geometry", b"geometry", "group", b"group", "initialization_vector", b"initialization_vector", "key", b"key", "port", b"port", "report_interval_milliseconds", b"report_interval_milliseconds", "source_address", b"source_address", "transmission_tag", b"transmission_tag", "verification_key", b"verification_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
