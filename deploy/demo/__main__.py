@@ -155,8 +155,10 @@ def _make_inputs(directory: Path) -> list[Input]:
 
 def _deploy(site: Installation, machines: list[Machine], image: Input) -> list[Proof]:
     """Returns the proofs for one image, sent to all machines at once."""
-    _say(f"fleetcast session create --image {image.name} --min-clients {len(machines)}")
-    session = site.fleetcast("session", "create", "--image", image.name, "--min-clients", str(len(machines)))
+    flags = ["--image", image.name, "--min-clients", str(len(machines))]
+    flags += ["--as-file"] if image.name == "wim" else []
+    _say(f"fleetcast session create {' '.join(flags)}")
+    session = site.fleetcast("session", "create", *flags)
     name = session["name"].removeprefix("sessions/")
     watch = site.watch(name)
     receptions = [site.receive(machine, machine.directory / image.file.name, session=name) for machine in machines]

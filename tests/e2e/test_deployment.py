@@ -315,7 +315,11 @@ def test_a_loopback_device_takes_an_image_like_a_disk(
     try:
         installation.fleetcast("image", "import", str(disk.file), "--name", "disk")
         (machine,) = installation.enrol(["one"])
-        installation.receive(machine, Path(device), image="disk").wait()
+        refused = installation.receive(machine, Path(device), image="disk")
+        assert refused.process.wait() == 6
+        assert "has neither a partition table nor a file system" in refused.stderr.read_text()
+        assert backing.read_bytes() == b"\xaa" * (len(disk.content) + MIB)
+        installation.receive(machine, Path(device), image="disk", flags=["--as-is"]).wait()
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
     assert backing.read_bytes()[: len(disk.content)] == disk.content

@@ -38,7 +38,7 @@ def test_an_image_reaches_the_disks_of_all_machines_at_once(
     machines = gather_machines(installation, ["pc1", "pc2", "pc3"], 40 * MIB)
     for machine in machines:
         machine.disk.write_bytes(os.urandom(40 * MIB))
-    installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--min-clients", "3")
+    installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--unpartitioned", "--min-clients", "3")
     assert exit_codes(machines) == {"pc1": 0, "pc2": 0, "pc3": 0}
     for machine in machines:
         content = machine.disk.read_bytes()
@@ -56,7 +56,9 @@ def test_a_machine_killed_in_the_middle_of_an_image_takes_only_what_it_lacks(
     image = make_disk_image(60)
     installation.fleetcast("image", "import", str(image.file), "--name", "office")
     machines = gather_machines(installation, ["pc1", "pc2"], 64 * MIB)
-    installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--min-clients", "2", "--rate", "40M")
+    installation.fleetcast(
+        "deploy", *REQUIRED, "--image", "office", "--unpartitioned", "--min-clients", "2", "--rate", "40M"
+    )
     killed = machines[0]
     wait_until(lambda: any(each.get("step_fraction", 0) > 0.1 for each in killed.events()), "a part is written")
     killed.kill()
@@ -175,7 +177,7 @@ def test_an_operator_holds_a_machine_that_receives(
     image = make_disk_image(60)
     installation.fleetcast("image", "import", str(image.file), "--name", "office")
     (machine,) = gather_machines(installation, ["pc1"], 64 * MIB)
-    made = installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--rate", "40M")
+    made = installation.fleetcast("deploy", *REQUIRED, "--image", "office", "--unpartitioned", "--rate", "40M")
     name = made["deployment"]["name"].removeprefix("deployments/")
     wait_until(lambda: any(each.get("step_fraction", 0) > 0.1 for each in machine.events()), "a part is written")
     installation.fleetcast("deployment", "pause", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -87,10 +88,12 @@ class RunningMachine:
         self._sequence = 0
         self.acknowledged = 0
 
-    async def register(self, **fields: Any) -> machine_service_pb2.Machine:
+    async def register(
+        self, disks: Sequence[machine_service_pb2.Disk] = (), **fields: Any
+    ) -> machine_service_pb2.Machine:
         stub: Any = MachineServiceStub(self._channel)
         inventory = machine_service_pb2.Inventory(
-            serial_number=f"S{self.name}", mac_addresses=[f"aa:bb:cc:00:{self._octets()}"]
+            serial_number=f"S{self.name}", mac_addresses=[f"aa:bb:cc:00:{self._octets()}"], disks=disks
         )
         request = machine_service_pb2.RegisterMachineRequest(
             display_name=f"pc-{self.name}", inventory=inventory, **fields

@@ -44,13 +44,21 @@ class FakeCatalog(CatalogServiceServicer):
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
         self.image = IMAGE
+        self.format = image_pb2.IMAGE_FORMAT_RAW
+        self.contents: image_pb2.ImageContents | None = None
         self.fails = False
         """It answers nothing for the moment."""
 
     def _image(self, name: str) -> image_pb2.Image:
         if name not in (self.image, self.image.partition("@")[0]):
             raise NotFoundError(f"there is no image {name!r}", reason="IMAGE_NOT_FOUND")
-        return image_pb2.Image(name=self.image, size_bytes=SIZE_BYTES, state=image_pb2.Image.STATE_READY)
+        return image_pb2.Image(
+            name=self.image,
+            size_bytes=SIZE_BYTES,
+            state=image_pb2.Image.STATE_READY,
+            format=self.format,
+            contents=self.contents,
+        )
 
     async def GetImage(self, request: Any, context: Any) -> Any:
         return catalog_service_pb2.GetImageResponse(image=self._image(request.name))
@@ -102,7 +110,7 @@ class FakeCatalog(CatalogServiceServicer):
 
     def service(self) -> Service:
         methods = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].methods
-        roles = {method.name: frozenset({Role.SERVICE}) for method in methods}
+        roles = {method.name: frozenset({Role.SERVICE, Role.ADMINISTRATOR}) for method in methods}
         return Service(add_CatalogServiceServicer_to_server, self, "fleetcast.catalog.v1.CatalogService", roles)
 
 

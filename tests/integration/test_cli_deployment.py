@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fleetcast.catalog.v1 import image_pb2
+from fleetcast.scheduler.v1 import machine_service_pb2
 from fleetcast.scheduler.v1.deployment_pb2 import Remark, StepRun
 
 from tests.integration.cli_site import Cli, open_cli
@@ -53,6 +55,41 @@ async def test_a_dry_run_says_what_would_happen_to_which_machine_and_makes_nothi
     assert await cli.json("deployment", "list") == {"deployments": []}
     planned = (await cli.json("deploy", *flags, "--dry-run"))["planned_runs"]
     assert [(one["machine"], one["targeted"]) for one in planned] == [("machines/1", True), ("machines/2", False)]
+
+
+async def test_a_dry_run_says_whose_disk_is_too_small_or_has_other_sectors(cli: Cli) -> None:
+    for name, size_bytes, sector_bytes in (("1", 5_000_000, 512), ("2", 900_000, 512), ("3", 5_000_000, 4096)):
+        disk = machine_service_pb2.Disk(device="/dev/sda", size_bytes=size_bytes, sector_size_bytes=sector_bytes)
+        await RunningMachine(cli.site, name).register(disks=[disk])
+    await cli.text("collection", "create", "lab", "--rule", "true")
+    cli.site.catalog.contents = image_pb2.ImageContents(
+        kind=image_pb2.ImageContents.KIND_DISK, partition_table="gpt", sector_size_bytes=512
+    )
+    planned = (await cli.json("deploy", "--collection", "lab", "--image", "win11", "--dry-run"))["planned_runs"]
+    first, second, third = (one["reason"] for one in planned)
+    assert first == "begins when somebody asks for it"
+    assert second.startswith("disk too small: 0.9 MB, needs 1 MB")
+    assert third.startswith("disk with sectors of 4096 bytes: the image was made for sectors of 512")
+    await cli.text("machine", "set", "pc-1", "--protected")
+    line = await cli.refused(REFUSED, "deploy", "--collection", "lab", "--image", "win11")
+    assert "no machine of the 2 targeted could take it" in line
+
+
+async def test_what_makes_no_system_is_refused_at_the_dry_run_and_at_the_deployment(cli: Cli) -> None:
+    await make_lab(cli, "1")
+    command = ("deploy", "--collection", "lab", "--image", "win11")
+    cli.site.catalog.contents = image_pb2.ImageContents(kind=image_pb2.ImageContents.KIND_VOLUME, filesystem="ext4")
+    for more in ((), ("--dry-run",)):
+        assert "has no partition table: it is one ext4 volume" in await cli.refused(REFUSED, *command, *more)
+    await cli.text(*command, "--dry-run", "--unpartitioned")
+    cli.site.catalog.format = image_pb2.IMAGE_FORMAT_WIM
+    for more in ((), ("--dry-run",), ("--unpartitioned",)):
+        line = await cli.refused(REFUSED, *command, *more)
+        assert "is a WIM or ESD file" in line
+        assert "bare-metal-windows" in line
+    line = await cli.refused(REFUSED, "session", "create", "--image", "win11")
+    assert "would get the file and no system" in line
+    await cli.text("session", "create", "--image", "win11", "--as-file")
 
 
 async def test_everything_given_is_in_the_deployment(cli: Cli) -> None:

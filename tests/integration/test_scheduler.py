@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
+from fleetcast.catalog.v1 import image_pb2
+from fleetcast.scheduler.v1 import participation_service_pb2, session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.identity.peer import Role
@@ -325,6 +326,31 @@ async def test_a_join_that_cannot_be_is_refused_in_one_sentence(
         await machine.hear("assignment")
     assert caught.value.code() is code
     assert part in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("target", [{"image": "images/win11"}, {"session": ""}])
+async def test_a_machine_gets_no_wim_onto_a_device_and_no_volume_onto_a_disk_unless_it_wants_it_so(
+    site: Site, target: dict[str, str]
+) -> None:
+    if "session" in target:
+        made = await site.operator().CreateSession(session_service_pb2.CreateSessionRequest(image="images/win11"))
+        target = {"session": made.session.name}
+    medium = participation_service_pb2.Join
+    volume = image_pb2.ImageContents(kind=image_pb2.ImageContents.KIND_VOLUME, filesystem="ext4")
+    for image_format, contents, onto, said in (
+        (image_pb2.IMAGE_FORMAT_WIM, None, medium.MEDIUM_VOLUME, "is a WIM or ESD file"),
+        (image_pb2.IMAGE_FORMAT_RAW, volume, medium.MEDIUM_DISK, "has no partition table: it is one ext4 volume"),
+    ):
+        site.catalog.format, site.catalog.contents = image_format, contents
+        machine = FakeMachine(site, "1")
+        await machine.join(**target, medium=onto)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await machine.hear("waiting")
+        assert said in (caught.value.details() or "")
+        assert "--as-is" in (caught.value.details() or "")
+    machine = FakeMachine(site, "1")
+    await machine.join(**target)
+    assert await machine.hear("waiting")
 
 
 async def test_sessions_and_participants_are_listed_in_pages(site: Site) -> None:

@@ -78,6 +78,13 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         str | None, typer.Option(help="Name or address of the interface; default: the one towards the sender.")
     ] = None,
     memory: Annotated[str | None, typer.Option(help="About how much to use, such as 128MiB.")] = None,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Write the image to a block device whatever it is: also a WIM file, or one volume onto a whole disk.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     config: Config = None,
 ) -> None:
@@ -104,6 +111,7 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         state_dir=settings.state_dir,
         multicast_interface=settings.multicast_interface,
         memory_bytes=settings.memory,
+        as_is=as_is,
     )
     display = Display()
     with _tracer.start_as_current_span("receive command"):

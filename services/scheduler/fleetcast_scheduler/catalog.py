@@ -16,22 +16,13 @@ from fleetcast_kit.errors import UnavailableError, from_rpc_error
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.rpc.channel import open_channel
 
+from fleetcast_scheduler.images import DiskDemand, ImageKind, PinnedImage
+
 if TYPE_CHECKING:  # the asynchronous forms of the stubs exist for type checkers only
     from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
     from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceAsyncStub
 
 CALL_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class PinnedImage:
-    """An image version."""
-
-    name: str
-    """`images/{image}@sha256:{hex}`."""
-    size_bytes: int
-    is_wim: bool = False
-    """True for a WIM or ESD file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,7 @@ class PinnedSequence:
     required_variables: tuple[str, ...]
     uploads: tuple[str, ...]
     """Images that it uploads, as written."""
+    disk_demands: tuple[DiskDemand, ...] = ()
 
 
 class Catalog:
@@ -175,7 +167,9 @@ def _starting() -> UnavailableError:
 
 def _pinned(image: image_pb2.Image) -> PinnedImage:
     is_wim = image.format in (image_pb2.IMAGE_FORMAT_WIM, image_pb2.IMAGE_FORMAT_ESD)
-    return PinnedImage(image.name, image.size_bytes, is_wim)
+    contents = image.contents
+    kind = ImageKind(image_pb2.ImageContents.Kind.Name(contents.kind).removeprefix("KIND_"))
+    return PinnedImage(image.name, image.size_bytes, is_wim, kind, contents.sector_size_bytes, contents.filesystem)
 
 
 def _pinned_sequence(resolved: task_sequence_pb2.ResolvedTaskSequence) -> PinnedSequence:
@@ -186,4 +180,5 @@ def _pinned_sequence(resolved: task_sequence_pb2.ResolvedTaskSequence) -> Pinned
         images=tuple(PinnedImage(image.name, image.size_bytes, image.is_wim) for image in resolved.images),
         required_variables=tuple(resolved.required_variables),
         uploads=tuple(resolved.uploads),
+        disk_demands=tuple(DiskDemand(demand.size_bytes, demand.sector_size_bytes) for demand in resolved.disk_demands),
     )

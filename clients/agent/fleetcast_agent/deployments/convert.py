@@ -164,7 +164,11 @@ def register_request(machine: MachineDescription) -> machine_service_pb2.Registe
             memory_bytes=machine.memory_bytes,
             disks=[
                 machine_service_pb2.Disk(
-                    device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
+                    device=disk.device,
+                    model=disk.model,
+                    serial_number=disk.serial_number,
+                    size_bytes=disk.size_bytes,
+                    sector_size_bytes=disk.sector_size_bytes,
                 )
                 for disk in machine.disks
             ],

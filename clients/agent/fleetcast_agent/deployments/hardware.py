@@ -40,6 +40,8 @@ _ELEMENTS: Mapping[str, Any] = {
     "adapters": {"name": "eth0", "mac": "02:00:00:00:00:01", "link": True},
 }
 """An example of what each list of an inventory holds."""
+_OPTIONAL = {"sector_size_bytes": 512}
+"""What an element may leave out."""
 
 
 def open_hardware(disk_paths: Sequence[Path], inventory_file: Path | None, state_dir: Path) -> Hardware:
@@ -94,7 +96,8 @@ def _stated_in(file: Path, known: Mapping[str, Any]) -> dict[str, Any]:
 def _resembles(value: object, example: object) -> bool:
     """Returns whether a value has the type of the example, and an object its keys with values of their types."""
     if isinstance(value, dict) and isinstance(example, dict):
-        return value.keys() == example.keys() and all(_resembles(value[key], example[key]) for key in example)
+        known = example | {name: each for name, each in _OPTIONAL.items() if name in value}
+        return value.keys() == known.keys() and all(_resembles(value[key], known[key]) for key in known)
     return type(value) is type(example)
 
 

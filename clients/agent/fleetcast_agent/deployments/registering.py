@@ -21,6 +21,8 @@ class DiskDescription:
     model: str
     serial_number: str
     size_bytes: int
+    sector_size_bytes: int = 0
+    """Of its logical sectors; 0 if that is not known."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def describe(machine: Mapping[str, Any], display_name: str) -> MachineDescriptio
         processor_count=machine["cpu_count"],
         memory_bytes=machine["memory_bytes"],
         disks=tuple(
-            DiskDescription(disk["path"], disk["model"], disk["serial"], disk["size_bytes"])
+            DiskDescription(
+                disk["path"], disk["model"], disk["serial"], disk["size_bytes"], disk.get("sector_size_bytes", 0)
+            )
             for disk in machine["disks"]
         ),
     )

@@ -60,6 +60,8 @@ def join_message(join: JoinRequest, sequence: int) -> participation_service_pb2.
         target_size_bytes=join.target_size_bytes,
         held_image=join.held_image,
         run=join.run,
+        medium=participation_service_pb2.Join.Medium.Value(f"MEDIUM_{join.medium.upper() or 'UNSPECIFIED'}"),
+        medium_sector_size_bytes=join.medium_sector_size_bytes,
     )
     if join.session:
         message.session = join.session

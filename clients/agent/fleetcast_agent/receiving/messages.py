@@ -78,6 +78,9 @@ class JoinRequest:
     held_image: str
     run: str = ""
     """The run that the image is for, `deployments/{deployment}/runs/{id}`; empty outside of deployments."""
+    medium: str = ""
+    """`volume` or `disk`: refuse an image that does not belong there; empty takes whatever it is."""
+    medium_sector_size_bytes: int = 0
 
 
 @dataclass(frozen=True)

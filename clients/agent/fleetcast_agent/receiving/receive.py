@@ -50,6 +50,8 @@ class ReceiveRequest:
     """Its id; empty if an image is named."""
     run: str = ""
     """The run that the image is for, `deployments/{deployment}/runs/{id}`; empty outside of deployments."""
+    as_is: bool = False
+    """Whatever the image is belongs onto the output: also a WIM onto a device, or a volume onto a whole disk."""
     keep_size: bool = False
     """The output stands for a disk: a file that is larger than the image stays so."""
     examine: Callable[[bytes], Awaitable[None]] | None = None
@@ -183,6 +185,8 @@ class _Receiving:
             target_size_bytes=self._target.size_bytes,
             held_image=self._journal.image,
             run=self._request.run,
+            medium="" if self._request.as_is else self._target.medium,
+            medium_sector_size_bytes=self._target.sector_size_bytes,
         )
 
     async def run(self, stop: asyncio.Event, verified: Callable[[int], None] | None) -> ReceiveSummary:

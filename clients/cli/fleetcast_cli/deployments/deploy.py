@@ -125,6 +125,10 @@ async def deploy(
             show_default=False,
         ),
     ] = 0,
+    unpartitioned: Annotated[
+        bool,
+        typer.Option("--unpartitioned", help="Write an image to whole disks although it has no partition table."),
+    ] = False,
     flags: SessionFlags,
     as_json: Json = False,
 ) -> None:
@@ -151,6 +155,7 @@ async def deploy(
         ),
         confirmed_machine_count=confirm,
         validate_only=dry_run,
+        unpartitioned=unpartitioned,
         request_id=str(uuid.uuid4()),
     )
     wanted = request.deployment

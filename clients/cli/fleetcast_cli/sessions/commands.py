@@ -6,9 +6,11 @@ import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast.scheduler.v1 import session_pb2, session_service_pb2
 from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
+from fleetcast_kit.errors import FailedPreconditionError
 
 from fleetcast_cli.images.lookup import find_image
 from fleetcast_cli.sessions.flags import SESSION_HELP, Repeat, RepeatZone, SessionFlags, recurrence_zone
@@ -23,6 +25,7 @@ from fleetcast_cli.shell.references import identifier, image_reference, resource
 from fleetcast_cli.shell.text import fields, output, table
 
 if TYPE_CHECKING:
+    from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
     from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
 group = typer.Typer(no_args_is_help=True)
@@ -40,6 +43,10 @@ async def create(
     collection: Annotated[
         str, typer.Option("--collection", metavar="NAME", help="The machines that are awaited.", show_default=False)
     ] = "",
+    as_file: Annotated[
+        bool,
+        typer.Option("--as-file", help="Also for a WIM or ESD: machines receive the file as it is."),
+    ] = False,
     flags: SessionFlags,
     repeat: Repeat = "",
     repeat_zone: RepeatZone = "",
@@ -56,10 +63,29 @@ async def create(
     flags.apply(request, Clock())
     opened = connection(context)
     async with opened.dial_catalog() as channel:
-        request.image = await find_image(CatalogServiceStub(channel), reference)
+        catalog = CatalogServiceStub(channel)
+        request.image = await find_image(catalog, reference)
+        if not as_file:
+            await _refuse_windows_images(catalog, request.image)
     async with opened.dial() as channel:
         session = (await SessionServiceStub(channel).CreateSession(request, timeout=UNARY_SECONDS)).session
     print_change(session, as_json=as_json, rules=True)
+
+
+async def _refuse_windows_images(catalog: CatalogServiceAsyncStub, name: str) -> None:
+    """Returns if an image is more than a file to the machines of a session.
+
+    Raises:
+        FailedPreconditionError: it is a WIM or ESD, which a task sequence applies to a volume.
+    """
+    image = (await catalog.GetImage(catalog_service_pb2.GetImageRequest(name=name), timeout=UNARY_SECONDS)).image
+    if image.format in (image_pb2.IMAGE_FORMAT_WIM, image_pb2.IMAGE_FORMAT_ESD):
+        raise FailedPreconditionError(
+            f"{short_image(image.name)} is a WIM or ESD file: machines of a session would get the file and no system; "
+            "deploy a task sequence that applies it (fleetcast task-sequence create --ready bare-metal-windows), or "
+            "give --as-file if they are to get the file",
+            reason="IMAGE_UNFIT",
+        )
 
 
 @command(group, "list", span="fleetcast session list")

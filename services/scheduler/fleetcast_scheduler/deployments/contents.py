@@ -9,10 +9,11 @@ from functools import partial
 
 from fleetcast_kit.errors import FleetcastError
 
-from fleetcast_scheduler.catalog import Catalog, PinnedImage, PinnedSequence
+from fleetcast_scheduler.catalog import Catalog, PinnedSequence
 from fleetcast_scheduler.deployments.domain.deployment import Content, DeployedImage, Deployment
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.holds import HoldKeeper
+from fleetcast_scheduler.images import DiskDemand, PinnedImage
 
 PREFIX = "deployments/"
 
@@ -25,6 +26,8 @@ class PinnedContent:
     """The pinned version."""
     content: Content
     required_variables: tuple[str, ...] = ()
+    image: PinnedImage | None = None
+    """The image, if it is deployed as it is."""
 
 
 class Contents:
@@ -93,7 +96,9 @@ def _is_over(deployment: Deployment) -> bool:
 
 
 def _of_image(image: PinnedImage) -> PinnedContent:
-    return PinnedContent(image.name, Content(images=(DeployedImage(image.name, image.size_bytes, image.is_wim),)))
+    deployed = DeployedImage(image.name, image.size_bytes, image.is_wim)
+    demand = DiskDemand(image.size_bytes, image.sector_size_bytes)
+    return PinnedContent(image.name, Content(images=(deployed,), disk_demands=(demand,)), image=image)
 
 
 def _of_sequence(sequence: PinnedSequence) -> PinnedContent:
@@ -102,5 +107,6 @@ def _of_sequence(sequence: PinnedSequence) -> PinnedContent:
         task_sequence=sequence.canonical_form,
         digest=sequence.digest,
         uploads=sequence.uploads,
+        disk_demands=sequence.disk_demands,
     )
     return PinnedContent(sequence.name, content, sequence.required_variables)

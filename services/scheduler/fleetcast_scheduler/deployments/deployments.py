@@ -14,7 +14,7 @@ from fleetcast_kit.process import semconv, telemetry
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.deployments.contents import Contents
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
-from fleetcast_scheduler.deployments.domain.planning import PlannedRun, check_begins, check_plan, plan
+from fleetcast_scheduler.deployments.domain.planning import PlannedRun, check_begins, check_image, check_plan, plan
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.store import DeploymentStore
@@ -57,9 +57,11 @@ class Deployments:
     # Making
 
     async def create(
-        self, draft: Deployment, confirmed_count: int, request_id: str
+        self, draft: Deployment, confirmed_count: int, request_id: str, *, unpartitioned: bool = False
     ) -> tuple[Deployment, list[PlannedRun]]:
         """Makes a deployment, or returns the one that the same request made before; and what it does where.
+
+        With `unpartitioned` an image without a partition table may be written to whole disks.
 
         Raises:
             NotFoundError: the collection or what is deployed is not there.
@@ -76,6 +78,7 @@ class Deployments:
                 draft.traceparent = telemetry.current_traceparent()
                 async with self._contents.held(draft) as pinned:
                     draft.content, draft.pinned = pinned.name, pinned.content
+                    check_image(pinned.image, unpartitioned=unpartitioned)
                     planned = self._plan(draft, pinned.required_variables, now)
                     check_begins(draft, planned)
                     self._confirm(draft, planned, confirmed_count)
@@ -85,7 +88,7 @@ class Deployments:
             _logger.info("%s deploys %s to %s", draft.name, draft.content, draft.collection)
             return draft, planned
 
-    async def rehearse(self, draft: Deployment) -> tuple[Deployment, list[PlannedRun]]:
+    async def rehearse(self, draft: Deployment, *, unpartitioned: bool = False) -> tuple[Deployment, list[PlannedRun]]:
         """Returns what would be made, and what would happen where. Nothing is made.
 
         Raises:
@@ -97,6 +100,7 @@ class Deployments:
         self._check_collection(draft)
         pinned = await self._contents.resolve(draft.content)
         draft.content, draft.pinned = pinned.name, pinned.content
+        check_image(pinned.image, unpartitioned=unpartitioned)
         return draft, self._plan(draft, pinned.required_variables, now)
 
     # Reading

@@ -41,9 +41,11 @@ class DeploymentServicer(DeploymentServiceServicer):
         """Makes a deployment, or says what it would do."""
         draft = convert.deployment_of(request.deployment)
         if request.validate_only:
-            made, planned = await self._deployments.rehearse(draft)
+            made, planned = await self._deployments.rehearse(draft, unpartitioned=request.unpartitioned)
         else:
-            made, planned = await self._deployments.create(draft, request.confirmed_machine_count, request.request_id)
+            made, planned = await self._deployments.create(
+                draft, request.confirmed_machine_count, request.request_id, unpartitioned=request.unpartitioned
+            )
         return deployment_service_pb2.CreateDeploymentResponse(
             deployment=convert.deployment_message(made), planned_runs=map(convert.planned_run_message, planned)
         )

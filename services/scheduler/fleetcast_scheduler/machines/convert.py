@@ -42,7 +42,10 @@ def inventory_of(message: machine_service_pb2.Inventory) -> Inventory:
         mac_addresses=tuple(mac_address(text) for text in message.mac_addresses),
         processor_count=message.processor_count,
         memory_bytes=message.memory_bytes,
-        disks=tuple(Disk(disk.device, disk.model, disk.serial_number, disk.size_bytes) for disk in message.disks),
+        disks=tuple(
+            Disk(disk.device, disk.model, disk.serial_number, disk.size_bytes, disk.sector_size_bytes)
+            for disk in message.disks
+        ),
     )
 
 
@@ -85,7 +88,11 @@ def _inventory_message(inventory: Inventory) -> machine_service_pb2.Inventory:
         memory_bytes=inventory.memory_bytes,
         disks=[
             machine_service_pb2.Disk(
-                device=disk.device, model=disk.model, serial_number=disk.serial_number, size_bytes=disk.size_bytes
+                device=disk.device,
+                model=disk.model,
+                serial_number=disk.serial_number,
+                size_bytes=disk.size_bytes,
+                sector_size_bytes=disk.sector_size_bytes,
             )
             for disk in inventory.disks
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleetcast.scheduler.v1 import participation_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 
+from fleetcast_scheduler.images import Medium
 from fleetcast_scheduler.loop.mailbox import Outgoing
 from fleetcast_scheduler.sessions import convert
 from fleetcast_scheduler.sessions.domain import events
@@ -33,7 +34,16 @@ def joiner_of(machine: str, message: participation_service_pb2.Join, address: st
         # proto3 cannot tell 0 from absent; no image fits into nothing, so nothing is said by it.
         target_size_bytes=message.target_size_bytes or -1,
         address=address,
+        medium=_medium(message.medium),
+        medium_sector_size_bytes=message.medium_sector_size_bytes,
     )
+
+
+def _medium(value: participation_service_pb2.Join.Medium.ValueType) -> Medium:
+    try:
+        return Medium(participation_service_pb2.Join.Medium.Name(value).removeprefix("MEDIUM_"))
+    except ValueError:
+        return Medium.ANY  # of an agent that is newer than this
 
 
 def totals_of(message: session_pb2.ReceptionTotals) -> ReceptionTotals:

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from fleetcast_kit.errors import NotFoundError
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 from fleetcast_kit.process import semconv, telemetry
 
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.catalog import Catalog
+from fleetcast_scheduler.images import Medium, PinnedImage, unfit_for
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch
 from fleetcast_scheduler.names import new_name
@@ -163,7 +164,9 @@ class Sessions:
             FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
         """
         joiner = self._admitted(joiner)
-        await self._recall(name)
+        session = await self._recall(name)
+        if joiner.medium is not Medium.ANY:
+            _check_medium(await self._catalog.resolve(session.image), joiner)
         return self._pump.join(name, joiner)
 
     async def join_image(self, image: str, joiner: Joiner) -> SessionMailbox:
@@ -174,6 +177,8 @@ class Sessions:
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
         joiner = self._admitted(joiner)
+        if joiner.medium is not Medium.ANY:
+            _check_medium(await self._catalog.resolve(image), joiner)
         find_open = self._pump.dispatcher.find_open
         session = find_open(joiner.machine, image)
         if session is None:
@@ -276,3 +281,15 @@ class Sessions:
         session = await self.get(name)
         self._pump.dispatcher.recall(session)
         return session
+
+
+def _check_medium(image: PinnedImage, joiner: Joiner) -> None:
+    """Returns if an image belongs onto what a machine writes it to.
+
+    Raises:
+        FailedPreconditionError: it does not.
+    """
+    if problem := unfit_for(image, joiner.medium, joiner.medium_sector_size_bytes):
+        raise FailedPreconditionError(
+            f"{image.name} {problem}; add --as-is to write it all the same", reason="IMAGE_UNFIT"
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from pathlib import Path
 
 if sys.platform == "linux":
     import fcntl
 
+_BLKSSZGET = 0x1268
 _BLKROGET = 0x125E
 _BLKGETSIZE64 = 0x80081272
 _BLKZEROOUT = 0x127F
@@ -19,6 +21,20 @@ def device_bytes(descriptor: int) -> int:
     if sys.platform != "linux":
         return os.lseek(descriptor, 0, os.SEEK_END)
     return int(struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0])
+
+
+def sector_bytes(descriptor: int) -> int:
+    """Returns the size of the logical sectors of an open block device; 0 where nobody can say."""
+    if sys.platform != "linux":
+        return 0
+    return int(struct.unpack("=i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))[0])
+
+
+def is_whole_disk(descriptor: int) -> bool:
+    """Returns whether an open block device is a disk, and no partition and no volume of the device mapper."""
+    device = os.fstat(descriptor).st_rdev
+    about = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}") if sys.platform != "win32" else Path()
+    return not any((about / name).exists() for name in ("partition", "dm", "md"))
 
 
 def is_read_only(descriptor: int) -> bool:

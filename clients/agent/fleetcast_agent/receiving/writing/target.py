@@ -61,6 +61,18 @@ class Target:
         """Size of the device; -1 for a file, which grows."""
         return blockdevice.device_bytes(self._descriptor) if self._is_device else -1
 
+    @property
+    def medium(self) -> str:
+        """`disk` for a whole disk, `volume` for a partition or another volume, empty for a file."""
+        if not self._is_device:
+            return ""
+        return "disk" if blockdevice.is_whole_disk(self._descriptor) else "volume"
+
+    @property
+    def sector_size_bytes(self) -> int:
+        """Size of a device's logical sectors; 0 for a file."""
+        return blockdevice.sector_bytes(self._descriptor) if self._is_device else 0
+
     def _check(self) -> None:
         path = self.path
         try:

@@ -35,7 +35,13 @@ def gather(disks: Disks, name: str = "") -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "external_power": external_power(),
         "disks": [
-            {"path": str(disk.path), "size_bytes": disk.size_bytes, "model": disk.model, "serial": disk.serial}
+            {
+                "path": str(disk.path),
+                "size_bytes": disk.size_bytes,
+                "sector_size_bytes": disk.sector_bytes,
+                "model": disk.model,
+                "serial": disk.serial,
+            }
             for disk in disks.all()
         ],
         "adapters": _adapters(),

@@ -30,12 +30,17 @@ class CreateDeploymentRequest(_message.Message):
     CONFIRMED_MACHINE_COUNT_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UNPARTITIONED_FIELD_NUMBER: _builtins.int
     confirmed_machine_count: _builtins.int
     """Number of machines that the caller means to target; needed above the limit of the installation."""
     validate_only: _builtins.bool
     """True to say what would happen, and make nothing."""
     request_id: _builtins.str
     """Makes a retry recognisable. A UUID."""
+    unpartitioned: _builtins.bool
+    """True to write an image to whole disks that has no partition table: without it that is refused.
+    FAILED_PRECONDITION with reason IMAGE_UNFIT; a WIM or ESD is refused in any case, as it belongs onto a volume.
+    """
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """Content (without a digest the newest version, which is pinned), collection, and what else is wanted."""
@@ -47,10 +52,11 @@ class CreateDeploymentRequest(_message.Message):
         confirmed_machine_count: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        unpartitioned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_machine_count", b"confirmed_machine_count", "deployment", b"deployment", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_machine_count", b"confirmed_machine_count", "deployment", b"deployment", "request_id", b"request_id", "unpartitioned", b"unpartitioned", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -240,6 +240,7 @@ class Disk(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SERIAL_NUMBER_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SECTOR_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """Device, such as `/dev/nvme0n1`."""
     model: _builtins.str
@@ -248,6 +249,8 @@ class Disk(_message.Message):
     """Serial number."""
     size_bytes: _builtins.int
     """Size in bytes."""
+    sector_size_bytes: _builtins.int
+    """Size of its logical sectors in bytes; 0 if it was not said."""
     def __init__(
         self,
         *,
@@ -255,10 +258,11 @@ class Disk(_message.Message):
         model: _builtins.str = ...,
         serial_number: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        sector_size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "model", b"model", "serial_number", b"serial_number", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "model", b"model", "sector_size_bytes", b"sector_size_bytes", "serial_number", b"serial_number", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

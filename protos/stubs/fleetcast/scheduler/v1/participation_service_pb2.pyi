@@ -72,6 +72,33 @@ class Join(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Medium:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MediumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Join._Medium.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MEDIUM_UNSPECIFIED: Join._Medium.ValueType  # 0
+        """A file, or a machine that wants whatever the image is: nothing is compared."""
+        MEDIUM_VOLUME: Join._Medium.ValueType  # 1
+        """A partition or another volume: an image that is a WIM or ESD is refused."""
+        MEDIUM_DISK: Join._Medium.ValueType  # 2
+        """A whole disk: an image that is a WIM or ESD, has no partition table, or was made for a disk with sectors of another
+        size is refused. FAILED_PRECONDITION with reason IMAGE_UNFIT.
+        """
+
+    class Medium(_Medium, metaclass=_MediumEnumTypeWrapper):
+        """What a machine writes to."""
+
+    MEDIUM_UNSPECIFIED: Join.Medium.ValueType  # 0
+    """A file, or a machine that wants whatever the image is: nothing is compared."""
+    MEDIUM_VOLUME: Join.Medium.ValueType  # 1
+    """A partition or another volume: an image that is a WIM or ESD is refused."""
+    MEDIUM_DISK: Join.Medium.ValueType  # 2
+    """A whole disk: an image that is a WIM or ESD, has no partition table, or was made for a disk with sectors of another
+    size is refused. FAILED_PRECONDITION with reason IMAGE_UNFIT.
+    """
+
     SESSION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -80,6 +107,8 @@ class Join(_message.Message):
     TARGET_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     HELD_IMAGE_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    MEDIUM_FIELD_NUMBER: _builtins.int
+    MEDIUM_SECTOR_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`sessions/{id}`."""
     image: _builtins.str
@@ -98,6 +127,10 @@ class Join(_message.Message):
     """The run that the image is for, `deployments/{deployment}/runs/{id}`: joins, or opens, the session of that deployment
     for `image`. Empty outside of deployments.
     """
+    medium: Global___Join.Medium.ValueType
+    """What the machine writes to."""
+    medium_sector_size_bytes: _builtins.int
+    """Size of the logical sectors of what it writes to, in bytes; 0 if it does not say."""
     def __init__(
         self,
         *,
@@ -109,10 +142,12 @@ class Join(_message.Message):
         target_size_bytes: _builtins.int = ...,
         held_image: _builtins.str = ...,
         run: _builtins.str = ...,
+        medium: Global___Join.Medium.ValueType = ...,
+        medium_sector_size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "session", b"session", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "held_image", b"held_image", "image", b"image", "no_multicast_reason", b"no_multicast_reason", "run", b"run", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "held_image", b"held_image", "image", b"image", "medium", b"medium", "medium_sector_size_bytes", b"medium_sector_size_bytes", "no_multicast_reason", b"no_multicast_reason", "run", b"run", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "image"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
 from fleetcast_scheduler.deployments.domain.run import RUN_COUNTS, Run, RunState
+from fleetcast_scheduler.images import DiskDemand
 from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
@@ -107,6 +108,8 @@ class Content:
     """Of the canonical form, `sha256:{hex}`."""
     uploads: tuple[str, ...] = ()
     """Images that it uploads, as written."""
+    disk_demands: tuple[DiskDemand, ...] = ()
+    """What it needs of the machines' disks; known while it is made, and not stored."""
 
 
 @dataclass(slots=True, kw_only=True)

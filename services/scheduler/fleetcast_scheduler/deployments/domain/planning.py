@@ -12,6 +12,7 @@ from fleetcast_scheduler.deployments.domain.assignment import Judge, expiry
 from fleetcast_scheduler.deployments.domain.deployment import Deployment, Purpose
 from fleetcast_scheduler.deployments.domain.phases import phase_count, phases_of
 from fleetcast_scheduler.deployments.domain.targets import first_run
+from fleetcast_scheduler.images import DiskSize, ImageKind, Medium, PinnedImage, unfit_disks, unfit_for
 from fleetcast_scheduler.machines.domain.fleet import Fleet, MachineFacts
 from fleetcast_scheduler.machines.domain.machine import MachineState
 from fleetcast_scheduler.machines.domain.maintenance import HORIZON
@@ -35,6 +36,8 @@ class PlannedRun:
     """RFC 3339 with the machine's offset; empty if nobody can say."""
     never: bool = False
     """It is targeted and can never begin; `reason` says why."""
+    unfit: str = ""
+    """Why its disks cannot take what is deployed; empty if they can, or if they are not known."""
 
 
 def plan(fleet: Fleet, draft: Deployment, now: float) -> list[PlannedRun]:
@@ -90,6 +93,22 @@ def check_plan(
         )
 
 
+def check_image(image: PinnedImage | None, *, unpartitioned: bool) -> None:
+    """Returns if an image, deployed as it is, may be written to whole disks.
+
+    Raises:
+        FailedPreconditionError: it belongs onto a volume, or has no partition table and nobody said `unpartitioned`.
+    """
+    if image is None or not (problem := unfit_for(image, Medium.DISK)):
+        return
+    is_wim = image.is_wim or image.kind is ImageKind.WINDOWS_IMAGES
+    if unpartitioned and not is_wim:
+        return
+    way_out = "deploy a task sequence that partitions the disk and applies it, such as bare-metal-windows"
+    way_out += "" if is_wim else "; or say that it is to be written all the same (--unpartitioned)"
+    raise FailedPreconditionError(f"{image.name} {problem}: {way_out}", reason="IMAGE_UNFIT")
+
+
 def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
     """Returns if some machine can begin, or nothing must; a collection without machines may get some later.
 
@@ -97,6 +116,14 @@ def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
         FailedPreconditionError: none of the machines that must run it could ever begin.
     """
     targets = [one for one in planned if one.targeted]
+    if targets and all(one.unfit for one in targets):
+        first = targets[0]
+        raise FailedPreconditionError(
+            f"no machine of the {len(targets)} targeted could take it: {first.display_name or first.machine} has a "
+            f"{first.unfit}; --dry-run says it of each",
+            reason="NO_MACHINE_FITS",
+            metadata={"machine_count": str(len(targets))},
+        )
     if draft.purpose is Purpose.REQUIRED and targets and all(one.never for one in targets):
         first = targets[0]
         raise FailedPreconditionError(
@@ -126,10 +153,15 @@ def _planned(judge: Judge, draft: Deployment, facts: MachineFacts, phase: int, n
             reason = "" if earliest > now else "begins at once"
     if facts.state is MachineState.EXPECTED:
         reason = f"{reason}; has not registered yet".removeprefix("; ")
+    disks = (DiskSize(disk.size_bytes, disk.sector_size_bytes) for disk in facts.inventory.disks)
+    unfit = unfit_disks(draft.pinned.disk_demands, disks)
+    if unfit:
+        reason = f"{unfit}; {reason}".removesuffix("; ")
     return PlannedRun(
         facts.name,
         facts.display_name,
         targeted=True,
+        unfit=unfit,
         reason=reason,
         phase=phase,
         start_time=start_time,

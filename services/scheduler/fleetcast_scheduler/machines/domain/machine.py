@@ -51,6 +51,8 @@ class Disk:
     model: str = ""
     serial_number: str = ""
     size_bytes: int = 0
+    sector_size_bytes: int = 0
+    """Of its logical sectors; 0 if the machine did not say."""
 
 
 @dataclass(frozen=True, slots=True)

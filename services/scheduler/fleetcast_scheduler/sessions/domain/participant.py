@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleetcast_scheduler.images import Medium
+
 _RATE_WINDOW_SECONDS = 5.0
 
 
@@ -65,6 +67,8 @@ class Joiner:
     no_multicast_reason: str = ""
     target_size_bytes: int = -1
     """-1 if the target grows."""
+    medium: Medium = Medium.ANY
+    medium_sector_size_bytes: int = 0
     address: str = ""
     """Where its stream comes from; empty if not known."""
 
