@@ -23,7 +23,7 @@ from fleetcast_kit.identity.peer import ENROLLED_ROLES, Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.process import telemetry
 from fleetcast_kit.rpc import reflection
-from fleetcast_kit.rpc.channel import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, MAX_MESSAGE_BYTES
+from fleetcast_kit.rpc.channel import COMMON_OPTIONS, KEEPALIVE, Keepalive
 from fleetcast_kit.rpc.guard import GuardInterceptor
 from fleetcast_kit.values.addresses import join_address, split_address
 
@@ -39,14 +39,7 @@ NOTICE_SECONDS = 0.05
 """What those who watch the health get to hear of the end before their streams end."""
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Clients ping every 10 s on streams that may be silent for hours; gRPC would take that for abuse.
-    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
+    *COMMON_OPTIONS,
     # With port sharing a second server on the same port would start, and get every other connection.
     ("grpc.so_reuseport", 0),
 )
@@ -86,7 +79,14 @@ class Service:
 class GrpcServer:
     """A server with one TLS port. Callers without a certificate that the trust bundle knows do not get past TLS."""
 
-    def __init__(self, listen: str, credentials: ServerCredentials, services: Sequence[Service]) -> None:
+    def __init__(
+        self,
+        listen: str,
+        credentials: ServerCredentials,
+        services: Sequence[Service],
+        *,
+        keepalive: Keepalive = KEEPALIVE,
+    ) -> None:
         """Prepares to serve `services` on `listen` (HOST:PORT; port 0 takes a free one).
 
         Raises:
@@ -94,6 +94,7 @@ class GrpcServer:
             ValueError: a service is not complete.
         """
         self._host, self._wanted_port = split_address(listen, field="listen")
+        self._options = (*_OPTIONS, *keepalive.options())
         self._credentials = credentials
         self._services = tuple(services)
         for service in self._services:
@@ -115,7 +116,7 @@ class GrpcServer:
             FailedPreconditionError: the port cannot be opened; the sentence says why.
         """
         _allow_many_connections()
-        server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), self._guard], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[telemetry.server_interceptor(), self._guard], options=self._options)
         for service in self._services:
             service.add(service.servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
