@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from fleetcast_scheduler.senders.domain.commands import StopTransmission
 from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
 from fleetcast_scheduler.sessions.domain.events import Assignment
@@ -136,12 +137,62 @@ def test_after_a_restart_of_both_the_transmission_is_started_anew() -> None:
     assert world.assigned(A)
 
 
-def test_senders_of_the_session_s_site_come_first_whatever_their_load() -> None:
+def test_only_senders_of_the_session_s_site_serve_it() -> None:
+    world = World()
+    world.connect_sender("senders/a", site="south")
+    world.open_session(site="north")
+    world.join(A)
+    assert world.session().waiting_reason == (
+        "waits for a sender of the site north: none is connected; those of other sites serve it with --any-site"
+    )
+    world.connect_sender("senders/b", site="north")
+    world.answer_all()
+    assert world.running["senders/b"]
+    assert not world.running["senders/a"]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_site_that_is_cut_off_keeps_its_session_until_it_is_back(crashes: bool) -> None:
+    world = World()
+    world.connect_sender("senders/a", site="south")
+    world.connect_sender("senders/b", site="north")
+    world.open_session(site="north")
+    world.join(A, B)
+    world.answer_all()
+    (before,) = live(world)
+    if crashes:
+        world.crash()
+        world.connect_sender("senders/a", site="south")
+        world.join(A, B)
+    world.disconnect_sender("senders/b")
+    world.advance(600)
+    assert list(live(world)) == [before]
+    world.connect_sender("senders/b", site="north")
+    world.answer_all()
+    assert list(live(world)) == [before]
+    assert not world.running["senders/a"]
+
+
+def test_with_any_site_another_sender_takes_over() -> None:
+    world = World()
+    world.connect_sender("senders/a", site="south")
+    world.connect_sender("senders/b", site="north")
+    world.open_session(site="north", any_site=True)
+    world.join(A)
+    world.answer_all()
+    assert world.running["senders/b"]
+    world.disconnect_sender("senders/b")
+    world.advance(60)
+    world.answer_all()
+    assert world.running["senders/a"]
+
+
+def test_with_any_site_senders_of_the_site_come_first_whatever_their_load() -> None:
     world = World()
     world.connect_sender("senders/a", site="south")
     world.connect_sender("senders/b", site="north", max_concurrent=2)
     for number, machine in enumerate(machines(3)):
-        world.open_session(name=f"sessions/{number}", site="north")
+        world.open_session(name=f"sessions/{number}", site="north", any_site=True)
         world.join(machine, session=f"sessions/{number}")
     world.answer_all()
     assert len(world.running["senders/b"]) == 2

@@ -129,7 +129,11 @@ class SessionFlags(Flags):
             metavar="keep|unicast|separate|disconnect[:RATE]",
         ),
     ] = None
-    site: Annotated[str | None, _option("--site", _OTHER, "Senders of this site come first.", metavar="NAME")] = None
+    site: Annotated[str | None, _option("--site", _OTHER, "Only senders of this site serve it.", metavar="NAME")] = None
+    any_site: Annotated[
+        bool | None,
+        _option("--any-site/--only-site", _OTHER, "Senders of other sites serve it while there is none of --site."),
+    ] = None
 
     def apply(self, message: Session | SessionTemplate | CreateSessionRequest, clock: Clock) -> list[str]:
         """Sets in `message` what was given, and returns the paths of the fields it touched.
@@ -170,6 +174,9 @@ class SessionFlags(Flags):
         if self.site is not None:
             message.site = self.site
             paths.append("site")
+        if self.any_site is not None:
+            message.any_site = self.any_site
+            paths.append("any_site")
         return paths
 
     def _apply_start(self, rules: StartRules, clock: Clock) -> list[str]:

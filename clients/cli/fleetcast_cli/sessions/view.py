@@ -103,7 +103,7 @@ def template_fields(message: Session | SessionTemplate) -> list[tuple[str, str]]
         ("at once", f"{plural(admission.max_participants, 'machine')} at most" if admission.max_participants else ""),
         ("slow machines", format_slow_policy(message.slow_policy)),
         ("priority", f"{message.priority:+}" if message.priority else ""),
-        ("site", message.site),
+        ("site", f"{message.site} first" if message.site and message.any_site else message.site),
     ]
     if isinstance(message, SessionTemplate):
         usual = ("first machine", "auto")

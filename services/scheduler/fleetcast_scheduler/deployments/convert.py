@@ -68,6 +68,7 @@ def deployment_of(message: deployment_pb2.Deployment) -> Deployment:
             priority=policy_convert.priority_of(message.session.priority),
             slow_policy=slow_policy_of(message.session.slow_policy),
             site=message.session.site[: convert.MAX_SITE_LENGTH],
+            any_site=message.session.any_site,
         ),
     )
     _check_purpose(draft)
@@ -100,6 +101,7 @@ def deployment_message(deployment: Deployment) -> deployment_pb2.Deployment:
             priority=template.priority,
             slow_policy=slow_policy_message(template.slow_policy),
             site=template.site,
+            any_site=template.any_site,
         ),
         state=deployment_pb2.Deployment.State.Value(f"STATE_{deployment.state}"),
         summary=deployment_pb2.DeploymentSummary(

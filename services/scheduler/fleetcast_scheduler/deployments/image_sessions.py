@@ -60,6 +60,7 @@ class DeploymentSessions:
             priority=template.priority,
             slow_policy=template.slow_policy,
             site=template.site,
+            any_site=template.any_site,
         )
         return await self._sessions.join_deployment(
             deployment.name, image, edit, awaited(deployment), joiner, traceparent=deployment.traceparent

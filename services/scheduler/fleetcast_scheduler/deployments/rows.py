@@ -57,6 +57,7 @@ def deployment_of(row: DeploymentRow) -> Deployment:
                 priority=session["priority"],
                 slow_policy=slow_policy_of(session["slow_policy"]),
                 site=session["site"],
+                any_site=session.get("any_site", False),
             ),
             "counts": Counter(row.counts),
             **{field: _time_of(getattr(row, field)) for field in _TIMES},

@@ -66,6 +66,7 @@ def edit_of(session: Session, message: session_pb2.Session, paths: Iterable[str]
         priority=policy_convert.priority_of(present.priority) if "priority" in chosen else None,
         slow_policy=slow_policy_of(present.slow_policy) if "slow_policy" in chosen else None,
         site=present.site[:MAX_SITE_LENGTH] if "site" in chosen else None,
+        any_site=present.any_site if "any_site" in chosen else None,
         collection=awaited_of(present.collection) if "collection" in chosen else None,
         recurrence=present.recurrence if "recurrence" in chosen else None,
         time_zone=policy_convert.time_zone_of(present.recurrence_time_zone, "recurrence_time_zone")
@@ -135,6 +136,7 @@ def session_message(session: Session, transmission: Transmission | None) -> sess
         slow_policy=slow_policy_message(session.slow_policy),
         closed=session.closed,
         site=session.site,
+        any_site=session.any_site,
         deployment=session.deployment,
         collection=session.collection,
         expected_count=len(session.expected),
@@ -195,6 +197,7 @@ _EDITABLE = (
     "priority",
     "slow_policy",
     "site",
+    "any_site",
     "collection",
     "recurrence",
     "recurrence_time_zone",

@@ -58,6 +58,7 @@ class SessionServicer(SessionServiceServicer):
                 priority=policy_convert.priority_of(request.priority),
                 slow_policy=slow_policy_of(request.slow_policy),
                 site=request.site[: convert.MAX_SITE_LENGTH],
+                any_site=request.any_site,
                 collection=convert.awaited_of(request.collection),
                 recurrence=request.recurrence,
                 time_zone=policy_convert.time_zone_of(request.recurrence_time_zone, "recurrence_time_zone"),

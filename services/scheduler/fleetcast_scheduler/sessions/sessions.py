@@ -251,6 +251,7 @@ class Sessions:
                 priority=edit.priority or 0,
                 slow_policy=edit.slow_policy or SlowPolicy(),
                 site=edit.site or "",
+                any_site=bool(edit.any_site),
                 deployment=deployment,
                 collection=edit.collection or "",
                 expected=expected,

@@ -45,6 +45,7 @@ class SessionRow(SQLModel, table=True):
     slow_policy: dict[str, Any] = json_()
     priority: int = integer()
     site: str = text()
+    any_site: bool
     deployment: str = text()
     collection: str = text()
     series: dict[str, Any] | None = json_(nullable=True)

@@ -361,10 +361,13 @@ class SessionTemplate(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     SLOW_POLICY_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
+    ANY_SITE_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """Sessions with more get a sender first; -100 to 100."""
     site: _builtins.str
-    """Where its machines stand. Empty for no preference."""
+    """Where its machines stand: only senders of this site serve them, unless `any_site`. Empty for those of any site."""
+    any_site: _builtins.bool
+    """True if senders of `site` only come first."""
     @_builtins.property
     def start_rules(self) -> _session_pb2.StartRules:
         """When it starts."""
@@ -390,10 +393,11 @@ class SessionTemplate(_message.Message):
         priority: _builtins.int = ...,
         slow_policy: _session_pb2.SlowPolicy | None = ...,
         site: _builtins.str = ...,
+        any_site: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "priority", b"priority", "rate", b"rate", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "any_site", b"any_site", "priority", b"priority", "rate", b"rate", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

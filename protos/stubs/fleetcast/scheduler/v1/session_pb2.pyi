@@ -126,6 +126,7 @@ class Session(_message.Message):
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
     MULTICAST_WARNING_FIELD_NUMBER: _builtins.int
+    ANY_SITE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{id}`."""
     image: _builtins.str
@@ -157,7 +158,7 @@ class Session(_message.Message):
     closed: _builtins.bool
     """True when it admits no more machines, by an operator or by its rules."""
     site: _builtins.str
-    """Where its machines stand: senders of this site come first, whatever their load. Empty for no preference."""
+    """Where its machines stand: only senders of this site serve it, unless `any_site`. Empty for those of any site."""
     deployment: _builtins.str
     """The deployment that it carries an image for, `deployments/{id}`; empty for none."""
     expected_count: _builtins.int
@@ -174,6 +175,8 @@ class Session(_message.Message):
     """Why multicast may not reach its machines and what to do, in one sentence: none of them is in a subnet of the
     sender's interface. Empty if one is, if one received by multicast, or if nobody knows.
     """
+    any_site: _builtins.bool
+    """True if senders of `site` only come first, and others serve it while there is none of these."""
     @_builtins.property
     def start_rules(self) -> Global___StartRules:
         """When it starts."""
@@ -250,10 +253,11 @@ class Session(_message.Message):
         next_time: _timestamp_pb2.Timestamp | None = ...,
         collection: _builtins.str = ...,
         multicast_warning: _builtins.str = ...,
+        any_site: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "closed", b"closed", "collection", b"collection", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "multicast_warning", b"multicast_warning", "name", b"name", "next_time", b"next_time", "occurrence", b"occurrence", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "any_site", b"any_site", "closed", b"closed", "collection", b"collection", "create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expected_count", b"expected_count", "failed_count", b"failed_count", "image", b"image", "image_size_bytes", b"image_size_bytes", "missing_machines", b"missing_machines", "mode", b"mode", "multicast_warning", b"multicast_warning", "name", b"name", "next_time", b"next_time", "occurrence", b"occurrence", "participant_count", b"participant_count", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "revision", b"revision", "sender", b"sender", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules", "start_time", b"start_time", "state", b"state", "succeeded_count", b"succeeded_count", "transmission", b"transmission", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

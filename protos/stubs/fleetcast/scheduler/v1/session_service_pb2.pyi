@@ -39,6 +39,7 @@ class CreateSessionRequest(_message.Message):
     RECURRENCE_FIELD_NUMBER: _builtins.int
     RECURRENCE_TIME_ZONE_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
+    ANY_SITE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """`images/{image}@sha256:{hex}`, or `images/{image}` for the newest READY version, which is pinned."""
     request_id: _builtins.str
@@ -46,7 +47,7 @@ class CreateSessionRequest(_message.Message):
     priority: _builtins.int
     """Sessions with more get a sender first; -100 to 100."""
     site: _builtins.str
-    """Where its machines stand: senders of this site come first. Empty for no preference."""
+    """Where its machines stand: only senders of this site serve it, unless `any_site`. Empty for those of any site."""
     recurrence: _builtins.str
     """Opens the session anew at each recurrence of `start_rules.start_time`, which must be set: a recurrence rule of
     iCalendar (RFC 5545), such as `FREQ=DAILY`; daily at most. Empty for once.
@@ -61,6 +62,8 @@ class CreateSessionRequest(_message.Message):
     """Name in the IANA time zone database on whose clock it recurs; empty means UTC."""
     collection: _builtins.str
     """The machines that are awaited, `collections/{id}`; empty if nobody in particular is."""
+    any_site: _builtins.bool
+    """True if senders of `site` only come first, and others serve the session while there is none of these."""
     @_builtins.property
     def start_rules(self) -> _session_pb2.StartRules:
         """When it starts."""
@@ -91,10 +94,11 @@ class CreateSessionRequest(_message.Message):
         recurrence: _builtins.str = ...,
         recurrence_time_zone: _builtins.str = ...,
         collection: _builtins.str = ...,
+        any_site: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "rate", b"rate", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "collection", b"collection", "image", b"image", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "request_id", b"request_id", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "any_site", b"any_site", "collection", b"collection", "image", b"image", "priority", b"priority", "rate", b"rate", "recurrence", b"recurrence", "recurrence_time_zone", b"recurrence_time_zone", "request_id", b"request_id", "site", b"site", "slow_policy", b"slow_policy", "start_rules", b"start_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,7 +469,7 @@ class UpdateSessionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, `site`, `collection`, `recurrence`,
+        """Which of `start_rules`, `rate`, `admission`, `priority`, `slow_policy`, `site`, `any_site`, `collection`, `recurrence`,
         `recurrence_time_zone`, and of their fields, to take from it. A new recurrence takes the session's present
         `start_time` and `until_time` as its pattern; an empty one ends the series with this session.
         """

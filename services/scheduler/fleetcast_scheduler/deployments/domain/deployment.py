@@ -85,6 +85,7 @@ class SessionTemplate:
     priority: int = 0
     slow_policy: SlowPolicy = field(default_factory=SlowPolicy)
     site: str = ""
+    any_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

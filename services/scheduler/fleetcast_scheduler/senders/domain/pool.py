@@ -56,6 +56,7 @@ class Demand(Protocol):
     name: str
     image: str
     site: str
+    any_site: bool
     avoided_sender: str
     rate: RatePolicy
     slow_policy: SlowPolicy
@@ -144,16 +145,17 @@ class SenderPool:
         self.senders[name].draining = draining
         self.changed_senders.add(name)
 
-    @property
-    def connected(self) -> bool:
-        """True if any sender is there."""
-        return any(sender.connected for sender in self.senders.values())
+    def connected(self, site: str = "") -> bool:
+        """Returns whether any sender is there, of the site if it is not empty."""
+        return any(one.connected and (not site or one.registration.site == site) for one in self.senders.values())
 
-    def choose_sender(self, site: str = "", avoid: str = "", addresses: Iterable[str] = ()) -> Sender | None:
+    def choose_sender(
+        self, site: str = "", avoid: str = "", addresses: Iterable[str] = (), *, any_site: bool = False
+    ) -> Sender | None:
         """Returns the sender for the next transmission; None if all are full, drained or gone.
 
-        One other than `avoid` comes first, then one of the site, then the one whose subnets hold the most of the
-        machines' `addresses`, then the least loaded.
+        Only those of the `site` count, if it is not empty, unless `any_site`. One other than `avoid` comes first, then
+        one of the site, then the one whose subnets hold the most of the machines' `addresses`, then the least loaded.
         """
         usable = (name for name, sender in self.senders.items() if sender.connected and not sender.draining)
         loads = dict.fromkeys(usable, 0)
@@ -162,7 +164,10 @@ class SenderPool:
                 loads[transmission.sender] += 1
         offers = {name: self.senders[name].registration for name in loads}
         free = [
-            name for name, offer in offers.items() if not offer.max_concurrent or loads[name] < offer.max_concurrent
+            name
+            for name, offer in offers.items()
+            if (not offer.max_concurrent or loads[name] < offer.max_concurrent)
+            and (any_site or not site or offer.site == site)
         ]
         near = Neighbourhood(addresses)
         name = min(
@@ -184,7 +189,7 @@ class SenderPool:
         """Returns a new transmission for a session, with a lease, on its way to a sender; None if none can take it."""
         machines = tuple(machines)
         addresses = [session.participants[machine].address for machine in machines]
-        sender = self.choose_sender(session.site, session.avoided_sender, addresses)
+        sender = self.choose_sender(session.site, session.avoided_sender, addresses, any_site=session.any_site)
         if sender is None:
             return None
         name = f"{session.name}/transmissions/{session.transmission_count + 1}"
@@ -201,6 +206,7 @@ class SenderPool:
             port=lease[1],
             create_time=now,
             rate=rate,
+            site="" if session.any_site else session.site,
         )
         transmission.moves = {machine: None for machine, one in session.participants.items() if one.apart}
         self.transmissions[name] = transmission
@@ -287,7 +293,7 @@ class SenderPool:
         transmission = self.transmissions[name]
         transmission.unreachable[machine] = now
         lately_count = sum(now - time < UNREACHABLE_SECONDS for time in transmission.unreachable.values())
-        other = self.choose_sender(avoid=transmission.sender)
+        other = self.choose_sender(transmission.site, transmission.sender)
         if 2 * lately_count <= receiving_count or other is None or other.name == transmission.sender:
             return []
         return [self._fail(transmission, f"{lately_count} machines cannot reach {transmission.sender}", now)]
@@ -348,7 +354,7 @@ class SenderPool:
             elif transmission.state.live:
                 sender = self.senders[transmission.sender]
                 if not sender.connected and now >= sender.contact_time + self._timing.sender_grace:
-                    if self.choose_sender() is None:
+                    if self.choose_sender(transmission.site) is None:
                         continue
                     self.close(transmission.name, now)
                     outcomes.append(TransmissionLost(transmission.session, transmission))
@@ -361,12 +367,13 @@ class SenderPool:
             for transmission in self.transmissions.values()
             if transmission.release_time is not None
         ]
-        if self.choose_sender() is not None:
-            times += [
-                self.senders[transmission.sender].contact_time + self._timing.sender_grace
-                for transmission in self.transmissions.values()
-                if transmission.state.live and not self.senders[transmission.sender].connected
-            ]
+        times += [
+            self.senders[transmission.sender].contact_time + self._timing.sender_grace
+            for transmission in self.transmissions.values()
+            if transmission.state.live
+            and not self.senders[transmission.sender].connected
+            and self.choose_sender(transmission.site) is not None
+        ]
         return min(times, default=None)
 
     def _send_batches(self, transmission: Transmission | None) -> None:

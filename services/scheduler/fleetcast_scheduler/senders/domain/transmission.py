@@ -74,6 +74,8 @@ class Transmission:
     release_time: float | None = None
     """When another transmission may have the group and port; None while they are in use."""
     totals: TransmissionTotals = field(default_factory=TransmissionTotals)
+    site: str = ""
+    """Where another sender must stand that takes its session over; empty for anywhere. Not stored."""
     rate: RatePolicy | None = None
     """What the sender was told last; None if not known. Not stored."""
     admissions: dict[str, None] = field(default_factory=dict)

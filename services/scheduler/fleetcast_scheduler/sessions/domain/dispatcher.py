@@ -48,6 +48,8 @@ class Dispatcher:
         self.pool.recover(now)
         for session in self.ledger.sessions.values():
             session.revision += REVISION_LEAP
+            if transmission := self.pool.transmissions.get(session.transmission):
+                transmission.site = "" if session.any_site else session.site
             for participant in session.participants.values():
                 participant.revision = session.revision
                 if participant.state.present:

@@ -29,6 +29,7 @@ class SessionEdit:
     priority: int | None = None
     slow_policy: SlowPolicy | None = None
     site: str | None = None
+    any_site: bool | None = None
     collection: str | None = None
     recurrence: str | None = None
     """A rule of RFC 5545; empty for none."""
@@ -191,6 +192,7 @@ class Operations:
         session.priority = session.priority if edit.priority is None else edit.priority
         session.slow_policy = session.slow_policy if edit.slow_policy is None else edit.slow_policy
         session.site = session.site if edit.site is None else edit.site
+        session.any_site = session.any_site if edit.any_site is None else edit.any_site
         if edit.collection is not None and edit.collection != session.collection:
             session.collection, session.expected = edit.collection, {}
         recurs_otherwise = edit.recurrence is not None or edit.time_zone is not None

@@ -237,8 +237,11 @@ class Progression:
         if not session.starved:
             session.starved = True
             self._ledger.touch_starved()  # those behind it have another place now
-        if not self._pool.connected:
-            self._ledger.explain(session, "waits for a sender: none is connected")
+        site = "" if session.any_site else session.site
+        if not self._pool.connected(site):
+            elsewhere = "; those of other sites serve it with --any-site" if self._pool.connected() else ""
+            of_site = f" of the site {site}" if site else ""
+            self._ledger.explain(session, f"waits for a sender{of_site}: none is connected{elsewhere}")
             return
         self._ledger.explain(session, describe(session, self._ledger.sessions.values()))
         wake(session, now + ESTIMATE_SECONDS)

@@ -79,7 +79,9 @@ class Session:
     slow_policy: SlowPolicy = field(default_factory=SlowPolicy)
     priority: int = 0
     site: str = ""
-    """Senders of this site come first."""
+    """Only senders of this site serve it, unless `any_site`; empty for those of any site."""
+    any_site: bool = False
+    """Senders of the site only come first."""
     deployment: str = ""
     """The deployment that it carries the image for, `deployments/{id}`; empty for none."""
     collection: str = ""
@@ -221,6 +223,7 @@ class Session:
             slow_policy=self.slow_policy,
             priority=self.priority,
             site=self.site,
+            any_site=self.any_site,
             deployment=self.deployment,
             collection=self.collection,
             expected=dict(self.expected),
