@@ -11,7 +11,8 @@ declare -A tools=(
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd partclone.restore:partclone 7zz:7zip \
     genisoimage:genisoimage strace:strace"
   [disks]="sfdisk:fdisk setfattr:attr setfacl:acl setcap:libcap2-bin sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
-    /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static"
+    /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static pvs:lvm2 btrfs:btrfs-progs \
+    cryptsetup:cryptsetup-bin"
   [boot]="mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 /usr/share/ovmf/OVMF.fd:ovmf"
   [database]="postgres:postgresql"
   [peers]="udp-sender:udpcast uftp:uftp"

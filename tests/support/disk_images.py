@@ -273,3 +273,48 @@ def put_raid_member(path: Path, begin: int, end: int, version: str) -> None:
     with path.open("r+b") as file:
         file.seek(begin + at * 512)
         file.write(block)
+
+
+class VolumeGroup:
+    """A volume group on a device, worked on without being activated."""
+
+    def __init__(self, device: str, name: str) -> None:
+        self._device = device
+        self._name = name
+        self._lvm("pvcreate", device)
+        self._lvm("vgcreate", "--physicalextentsize", "1m", name, device)
+
+    def add(self, name: str, size_mib: int, *options: str) -> None:
+        """Adds a logical volume."""
+        plain = ["--activate", "n", "--zero", "n", "--wipesignatures", "n"]
+        self._lvm("lvcreate", *plain, "--name", name, "--extents", str(size_mib), *options, self._name)
+
+    def remove(self, name: str) -> None:
+        """Removes a logical volume, so that a gap is left."""
+        self._lvm("lvremove", "--yes", f"{self._name}/{name}")
+
+    def rows(self) -> list[dict[str, str]]:
+        """Returns a row for each part of each logical volume, by the place on the device."""
+        fields = "lv_name,lv_size,vg_free_count,pe_start,vg_extent_size,seg_pe_ranges"
+        options = ["--segments", "--units", "b", "--nosuffix", "--reportformat", "json", "-o", fields]
+        (rows,) = json.loads(self._lvm("pvs", *options, self._device))["report"][0].values()
+        return list(rows)
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Returns begin and size in bytes of a logical volume in one part, on the device."""
+        (row,) = [row for row in self.rows() if row["lv_name"] == name]
+        first, last = map(int, row["seg_pe_ranges"].rpartition(":")[2].split("-"))
+        extent = int(row["vg_extent_size"])
+        return int(row["pe_start"]) + first * extent, (last - first + 1) * extent
+
+    @classmethod
+    def on(cls, device: str) -> VolumeGroup:
+        """Returns the group that is on a device."""
+        group = cls.__new__(cls)
+        group._device = device
+        group._name = group._lvm("pvs", "--noheadings", "-o", "vg_name", device).strip()
+        return group
+
+    def _lvm(self, program: str, *words: str) -> str:
+        only = f'devices {{ filter=["a|^{self._device}$|","r|.*|"] use_devicesfile=0 }} backup {{ backup=0 archive=0 }}'
+        return tool(program, "--driverloaded", "n", "--nolocking", "--config", only, *words)

@@ -8,8 +8,9 @@ from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import leftovers, logical, settling, volumes
+from fleetcast_agent.sequence.disks import leftovers, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
+from fleetcast_agent.sequence.disks.disk_images import logical, settling
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps import wim
 

@@ -9,21 +9,11 @@ from typing import Any
 from fleetcast_sequence.quantities import format_size
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import (
-    files,
-    filesystems,
-    growing,
-    leftovers,
-    logical,
-    looking,
-    moving,
-    roles,
-    volumes,
-    winre,
-)
+from fleetcast_agent.sequence.disks import files, filesystems, leftovers, volumes
 from fleetcast_agent.sequence.disks import partition_tables as disk_tables
-from fleetcast_agent.sequence.disks.growing import Move, Plan
-from fleetcast_agent.sequence.disks.roles import Choice, Facts
+from fleetcast_agent.sequence.disks.disk_images import growing, logical, looking, moving, roles, winre
+from fleetcast_agent.sequence.disks.disk_images.growing import Move, Plan
+from fleetcast_agent.sequence.disks.disk_images.roles import Choice, Facts
 from fleetcast_agent.sequence.disks.tables import table as tables
 from fleetcast_agent.sequence.disks.tables.model import DamagedTableError, Existing, Table
 from fleetcast_agent.sequence.disks.volumes import Volume

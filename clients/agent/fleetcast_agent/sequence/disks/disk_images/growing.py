@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fleetcast_sequence.quantities import format_size
 
-from fleetcast_agent.sequence.disks import roles
-from fleetcast_agent.sequence.disks.roles import Facts
+from fleetcast_agent.sequence.disks.disk_images import roles
+from fleetcast_agent.sequence.disks.disk_images.roles import Facts
 from fleetcast_agent.sequence.disks.tables import table as tables
 from fleetcast_agent.sequence.disks.tables.model import Existing, Table
 from fleetcast_agent.sequence.machine.geometry import ALIGNMENT_BYTES, aligned_down

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fleetcast_agent.sequence.disks.growing import Move
+from fleetcast_agent.sequence.disks.disk_images.growing import Move
 from fleetcast_agent.sequence.disks.tables.model import Existing
 
 _BLOCK_BYTES = 4 << 20

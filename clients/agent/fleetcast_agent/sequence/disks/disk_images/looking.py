@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import btrfs, lvm, volumes
-from fleetcast_agent.sequence.disks.roles import Content, Facts
+from fleetcast_agent.sequence.disks.disk_images.roles import Content, Facts
 from fleetcast_agent.sequence.disks.tables.model import Table
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import btrfs, filesystems, looking, loops, lvm, roles, volumes
+from fleetcast_agent.sequence.disks import btrfs, filesystems, loops, lvm, volumes
+from fleetcast_agent.sequence.disks.disk_images import looking, roles
+from fleetcast_agent.sequence.disks.disk_images.roles import Facts
 from fleetcast_agent.sequence.disks.lvm import Group, LogicalVolume
-from fleetcast_agent.sequence.disks.roles import Facts
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 
