@@ -9,6 +9,7 @@ from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.tools import Tools
 
 _LABEL_BYTES = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12, "btrfs": 255, "swap": 15}
+_BTRFS_LEAST_BYTES = 256 << 20
 _GROWS_NOT = {
     "vfat": "no tool grows FAT while its files stay",
     "exfat": "no tool grows exFAT while its files stay",
@@ -75,6 +76,8 @@ async def grow(tools: Tools, device: Path, mount_point: Path) -> str:
     elif kind in ("ext2", "ext3", "ext4"):
         await tools.run(["e2fsck", "-f", "-p", device], success_codes=(0, 1))
         await tools.run(["resize2fs", device])
+    elif kind == "btrfs" and geometry.of_path(device)[0] < _BTRFS_LEAST_BYTES:
+        return "the kernel resizes no btrfs to less than 256 MiB"
     elif kind in ("xfs", "btrfs"):
         await tools.run(["mount", "-t", kind, *(["-o", "nouuid"] if kind == "xfs" else []), device, mount_point])
         command = ["xfs_growfs"] if kind == "xfs" else ["btrfs", "filesystem", "resize", "max"]

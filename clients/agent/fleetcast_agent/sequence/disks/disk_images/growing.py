@@ -16,6 +16,9 @@ from fleetcast_agent.sequence.machine.geometry import ALIGNMENT_BYTES, aligned_d
 _FIXED_SIZE = ("BitLocker",)
 """What knows its own size and is grown by its own system alone."""
 
+_WORTH_MOVING_BYTES = 16 << 20
+"""For less room nothing is moved: installers leave so much at the end of a disk."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -46,8 +49,8 @@ def plan(table: Table, target: Existing, facts: Mapping[int, Facts], size_bytes:
     end = aligned_down(tables.usable_bytes(table, size_bytes))
     behind = [partition for partition in table.volumes if partition.start_bytes > target.start_bytes]
     last_end = max([target.end_bytes, *(partition.end_bytes for partition in behind)])
-    if end - last_end < ALIGNMENT_BYTES:
-        return Plan({}, (), _unreached(table, size_bytes) if last_end > end - ALIGNMENT_BYTES else "")
+    if end - last_end < (_WORTH_MOVING_BYTES if behind else ALIGNMENT_BYTES):
+        return Plan({}, (), _unreached(table, size_bytes))
     stays = _what_stays(table, target, here, behind, facts)
     if stays:
         return Plan({}, (), stays)

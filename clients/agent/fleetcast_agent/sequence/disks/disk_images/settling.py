@@ -19,7 +19,6 @@ from fleetcast_agent.sequence.disks.tables.model import DamagedTableError, Exist
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.machine.disks import Disk
-from fleetcast_agent.sequence.machine.geometry import SECTOR_SIZES
 from fleetcast_agent.sequence.slices import in_slices
 
 
@@ -41,7 +40,7 @@ def refuse_unfit(image: str, head: bytes, size_bytes: int, disk: Disk, *, root: 
             "a WIM with `partition-disk`"
         )
     try:
-        table = tables.read_from(read, sector_bytes or SECTOR_SIZES[0], size_bytes)
+        table = tables.read_from(read, sector_bytes or disk.sector_bytes, size_bytes)
     except DamagedTableError as error:
         if root is None and not grow:
             return

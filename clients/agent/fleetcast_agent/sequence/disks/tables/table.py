@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fleetcast_agent.sequence.disks.tables import gpt, mbr
-from fleetcast_agent.sequence.disks.tables.model import Places, Table
+from fleetcast_agent.sequence.disks.tables.model import Existing, Places, Table
 from fleetcast_agent.sequence.machine.geometry import SECTOR_SIZES, Read, gpt_sector_bytes, reader
 
 _FILE_SYSTEMS = (
@@ -23,6 +23,8 @@ _FILE_SYSTEMS = (
     (0, b"LUKS\xba\xbe"),
 )
 """Where a file system, swap space, physical volume or encrypted volume says what it is."""
+_CHAIN = ((510, b"\x55\xaa"),)
+"""How the chain of logical partitions begins in the extended one."""
 
 
 def read_from(read_bytes: Read, sector_bytes: int, size_bytes: int) -> Table | None:
@@ -74,8 +76,7 @@ def sector_bytes_of(read_bytes: Read, image_bytes: int) -> int | None:
         table = mbr.read(_only_first(read_bytes), sector_bytes, image_bytes)
         if table is None:
             return None
-        starts = [partition.start_bytes for partition in table.partitions]
-        if any(_begins(read_bytes, start) for start in starts):
+        if any(_begins(read_bytes, partition) for partition in table.partitions):
             return sector_bytes
         if all(partition.end_bytes <= image_bytes for partition in table.partitions):
             possible.append(sector_bytes)
@@ -87,5 +88,6 @@ def _only_first(read_bytes: Read) -> Read:
     return lambda offset, length: read_bytes(offset, length) if offset == 0 else b""
 
 
-def _begins(read_bytes: Read, start: int) -> bool:
-    return any(read_bytes(start + at, len(magic)) == magic for at, magic in _FILE_SYSTEMS)
+def _begins(read_bytes: Read, partition: Existing) -> bool:
+    known = _CHAIN if partition.extended else _FILE_SYSTEMS
+    return any(read_bytes(partition.start_bytes + at, len(magic)) == magic for at, magic in known)
