@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tests.e2e.test_sequence_steps import SMALL, read
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, wait_until
 from tests.support.sequences import MIB, Rehearsal, looking_at, make_tree, needs_disks, tool
+from tests.support.waiting import until
 
 pytestmark = needs_disks
 
@@ -154,12 +154,6 @@ class SlowContent(DirectoryContent):
                 raise UnavailableError("the sender is gone")
             file.write(content[self.first_bytes :])
         self.ended = True
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - another process does it
-            await asyncio.sleep(0.01)
 
 
 def applied(machine: Rehearsal) -> float:

@@ -25,6 +25,7 @@ from fleetcast_wire.runs import unpack_runs
 from numpy.typing import NDArray
 
 from tests.support.trust import TrustedServer, serving
+from tests.support.waiting import until
 from tests.unit.agent.transmitting import PassSender, StoredImage
 
 GROUP = "239.192.88.1"
@@ -155,8 +156,7 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
     async def FetchChunks(self, request: Any, context: Any) -> AsyncIterator[Any]:
         script = self.script
         for chunk in members(request.chunks, script.image).nonzero()[0].tolist():
-            while script.fetch_limit and len(script.fetched) >= script.fetch_limit:  # noqa: ASYNC110 - scripts only count
-                await asyncio.sleep(0.01)
+            await until(lambda: not script.fetch_limit or len(script.fetched) < script.fetch_limit)
             stored = script.image.stored[chunk]
             if script.corrupt_fetches:
                 script.corrupt_fetches -= 1
@@ -224,8 +224,7 @@ class Sender(transmission_service_pb2_grpc.TransmissionServiceServicer):
         for window in range(sender.layout.window_count):
             if script.break_after_windows and window == script.break_after_windows:
                 script.break_after_windows = 0
-                while not script.written_bytes:  # noqa: ASYNC110 - scripts only count
-                    await asyncio.sleep(0.01)
+                await until(lambda: script.written_bytes)
                 return False
             await self._send(sender.source(window))
             await self._send([sender.mark(window)], lossless=True)
@@ -281,8 +280,7 @@ class Site:
     async def all_fetched_is_written(self) -> None:
         """Wait until as many chunks as may be fetched were, and the machine has written them."""
         script, wanted = self.script, self.script.fetch_limit * 65536
-        while len(script.fetched) < script.fetch_limit or script.written_bytes < wanted:  # noqa: ASYNC110 - it counts
-            await asyncio.sleep(0.01)
+        await until(lambda: len(script.fetched) >= script.fetch_limit and script.written_bytes >= wanted)
 
     def request(self, **changes: Any) -> ReceiveRequest:
         values: dict[str, Any] = {

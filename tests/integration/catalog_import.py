@@ -1,6 +1,5 @@
 """What tests of imports share: an image with zeros and repetitions, and what must be left of a failure."""
 
-import asyncio
 import random
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from fleetcast_kit.errors import (
 )
 
 from tests.support.catalog import CatalogSite
+from tests.support.waiting import until
 
 CHUNK = 1 << 20
 WAIT_SECONDS = 60.0
@@ -32,15 +32,14 @@ def virtual_disk(work: Path, kind: str, content: bytes = DISK, *options: str) ->
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens on disk
-            await asyncio.sleep(0.005)
+    await until(condition)
 
 
 async def assert_only_left(catalog: CatalogSite, *names: str) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while [image.name for image in await catalog.page()] != list(names) or catalog.residue():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    async def is_left() -> bool:
+        return [image.name for image in await catalog.page()] == list(names) and not catalog.residue()
+
+    await until(is_left)
 
 
 async def assert_nothing_left(catalog: CatalogSite) -> None:

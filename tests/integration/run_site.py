@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from fleetcast.scheduler.v1.machine_service_pb2_grpc import (
 )
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from fleetcast_agent.deployments.agent import Agent
-from fleetcast_agent.deployments.executing import LocalMachine
+from fleetcast_agent.deployments.executing import HELD_SECONDS, LocalMachine
 from fleetcast_agent.deployments.hardware import open_hardware
 from fleetcast_agent.deployments.orders import Environment, RunControl, RunEnd, RunOrder, RunProgress, Standby
 from fleetcast_agent.deployments.restarting import Rehearsal
@@ -259,6 +258,7 @@ class Room:
         once: bool = True,
         named: bool = True,
         environment: Environment | None = None,
+        held_seconds: float = HELD_SECONDS,
     ) -> Agent:
         """Returns an agent as it is after a start of the machine's process; with the disk file `named`, or without."""
         local = LocalMachine(
@@ -267,6 +267,7 @@ class Room:
             hardware=open_hardware([self.disk] if named else [], None, self.state),
             starter=Rehearsal(self.state, environment),
             display_name="pc1",
+            held_seconds=held_seconds,
         )
         return Agent(local, self.shown, accepted=accepted, once=once)
 
@@ -278,14 +279,6 @@ class Room:
     def log_says(self, text: str) -> bool:
         """Returns whether the log of the present run has `text`."""
         return any(text in log.read_text() for log in self.state.glob("runs/*/log.txt"))
-
-
-async def until(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
-    """Returns as soon as `condition` holds."""
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from fleetcast_sender.settings import SenderSettings
 from fleetcast_wire.chunkset import unpack_chunk_set
 
 from tests.support.trust import TrustedServer, serving
+from tests.support.waiting import until
 from tests.unit.agent.transmitting import StoredImage, make_image
 
 RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
@@ -225,9 +226,7 @@ class Site:
                 return 0
             return download.totals().unicast_bytes if unicast else download.totals().multicast_bytes
 
-        async with asyncio.timeout(30):
-            while not received():  # noqa: ASYNC110 - threads count it
-                await asyncio.sleep(0.01)
+        await until(received)
 
     async def receive(
         self,

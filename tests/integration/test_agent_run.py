@@ -10,14 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
 from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_kit.errors import FailedPreconditionError
 
-from tests.integration.run_site import RUN, Room, Script, order_for, room, until
+from tests.integration.run_site import RUN, Room, Script, order_for, room
 from tests.support.plugin import plug_in
 from tests.support.spans import recorded_spans
+from tests.support.waiting import until
 
 ECHO = "{name: Say, type: run-script, with: {script: 'echo %s'}}"
 
@@ -118,12 +120,9 @@ async def test_a_refused_machine_says_what_to_do(tmp_path: Path) -> None:
         assert caught.value.reason == "MACHINE_REFUSED"
 
 
-async def test_a_held_machine_says_so_and_goes_on_once_it_is_approved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fleetcast_agent.deployments.scheduler_stream._HELD_SECONDS", 0.05)
+async def test_a_held_machine_says_so_and_goes_on_once_it_is_approved(tmp_path: Path) -> None:
     async with room(tmp_path, Script(order_for(sequence(ECHO % "x")), held=3)) as here:
-        end = await here.run()
+        end = await here.run(held_seconds=0.05)
         assert end is not None
         assert [text for text in here.shown.notices if text.startswith("held")] == [
             "held: nobody knows it; waiting for: fleetcast machine approve m1"
@@ -144,19 +143,19 @@ async def test_streams_that_break_lose_nothing(tmp_path: Path) -> None:
 
 
 async def test_pausing_resuming_and_cancelling_reach_the_step(tmp_path: Path) -> None:
-    marks = tmp_path / "marks"
+    marks, pid_file = tmp_path / "marks", tmp_path / "pid"
     ticking = (
-        f"{{name: Tick, type: run-script, with: {{script: 'while true; do echo x >> {marks}; sleep 0.02; done'}}}}"
+        f"{{name: Tick, type: run-script, with: {{script: 'echo $$ > {pid_file}; "
+        f"while true; do echo x >> {marks}; sleep 0.02; done'}}}}"
     )
     async with room(tmp_path, Script(order_for(sequence(ticking)))) as here:
         running = asyncio.create_task(here.run())
         await until(marks.exists)
         here.script.control("PAUSE", "lunch")
         await until(lambda: any(progress.paused for progress in here.script.progress))
-        await asyncio.sleep(0.1)
+        shell = psutil.Process(int(pid_file.read_text()))
+        await until(lambda: shell.status() == psutil.STATUS_STOPPED)
         before = marks.stat().st_size
-        await asyncio.sleep(0.2)
-        assert marks.stat().st_size == before
         here.script.control("RESUME")
         await until(lambda: marks.stat().st_size > before)
         here.script.control("CANCEL", "the wrong room")

@@ -14,6 +14,8 @@ from fleetcast.scheduler.v1.participation_service_pb2_grpc import (
 from fleetcast_agent.receiving.messages import JoinRequest, Totals
 from fleetcast_agent.receiving.participation import Participation
 
+from tests.support.waiting import until
+
 WAIT_SECONDS = 10.0
 
 
@@ -31,9 +33,7 @@ class Scheduler(ParticipationServiceServicer):
             yield participation_service_pb2.ParticipateResponse(acknowledged_sequence=request.sequence)
 
     async def heard(self, stream: int, *said: str) -> None:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while len(self.streams) <= stream or self.streams[stream] != list(said):  # noqa: ASYNC110 - gRPC is between
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.streams) > stream and self.streams[stream] == list(said))
 
 
 async def serve(scheduler: Scheduler, port: int = 0) -> tuple[grpc.aio.Server, int]:

@@ -15,6 +15,7 @@ from fleetcast.scheduler.v1.deployment_pb2 import Remark, StepRun
 
 from tests.integration.cli_site import Cli, open_cli
 from tests.integration.deployment_actors import OUTCOME, RunningMachine
+from tests.support.waiting import until
 
 FLEETCAST = Path(sys.executable).parent / "fleetcast"
 FAILED, BAD_INPUT, NOT_FOUND, REFUSED = 1, 2, 3, 6
@@ -280,7 +281,9 @@ async def test_a_watch_shows_every_change_until_the_end(cli: Cli) -> None:
         asyncio.create_task(cli.run("deployment", "watch", deployment)),
         asyncio.create_task(cli.run("deployment", "watch", deployment, "--json")),
     ]
-    await asyncio.sleep(1.5)  # until the watches have begun: nothing here tells
+    assert cli.site.app is not None
+    pulse = cli.site.app.deployments.pump.pulse
+    await until(lambda: pulse.watcher_count(f"deployments/{deployment}") == len(watches))
     await machine.known(await machine.progress(1, step_name="Apply image"))
     await machine.finish(order.run)
     text, lines = await asyncio.gather(*watches)

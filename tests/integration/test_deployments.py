@@ -39,6 +39,7 @@ from tests.integration.scheduler_actors import (
     open_site,
 )
 from tests.integration.test_scheduler import TIMING
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -175,9 +176,7 @@ async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, ope
         check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image=image)
     await machine.finish(order.run)
     await machine.hear("closed")
-    async with asyncio.timeout(5):
-        while site.sequences.held:  # noqa: ASYNC110 - nobody says when
-            await asyncio.sleep(0.02)
+    await until(lambda: not site.sequences.held)
 
 
 async def refusal(call: Any) -> FleetcastError:
@@ -318,9 +317,7 @@ async def test_machines_that_are_not_there_are_woken_through_the_senders(site: S
     assert registered.time_zone == "Europe/Berlin"
     await operator.collect("1")
     await operator.deploy(wake=True)
-    async with asyncio.timeout(5):
-        while not sender.commands:  # noqa: ASYNC110 - nobody says when
-            await asyncio.sleep(0.02)
+    await until(lambda: sender.commands)
     assert list(sender.commands[0].wake.mac_addresses) == list(registered.inventory.mac_addresses)
     await sender.disconnect()
 

@@ -27,6 +27,7 @@ from fleetcast_kit.identity.enrolment_token import EnrolmentToken
 from fleetcast_kit.identity.peer import Identity, Role
 from fleetcast_kit.joining.enrolment import enrol, renew_if_due
 from fleetcast_kit.rpc.channel import open_channel
+from fleetcast_scheduler.enrolment.enrolment import Enrolment
 
 from tests.support.tokens import create_token, holder_of, list_tokens
 from tests.support.trust import serving_enrolment
@@ -402,13 +403,11 @@ async def test_a_key_that_is_none_is_not_certified(tmp_path: Path) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_machine_whose_clock_is_wrong_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_whose_clock_is_wrong_is_told_so(tmp_path: Path) -> None:
     async with serving_enrolment(tmp_path) as (server, _):
         token = (await create_token(server)).token
-        with monkeypatch.context() as patched:
-            patched.setattr(certificates, "now", lambda: datetime(2009, 1, 1, tzinfo=UTC))
-            with pytest.raises(FailedPreconditionError, match="this machine's clock says 2009-01-01") as caught:
-                await enrol(server.address, token, tmp_path / "m", "m")
+        with pytest.raises(FailedPreconditionError, match="this machine's clock says 2009-01-01") as caught:
+            await enrol(server.address, token, tmp_path / "m", "m", clock=lambda: datetime(2009, 1, 1, tzinfo=UTC))
         assert caught.value.reason == "CLOCK_WRONG"
 
 
@@ -431,20 +430,23 @@ async def test_a_damaged_key_is_named_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "m" / "key.pem").read_text() == "damaged"
 
 
-async def test_a_server_that_vanishes_in_the_middle_leaves_the_key_for_the_next_attempt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving_enrolment(tmp_path) as (server, enrolment):
-        token = (await create_token(server)).token
-        give = enrolment.enrol
+class VanishingEnrolment(Enrolment):
+    """Gives the first holder its identity, and vanishes before it can say so."""
 
-        async def give_and_vanish(*arguments: Any, **named: Any) -> Any:
-            await give(*arguments, **named)
+    has_vanished = False
+
+    async def enrol(self, *arguments: Any, **named: Any) -> Any:
+        enrolled = await super().enrol(*arguments, **named)
+        if not self.has_vanished:
+            self.has_vanished = True
             raise UnavailableError("the connection broke after the use was counted")
+        return enrolled
 
-        with monkeypatch.context() as patched:
-            patched.setattr(enrolment, "enrol", give_and_vanish)
-            with pytest.raises(UnavailableError):
-                await enrol(server.address, token, tmp_path / "m", "m")
+
+async def test_a_server_that_vanishes_in_the_middle_leaves_the_key_for_the_next_attempt(tmp_path: Path) -> None:
+    async with serving_enrolment(tmp_path, kind=VanishingEnrolment) as (server, _):
+        token = (await create_token(server)).token
+        with pytest.raises(UnavailableError):
+            await enrol(server.address, token, tmp_path / "m", "m")
         await enrol(server.address, token, tmp_path / "m", "m")
         assert (await list_tokens(server))[0].used_count == 1

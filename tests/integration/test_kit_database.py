@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,9 @@ async def test_writers_have_their_turns_in_the_order_in_which_they_came(database
     assert turns == list(range(20))
 
 
-async def test_a_transaction_cancelled_in_a_statement_gives_the_right_to_write_back(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fleetcast_kit.database.BUSY_SECONDS", 5)
+async def test_a_transaction_cancelled_in_a_statement_gives_the_right_to_write_back(database: Database) -> None:
     loop = asyncio.get_running_loop()
+    is_cancelled = threading.Event()
 
     async def cancelled() -> None:
         async with database.session() as session:
@@ -104,13 +102,17 @@ async def test_a_transaction_cancelled_in_a_statement_gives_the_right_to_write_b
 
     def cancel() -> None:
         loop.call_soon_threadsafe(task.cancel)
-        time.sleep(0.05)  # the statement still runs when the task ends
+        loop.call_soon_threadsafe(is_cancelled.set)
+        is_cancelled.wait(10)  # so the statement still runs when the task is cancelled
 
     task = asyncio.create_task(cancelled())
     # What was raised refers to the statement until the collector comes by.
     with pytest.raises(asyncio.CancelledError) as kept:
         await task
-    async with open_database(f"sqlite:///{database.engine.url.database}") as other, other.session() as session:
+    async with (
+        open_database(f"sqlite:///{database.engine.url.database}?timeout=5") as other,
+        other.session() as session,
+    ):
         await sql(session, "INSERT INTO entry VALUES ('b', 2)")
     assert await count(database) == 1
     assert kept.value.__traceback__
@@ -206,15 +208,12 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
             await database.upgrade(MIGRATIONS)
 
 
-async def test_a_locked_database_fails_in_the_end_with_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fleetcast_kit.database.BUSY_SECONDS", 0.05)
+async def test_a_locked_database_fails_in_the_end_with_its_name(tmp_path: Path) -> None:
     file = tmp_path / "test.db"
     holder = sqlite3.connect(file, isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
     holder.execute("BEGIN IMMEDIATE")
-    async with open_database(f"sqlite:///{file}") as database:
+    async with open_database(f"sqlite:///{file}?timeout=0.05") as database:
         with pytest.raises(UnavailableError, match="database is locked"):
             await database.upgrade(MIGRATIONS)
     holder.close()

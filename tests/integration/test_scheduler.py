@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from fleetcast_scheduler.sessions.domain.session import Timing
 from google.protobuf.duration_pb2 import Duration
 
 from tests.integration.scheduler_actors import IMAGE, SIZE_BYTES, FakeMachine, FakeSender, Site, open_site
+from tests.support.waiting import until
 
 STATES = session_pb2.Session.State
 TIMING = Timing(idle=0.5, lost=0.3, sender_grace=0.3, quarantine=0.2, notice=0.1, retry=0.1)
@@ -27,16 +26,6 @@ TIMING = Timing(idle=0.5, lost=0.3, sender_grace=0.3, quarantine=0.2, notice=0.1
 async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
     async with open_site(tmp_path, TIMING, database_url) as opened:
         yield opened
-
-
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> None:
-    """Returns when the condition holds: what others do on the far side of a connection sets no event here."""
-    async with asyncio.timeout(10):
-        for pause_seconds in itertools.repeat(0.01):
-            held = condition()
-            if await held if inspect.isawaitable(held) else held:
-                return
-            await asyncio.sleep(pause_seconds)
 
 
 async def get(operator: Any, name: str) -> session_pb2.Session:

@@ -16,7 +16,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.integration.scheduler_actors import FakeMachine, FakeSender, Site, open_site
-from tests.integration.test_scheduler import STATES, TIMING, create, get, until, until_state
+from tests.integration.test_scheduler import STATES, TIMING, create, get, until_state
+from tests.support.waiting import until
 
 ADMISSION = session_pb2.AdmissionRules
 

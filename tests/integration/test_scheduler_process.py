@@ -22,7 +22,8 @@ from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_kit.rpc.server import GrpcServer
 
 from tests.integration.scheduler_actors import FakeCatalog, FakeMachine, FakeSender
-from tests.integration.test_scheduler import STATES, create, until, until_state
+from tests.integration.test_scheduler import STATES, create, until_state
+from tests.support.waiting import until
 
 COUNT = 12
 

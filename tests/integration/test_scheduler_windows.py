@@ -18,9 +18,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.integration.scheduler_actors import IMAGE, FakeMachine, FakeSender, Site, open_site
-from tests.integration.test_scheduler import STATES, TIMING, create, get, until, until_state
+from tests.integration.test_scheduler import STATES, TIMING, create, get, until_state
 from tests.integration.test_scheduler_machines import create_collection, register
 from tests.integration.test_scheduler_operations import refused
+from tests.support.waiting import until
 
 KICK = session_service_pb2.KickParticipantRequest
 

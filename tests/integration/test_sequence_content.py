@@ -11,6 +11,7 @@ from fleetcast_agent.sequence.content.content import Delivery
 from fleetcast_agent.sequence.content.server_content import ServerContent
 
 from tests.integration.agent_site import Script, Site, running_site
+from tests.support.waiting import until
 from tests.unit.agent.transmitting import make_image
 
 IMAGE = make_image(42, 3_000_000)
@@ -65,6 +66,4 @@ async def test_after_an_interruption_what_is_held_is_verified_before_more_comes(
 
 
 async def told(reader: Reader, verified_bytes: int) -> None:
-    async with asyncio.timeout(30):
-        while not reader.counts or reader.counts[-1] < verified_bytes:  # noqa: ASYNC110 - it is told in intervals
-            await asyncio.sleep(0.01)
+    await until(lambda: reader.counts and reader.counts[-1] >= verified_bytes)

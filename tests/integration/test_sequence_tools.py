@@ -7,6 +7,8 @@ from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.tools import Tools
 
+from tests.support.waiting import until
+
 
 def make_tools(lines: list[str]) -> Tools:
     return Tools(Control(), lines.append)
@@ -19,8 +21,7 @@ async def test_a_program_has_each_part_of_its_input_before_the_next_one_is_made(
     async def part() -> bytes:
         nonlocal asked
         asked += 1
-        while len(lines) < asked - 1:  # noqa: ASYNC110 - another process writes them
-            await asyncio.sleep(0.005)
+        await until(lambda: len(lines) >= asked - 1)
         return b"%d\n" % asked if asked < 4 else b""
 
     finished = await make_tools(lines).run(["cat"], stdin=part)

@@ -68,13 +68,14 @@ async def serving_enrolment(
     authority: CertificateAuthority | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     max_tokens: int = MAX_TRUSTED_TOKENS,
+    kind: type[Enrolment] = Enrolment,
 ) -> AsyncIterator[tuple[TrustedServer, Enrolment]]:
     """Gives a server with EnrolmentService, its tables in `directory`."""
     authority = authority or CertificateAuthority.create()
     trust = TrustBundle(authority.certificate)
     async with open_database(f"sqlite:///{directory / 'scheduler.db'}") as database:
         await database.upgrade("fleetcast_scheduler.migrations")
-        enrolment = Enrolment(EnrolmentStore(database), authority, trust, clock=clock, max_tokens=max_tokens)
+        enrolment = kind(EnrolmentStore(database), authority, trust, clock=clock, max_tokens=max_tokens)
         await enrolment.start()
         async with serving([enrolment_service(enrolment)], authority=authority, trust=trust) as running:
             yield running, enrolment

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 import grpc
+from fleetcast_kit.values.jitter import jittered
 
 TRANSIENT_CODES = frozenset(
     {
@@ -20,4 +19,4 @@ TRANSIENT_CODES = frozenset(
 
 def backoff_seconds(attempt: int) -> float:
     """Returns how long to wait before the attempt after `attempt` failures: jittered, 0.25 s to 8 s."""
-    return min(8.0, 0.25 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+    return jittered(min(8.0, 0.25 * 2.0 ** min(attempt, 10)))

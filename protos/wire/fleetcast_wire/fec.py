@@ -80,9 +80,14 @@ class Leopard:
 
     Of a codeword only a few parity symbols are ever needed, and few symbols are lost: so adding up takes less time than
     the transforms over the whole codeword that the family is known for.
+
+    `in_c` says how the sums are made: in C, or not; None takes C where it was built.
     """
 
     name = "leopard-rs16"
+
+    def __init__(self, *, in_c: bool | None = None) -> None:
+        self._in_c = in_c
 
     def encode(self, source: Sequence[bytes], parity_symbols: int) -> list[bytes]:
         """See `ParityCodec.encode`."""
@@ -94,7 +99,7 @@ class Leopard:
     ) -> Sequence[Buffer]:
         """See `ParityCodec.encode_first`."""
         sums = np.zeros((count, places.memory.symbol_bytes), np.uint8)
-        _add_source((rows, parity_symbols), places, (), range(count), sums)
+        _add_source((rows, parity_symbols), places, (), range(count), sums, in_c=self._uses_c)
         return [symbol.data for symbol in sums]
 
     def decode(
@@ -127,12 +132,16 @@ class Leopard:
         used = list(parity)[: len(lost)]
         try:
             sums = _stacked([parity[row] for row in used], places.memory.symbol_bytes).copy()
-            _add_source((rows, parity_symbols), places, lost, used, sums)
-            rebuilt = combine(_inverse(rows, parity_symbols, used, lost), sums)
+            _add_source((rows, parity_symbols), places, lost, used, sums, in_c=self._uses_c)
+            rebuilt = combine(_inverse(rows, parity_symbols, used, lost), sums, in_c=self._uses_c)
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise GeometryError(f"a codeword of {rows} + {parity_symbols} is not rebuilt: {error}") from error
         symbols = np.frombuffer(places.memory.content, np.uint8).reshape(len(places.memory), -1)
         symbols[places.numbers[list(lost)]] = rebuilt
+
+    @property
+    def _uses_c(self) -> bool:
+        return native.accumulates() if self._in_c is None else self._in_c
 
 
 def _add_source(
@@ -141,6 +150,8 @@ def _add_source(
     lost: Sequence[int],
     chosen: Sequence[int],
     sums: NDArray[np.uint8],
+    *,
+    in_c: bool,
 ) -> None:
     """Add to the sums, one for each of the chosen parity rows, what the source rows that are not lost add to it.
 
@@ -150,16 +161,17 @@ def _add_source(
         lost: source rows that are not in their places.
         chosen: parity rows.
         sums: shape (len(chosen), T).
+        in_c: whether it is done in C.
     """
     rows, parity_symbols = code
-    if native.accumulates():
+    if in_c:
         addresses = places.addresses(rows)
         addresses[list(lost)] = 0
         native.accumulate(_multipliers(rows, parity_symbols), chosen, addresses, sums)
         return
     source = places.copied(rows)
     source[list(lost)] = 0
-    sums ^= combine(_generator(rows, parity_symbols)[list(chosen)], source)
+    sums ^= combine(_generator(rows, parity_symbols)[list(chosen)], source, in_c=False)
 
 
 @lru_cache(4)

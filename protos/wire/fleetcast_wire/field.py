@@ -111,9 +111,12 @@ def multiply(matrix: Elements, vectors: Elements) -> Elements:
     return product
 
 
-def combine(matrix: Elements, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T)."""
-    if not native.accumulates():
+def combine(matrix: Elements, symbols: NDArray[np.uint8], *, in_c: bool | None = None) -> NDArray[np.uint8]:
+    """Returns the product of a matrix of shape (l, m) and symbols of shape (m, T): symbols of shape (l, T).
+
+    `in_c` says how: in C, or not; None takes C where it was built.
+    """
+    if not (native.accumulates() if in_c is None else in_c):
         return pack_elements(multiply(matrix, unpack_elements(symbols)))
     symbols = np.ascontiguousarray(symbols)
     sums = np.zeros((len(matrix), symbols.shape[1]), np.uint8)

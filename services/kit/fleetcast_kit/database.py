@@ -222,7 +222,8 @@ def _engine(url: URL, *, for_migrations: bool = False) -> AsyncEngine:
     options: dict[str, Any] = {"poolclass": NullPool} if for_migrations else {}
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=not for_migrations, **options)
-    connect_args = {"timeout": BUSY_SECONDS, "factory": _Connection}
+    # SQLite's own `?timeout=SECONDS` in the URL counts before ours.
+    connect_args = {"factory": _Connection} | ({} if "timeout" in url.query else {"timeout": BUSY_SECONDS})
     engine = create_async_engine(url, connect_args=connect_args, **options)
     # Alembic rebuilds tables under other names on SQLite; enforced references would delete what refers to them.
     event.listen(engine.sync_engine, "connect", _connected(foreign_keys=not for_migrations))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from fleetcast_kit.errors import FleetcastError
+from fleetcast_kit.values.jitter import jittered
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class HoldKeeper:
                 await reconcile()
             except FleetcastError as error:
                 _logger.warning("cannot reconcile what %s hold, trying again: %s", self._what, error.message)
-                await asyncio.sleep(pause_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+                await asyncio.sleep(jittered(pause_seconds, 0.8, 1.2))
                 pause_seconds = min(pause_seconds * 2, _LAST_PAUSE_SECONDS)
                 continue
             pause_seconds = _FIRST_PAUSE_SECONDS

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ from fleetcast.scheduler.v1 import sender_registry_service_pb2, session_pb2
 from fleetcast.scheduler.v1.sender_registry_service_pb2_grpc import SenderRegistryServiceStub
 from fleetcast_kit.errors import FleetcastError, ResourceExhaustedError, from_rpc_error
 from fleetcast_kit.network import wake_on_lan
+from fleetcast_kit.values.jitter import jittered
 
 from fleetcast_sender import convert
 from fleetcast_sender.sending.transmission import Transmission
@@ -80,7 +80,7 @@ class Control:
                 if loop.time() - began > _WELL_SECONDS:
                     wait = _FIRST_WAIT_SECONDS
                 # Full jitter, so that many senders do not come back at once.
-                await asyncio.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - no secret
+                await asyncio.sleep(jittered(wait))
                 wait = min(wait * 2, _MAX_WAIT_SECONDS)
         finally:
             for task in (*self._starting.values(), *self._answers):

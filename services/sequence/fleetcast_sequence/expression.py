@@ -98,9 +98,7 @@ class Expression:
         Raises:
             ExpressionError: a name has no value, a key is missing, or types do not fit.
         """
-        import cel  # noqa: PLC0415 - see above
-
-        context = cel.Context(dict(names), {**_standard_functions(), **functions})
+        context = _cel().Context(dict(names), {**_standard_functions(), **functions})
         try:
             return self.program.execute(context)
         except KeyError as error:
@@ -129,10 +127,8 @@ def compile_expression(text: str) -> Expression:
     """
     if len(text) > MAX_EXPRESSION_CHARS:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_CHARS} characters")
-    import cel  # noqa: PLC0415 - see above
-
     try:
-        program = cel.compile(text)
+        program = _cel().compile(text)
     except ValueError as error:
         raise _syntax_error(text, str(error)) from error
     for name in program.functions():
@@ -143,10 +139,16 @@ def compile_expression(text: str) -> Expression:
 
 
 @cache
-def _standard_functions() -> Mapping[str, Callable[..., Any]]:
-    from cel import stdlib  # noqa: PLC0415 - see above
+def _cel() -> Any:
+    """Returns the library, imported on first use."""
+    import cel.stdlib  # noqa: PLC0415 - see above
 
-    return {name: stdlib.STDLIB_FUNCTIONS[name] for name in _STANDARD_NAMES}
+    return cel
+
+
+@cache
+def _standard_functions() -> Mapping[str, Callable[..., Any]]:
+    return {name: _cel().stdlib.STDLIB_FUNCTIONS[name] for name in _STANDARD_NAMES}
 
 
 def _syntax_error(text: str, message: str) -> ExpressionError:

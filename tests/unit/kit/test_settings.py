@@ -10,6 +10,7 @@ class ServerSettings(Settings):
     """What the tests read."""
 
     table: ClassVar[str] = "server"
+    default_file: ClassVar[Path] = Path("/there/is/no/such.toml")
 
     listen: str = "0.0.0.0:7443"
     data_dir: Path = Path("/var/lib/fleetcast")
@@ -18,10 +19,9 @@ class ServerSettings(Settings):
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LISTEN", "DATA_DIR", "USES", "ADVERTISE", "CONFIG"):
         monkeypatch.delenv(f"FLEETCAST_{name}", raising=False)
-    monkeypatch.setattr("fleetcast_kit.process.settings.DEFAULT_FILE", tmp_path / "none.toml")
 
 
 def write(tmp_path: Path, content: str) -> Path:

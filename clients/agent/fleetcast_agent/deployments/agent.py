@@ -95,6 +95,7 @@ class Agent:
             arrival=self._arrival,
             notice=self._display.noticed,
             registered=self._registered,
+            held_seconds=self._local.held_seconds,
         )
         stopping = asyncio.create_task(stop.wait())
         word = asyncio.create_task(self._stream.next())

@@ -40,6 +40,7 @@ from fleetcast_agent.sequence.execution import execute
 
 _logger = logging.getLogger(__name__)
 
+HELD_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 _UPLOAD_SECONDS = 300.0
 _PIECE_BYTES = 256 << 10
@@ -58,6 +59,8 @@ class LocalMachine:
     display_name: str = ""
     multicast_interface: str = ""
     memory_bytes: int = 0
+    held_seconds: float = HELD_SECONDS
+    """While an operator has not approved the machine, it asks again after this."""
 
     @property
     def own_hardware(self) -> OwnHardware:

@@ -26,8 +26,6 @@ from fleetcast_agent.retrying import backoff_seconds
 _logger = logging.getLogger(__name__)
 
 _CALL_SECONDS = 30.0
-_HELD_SECONDS = 5.0
-"""How often a machine that is held asks again."""
 _RENEW_SECONDS = 12 * 3600.0
 """How often to look whether the certificate is to be renewed, while the stream lasts."""
 _UNREGISTERED_CODES = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND})
@@ -66,6 +64,7 @@ class SchedulerStream:
         arrival: returns what to say first on each stream.
         notice: called with a sentence for people.
         registered: called with the machine's name once it takes part.
+        held_seconds: how often a machine asks again while an operator has not approved it.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class SchedulerStream:
         arrival: Callable[[], Arrival],
         notice: Callable[[str], None],
         registered: Callable[[str], None],
+        held_seconds: float,
     ) -> None:
         self._server = server
         self._state_dir = state_dir
@@ -84,6 +84,7 @@ class SchedulerStream:
         self._arrival = arrival
         self._notice = notice
         self._registered = registered
+        self._held_seconds = held_seconds
         self._heard: asyncio.Queue[Word | FleetcastError] = asyncio.Queue()
         self._told: list[_Told] = []
         self._progress: RunProgress | None = None
@@ -227,7 +228,7 @@ class SchedulerStream:
                 said = reason
                 name = response.machine.name.removeprefix("machines/")
                 self._notice(f"held: {reason}; waiting for: fleetcast machine approve {name}")
-            await asyncio.sleep(_HELD_SECONDS)
+            await asyncio.sleep(self._held_seconds)
 
     async def _requests(self, something_to_say: asyncio.Event) -> AsyncIterator[Any]:
         sequence = 1

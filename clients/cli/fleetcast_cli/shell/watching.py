@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 
 import grpc
 from fleetcast_kit.errors import FleetcastError, UnavailableError, from_rpc_error
+from fleetcast_kit.values.jitter import jittered
 from rich.console import RenderableType
 from rich.live import Live
 
@@ -92,7 +92,7 @@ class Watch(ABC, Generic[Change]):
                     return
                 self._note(UnavailableError(f"the server at {self._address} stopped"))
             yield None
-            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            await asyncio.sleep(jittered(pause_seconds))
             pause_seconds = min(2 * pause_seconds, RETRY_SECONDS)
 
     def _note(self, error: FleetcastError) -> None:

@@ -61,8 +61,9 @@ class ChunkStore:
     A missing or damaged chunk is a DataLossError with reason CHUNK_MISSING or CHUNK_DAMAGED.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, map_file: Callable[[int, int], memoryview | None] = map_file) -> None:
         self.root = root
+        self._map = map_file
         self._chunks = str(root / "chunks")
         self._unfinished = str(root / "unfinished")
         self._prefix = secrets.token_hex(8)
@@ -114,7 +115,7 @@ class ChunkStore:
     def mapped(self, digest: bytes) -> Buffer:
         """Returns a chunk's stored form without copying it, where the system can, all of it in memory."""
         with self._opened(digest) as (descriptor, form):
-            mapped = map_file(descriptor, form.size_bytes)
+            mapped = self._map(descriptor, form.size_bytes)
             return os.pread(descriptor, form.size_bytes, 0) if mapped is None else mapped
 
     def verify(self, digest: bytes, size_bytes: int) -> StoredForm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -33,13 +34,19 @@ CALL_SECONDS = 20.0
 
 
 async def enrol(
-    server: str, token: str, directory: Path, display_name: str, *, advertised_names: Sequence[str] = ()
+    server: str,
+    token: str,
+    directory: Path,
+    display_name: str,
+    *,
+    advertised_names: Sequence[str] = (),
+    clock: Callable[[], datetime] = certificates.now,
 ) -> Credentials:
     """Returns the credentials that `token` gives, kept in `directory`; those that are there already, if they fit.
 
     The private key is made here and stays here. A repetition, also after being killed at any moment, ends with the same
     identity and uses the token no further. `server` is HOST:PORT; `display_name` is for people; `advertised_names` are
-    what a sender or service is reached by.
+    what a sender or service is reached by; `clock` is this machine's.
 
     Raises:
         InvalidArgumentError: the address or the token is mistyped.
@@ -50,7 +57,7 @@ async def enrol(
     """
     host, port = split_address(server, field="server")
     unpacked = EnrolmentToken.unpack(token)
-    present = _present(directory)
+    present = _present(directory, clock())
     if present is not None:
         if certificates.fingerprint(present.authority) != unpacked.authority_fingerprint:
             raise FailedPreconditionError(
@@ -58,7 +65,7 @@ async def enrol(
                 reason="ENROLLED_ELSEWHERE",
             )
         return present
-    authority = await asyncio.to_thread(fetch_authority, host, port, unpacked.authority_fingerprint)
+    authority = await asyncio.to_thread(fetch_authority, host, port, unpacked.authority_fingerprint, clock)
     key, forget_key = _key_in(directory)
     holder = Credentials(
         certificates.private_key_pem(key),
@@ -106,13 +113,13 @@ async def renew_if_due(server: str, directory: Path) -> Credentials:
     return renewed
 
 
-def _present(directory: Path) -> Credentials | None:
+def _present(directory: Path, now: datetime) -> Credentials | None:
     """Returns the credentials in `directory` unless they are missing, incomplete or expired."""
     try:
         present = Credentials.load(directory)
     except NotFoundError:
         return None
-    return present if certificates.now() < present.certificate.not_valid_after_utc else None
+    return present if now < present.certificate.not_valid_after_utc else None
 
 
 def _key_in(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, Callable[[], None]]:

@@ -6,6 +6,8 @@ import ipaddress
 import selectors
 import socket
 import time
+from collections.abc import Callable
+from datetime import datetime
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -18,7 +20,9 @@ CONNECT_SECONDS = 10.0
 """How long a server may take to answer; a LAN needs milliseconds, a boot after a power cut some seconds."""
 
 
-def fetch_authority(host: str, port: int, fingerprint: bytes) -> x509.Certificate:
+def fetch_authority(
+    host: str, port: int, fingerprint: bytes, clock: Callable[[], datetime] = certificates.now
+) -> x509.Certificate:
     """Returns the certificate of the authority with the SHA-256 `fingerprint` that the server shows. Blocks.
 
     It also makes sure that a connection will work: that the server's certificate is valid by this host's clock, and
@@ -36,7 +40,7 @@ def fetch_authority(host: str, port: int, fingerprint: bytes) -> x509.Certificat
             f"the enrolment token is for another server than the one at {address}: check the address and the token",
             reason="TOKEN_FOR_OTHER_SERVER",
         )
-    now = certificates.now()
+    now = clock()
     if not chain[0].not_valid_before_utc <= now <= chain[0].not_valid_after_utc:
         raise FailedPreconditionError(
             f"the server's certificate is valid from {chain[0].not_valid_before_utc:%Y-%m-%d} to "

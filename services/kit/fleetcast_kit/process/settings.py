@@ -37,6 +37,8 @@ class Settings(BaseSettings):
 
     table: ClassVar[str] = ""
     """Table of the file that holds the keys, such as `server`."""
+    default_file: ClassVar[Path] = DEFAULT_FILE
+    """The file that counts if no other is named. It need not exist."""
 
     @classmethod
     def load(cls, *, config: Path | None = None, **flags: Any) -> Self:
@@ -50,8 +52,8 @@ class Settings(BaseSettings):
             FailedPreconditionError: the file cannot be read.
         """
         given = {name: value for name, value in flags.items() if value is not None and value != []}
-        file = config or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
-        values = cls._read(file, required=file != DEFAULT_FILE)
+        file = config or Path(os.environ.get(FILE_VARIABLE) or cls.default_file)
+        values = cls._read(file, required=file != cls.default_file)
         beaten = {name for name in values if os.environ.get(PREFIX + name.upper())}
         try:
             return cls(**({name: value for name, value in values.items() if name not in beaten} | given))

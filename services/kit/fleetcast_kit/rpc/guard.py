@@ -116,7 +116,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
     def _enter_stream(self) -> asyncio.Task[Any]:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a handler always runs in a task
+        if task is None:
+            raise RuntimeError("a handler of gRPC runs outside of a task")
         self._streams.add(task)
         return task
 

@@ -19,6 +19,10 @@ class Pulse:
         for event in self._events.get(name, ()):
             event.set()
 
+    def watcher_count(self, name: str) -> int:
+        """Returns how many watch a resource."""
+        return len(self._events.get(name, ()))
+
     @contextmanager
     def watched(self, name: str) -> Iterator[asyncio.Event]:
         """Yields an event that each change of the resource sets."""
