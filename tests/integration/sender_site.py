@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from fleetcast.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
@@ -39,8 +40,17 @@ class SmallCatalog(catalog_service_pb2_grpc.CatalogServiceServicer):
     def __init__(self, image: StoredImage) -> None:
         self.image = image
         self.read_chunk_count = 0
+        self.away = False
+        """While true it answers as a server does that is not there."""
+        self.refused_count = 0
+
+    async def _be_there(self, context: Any) -> None:
+        if self.away:
+            self.refused_count += 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the catalog is away")
 
     async def GetChunkTable(self, request, context):  # type: ignore[no-untyped-def]
+        await self._be_there(context)
         manifest = self.image.manifest
         response = catalog_service_pb2.GetChunkTableResponse(
             table=chunk_table_pb2.ChunkTable(
@@ -53,6 +63,7 @@ class SmallCatalog(catalog_service_pb2_grpc.CatalogServiceServicer):
         yield response
 
     async def ReadChunks(self, request, context):  # type: ignore[no-untyped-def]
+        await self._be_there(context)
         chunks = request.chunks
         members = unpack_chunk_set(chunks.bitmap, chunks.compressed, self.image.manifest.chunk_count)
         for chunk in members.nonzero()[0].tolist():

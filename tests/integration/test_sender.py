@@ -118,6 +118,42 @@ async def test_chunks_come_from_a_catalog_on_another_host_once(tmp_path: Path) -
         assert site.catalog.read_chunk_count == read
 
 
+async def test_a_rotten_byte_in_the_cache_costs_one_chunk_more_from_the_catalog(tmp_path: Path) -> None:
+    async with running_site(tmp_path, local=False) as site:
+        await site.start("a")
+        await site.receive("a")
+        read = site.catalog.read_chunk_count
+        rotten = next((tmp_path / "cache").iterdir())
+        content = bytearray(rotten.read_bytes())
+        content[100] ^= 1
+        rotten.write_bytes(content)
+        await site.admit("b")
+        assert await site.receive("b") == site.image.content
+        assert site.catalog.read_chunk_count == read + 1
+        assert rotten.read_bytes() != content
+
+
+@pytest.mark.parametrize("unicast", [False, True])
+async def test_a_catalog_that_is_away_stalls_a_transmission_and_fails_none(tmp_path: Path, unicast: bool) -> None:
+    async with running_site(tmp_path, local=False) as site:
+        site.catalog.away = True
+        starting = asyncio.create_task(site.start("a"))
+        async with asyncio.timeout(30):
+            while site.catalog.refused_count < 2:  # noqa: ASYNC110 - the catalog only counts
+                await asyncio.sleep(0.01)
+        assert not starting.done()
+        site.catalog.away = False
+        assert await starting == ""
+        site.catalog.away, site.catalog.refused_count = True, 0
+        receiving = asyncio.create_task(site.receive("a", unicast=unicast))
+        async with asyncio.timeout(30):
+            while site.catalog.refused_count < 3:  # noqa: ASYNC110 - the catalog only counts
+                await asyncio.sleep(0.01)
+        assert not receiving.done()
+        site.catalog.away = False
+        assert await receiving == site.image.content
+
+
 async def test_machines_are_served_in_a_slower_group_of_their_own(tmp_path: Path) -> None:
     async with running_site(tmp_path, size_bytes=20_000_000) as site:
         await site.start("a", "b", "c", fixed_bits_per_second=100_000_000)

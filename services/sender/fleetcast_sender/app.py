@@ -16,7 +16,8 @@ from fleetcast_kit.rpc.channel import open_channel
 from fleetcast_kit.values.addresses import join_address, split_address
 
 from fleetcast_sender import convert
-from fleetcast_sender.chunks.catalog import Catalog, ChunkCache, RemoteChunks
+from fleetcast_sender.chunks.cache import ChunkCache
+from fleetcast_sender.chunks.catalog import Catalog, RemoteChunks
 from fleetcast_sender.chunks.source import ChunkSource, ChunkTable, LocalChunks
 from fleetcast_sender.control import Control
 from fleetcast_sender.engine.geometry_choice import GeometryOverrides

@@ -4,12 +4,16 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from fleetcast_kit.errors import UnavailableError
+
 from fleetcast_sender.engine.rate import RatePolicy
 from fleetcast_sender.sending.transmission import Transmission
 
 _CONCURRENT_READS = 8
 _SHARE_BESIDE_GROUP = 0.05
 """Of what the group is sent: unicast to some must not cost the others more."""
+_AWAY_SECONDS = 1.0
+"""Between attempts at a source that is away."""
 _SECONDS_FOR_CHUNK = 5.0
 """In which each reader gets a chunk at least: well before it gives up."""
 
@@ -39,17 +43,22 @@ class UnicastReader:
         self._lines: dict[str, _Line] = {}
 
     async def read(self, transmission: Transmission, chunk: int) -> bytes:
-        """Returns the stored bytes of a chunk, no faster than the transmission's rate allows.
+        """Returns the stored bytes of a chunk, no faster than the rate allows; waits for a source that is away.
 
         Raises:
             FleetcastError: it cannot be read.
         """
         size = int(transmission.table.stored_size_bytes[chunk])
         await self._pace(transmission, size)
-        async with self._turns:
-            stored = await asyncio.to_thread(lambda: bytes(transmission.source.stored(chunk)))
-        transmission.unicast_bytes += size
-        return stored
+        while True:
+            try:
+                async with self._turns:
+                    stored = await asyncio.to_thread(lambda: bytes(transmission.source.stored(chunk)))
+            except UnavailableError:
+                await asyncio.sleep(_AWAY_SECONDS)  # as long as the reader waits: a source that is away comes back
+            else:
+                transmission.unicast_bytes += size
+                return stored
 
     def forget(self, transmission: Transmission) -> None:
         """Note that a transmission ended."""

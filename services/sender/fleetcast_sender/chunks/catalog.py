@@ -1,11 +1,8 @@
 """The catalog as the sender sees it: chunk tables, and chunks when the store is on another host."""
 
 import asyncio
-import os
-import threading
-from collections import OrderedDict
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -17,9 +14,14 @@ from fleetcast_kit.errors import DataLossError, UnavailableError, from_rpc_error
 from fleetcast_wire.memory import Buffer
 
 from fleetcast_sender.chunks import convert
+from fleetcast_sender.chunks.cache import ChunkCache
 from fleetcast_sender.chunks.source import ChunkTable
 
+_logger = logging.getLogger(__name__)
+
 _TABLE_SECONDS = 60.0
+_AWAY_SECONDS = 1.0
+"""Between attempts at a catalog that is away."""
 _CHUNKS_SECONDS = 120.0
 
 
@@ -31,11 +33,22 @@ class Catalog:
         self._loop = asyncio.get_running_loop()
 
     async def chunk_table(self, image: str) -> ChunkTable:
-        """Returns the chunk table of `images/{image}@sha256:{hex}`, proven.
+        """Returns the chunk table of `images/{image}@sha256:{hex}`, proven. A catalog that is away is waited for.
 
         Raises:
             FleetcastError: there is no such image, or it cannot be had.
         """
+        attempts = 0
+        while True:
+            try:
+                return await self._chunk_table(image)
+            except UnavailableError as error:
+                if not attempts:
+                    _logger.warning("a transmission waits for the chunk table of %s: %s", image, error)
+                attempts += 1
+                await asyncio.sleep(_AWAY_SECONDS)
+
+    async def _chunk_table(self, image: str) -> ChunkTable:
         size_bytes = chunk_size_bytes = 0
         runs = []
         try:
@@ -71,55 +84,6 @@ class Catalog:
         except TimeoutError as error:
             future.cancel()
             raise UnavailableError(f"the catalog did not give chunks of {image} in time") from error
-
-
-class ChunkCache:
-    """Stored chunks in a directory, the least recently used ones deleted beyond a size. Safe to use from any thread."""
-
-    def __init__(self, directory: Path, limit_bytes: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
-        self._limit_bytes = limit_bytes
-        self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = OrderedDict()
-        self._total_bytes = 0
-        for entry in sorted(os.scandir(directory), key=lambda entry: entry.stat().st_mtime):
-            if entry.name.endswith(".part"):
-                os.unlink(entry.path)
-            else:
-                self._note(entry.name, entry.stat().st_size)
-
-    def read(self, digest: str) -> bytes:
-        """Returns a chunk; nothing if it is not here."""
-        with self._lock:
-            if digest not in self._sizes:
-                return b""
-            self._sizes.move_to_end(digest)
-        try:
-            return (self._directory / digest).read_bytes()
-        except OSError:
-            return b""
-
-    def has(self, digest: str) -> bool:
-        """Returns whether a chunk is here."""
-        return digest in self._sizes
-
-    def put(self, digest: str, stored: bytes) -> None:
-        """Keep a chunk, deleting others where there is no room."""
-        path = self._directory / digest
-        part = path.with_name(f"{digest}.{threading.get_ident()}.part")
-        part.write_bytes(stored)
-        part.replace(path)
-        with self._lock:
-            self._note(digest, len(stored))
-            while self._total_bytes > self._limit_bytes and len(self._sizes) > 1:
-                oldest, size = self._sizes.popitem(last=False)
-                self._total_bytes -= size
-                (self._directory / oldest).unlink(missing_ok=True)
-
-    def _note(self, digest: str, size: int) -> None:
-        self._total_bytes += size - self._sizes.pop(digest, 0)
-        self._sizes[digest] = size
 
 
 class RemoteChunks:
