@@ -173,3 +173,26 @@ async def test_a_single_machine_may_take_its_image_by_unicast(tmp_path: Path, in
     parts: list[float] = []
     await content.fetch("data", target, delivery="unicast", progress=parts.append)
     assert target.read_bytes() == source.read_bytes()
+
+
+async def test_the_beginning_of_an_image_is_seen_before_anything_is_written(
+    tmp_path: Path, installation: Installation
+) -> None:
+    source = tmp_path / "disk.raw"
+    source.write_bytes(os.urandom(1 << 20) + bytes(1 << 20) + os.urandom(3 << 20))
+    await asyncio.to_thread(installation.fleetcast, "image", "import", str(source), "--name", "disk")
+    await asyncio.to_thread(installation.fleetcast, "session", "create", "--image", "disk")
+    (machine,) = await asyncio.to_thread(installation.enrol, ["pc1"])
+    content = content_of(installation, machine, {})
+    target = tmp_path / "target"
+    target.write_bytes(b"old" * 2_000_000)
+    seen: list[bytes] = []
+
+    async def refuse(head: bytes) -> None:
+        seen.append(head)
+        raise StepError("not onto this disk")
+
+    with pytest.raises(StepError, match="not onto this disk"):
+        await content.fetch("disk", target, delivery="unicast", progress=lambda part: None, examine=refuse)
+    assert seen == [source.read_bytes()[: 2 << 20]]
+    assert target.read_bytes() == b"old" * 2_000_000

@@ -249,6 +249,12 @@ def hidden_sectors(device: str) -> int:
         return int(struct.unpack_from("<I", volume.read(512), 0x1C)[0])
 
 
+def bytes_per_sector(device: str) -> int:
+    """Returns for which sectors a boot sector of FAT or NTFS was made."""
+    with open(device, "rb") as volume:
+        return int(struct.unpack_from("<H", volume.read(512), 11)[0])
+
+
 def put_raid_member(path: Path, begin: int, end: int, version: str) -> None:
     """Writes the superblock of a member of a Linux RAID over a region, as mdadm places it (1.0 and 0.90: at its end).
 

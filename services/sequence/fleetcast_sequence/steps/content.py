@@ -39,9 +39,13 @@ class ApplyOperatingSystem(_Applied):
     disk: str | None = Field(
         default=None, description="In place of `volume`, for a raw image of a disk; as in `partition-disk`."
     )
-    grow: bool = Field(default=True, description="Grow the last partition and its file system to the size of the disk.")
+    grow: bool = Field(
+        default=True,
+        description="For an image of a disk: grow the partition with the system, and what is in it, to the end of the "
+        "disk; partitions behind it move. For an image of a volume: grow its file system to the volume.",
+    )
     root: str | None = Field(
-        default=None, description="For an image of a disk: how later steps call its largest volume."
+        default=None, description="For an image of a disk: how later steps call the volume with the system."
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fleetcast_sequence.model import SequenceModel
 from fleetcast_sequence.quantities import SizeBytes, parse_size
 
-FileSystem = Literal["ntfs", "fat32", "ext4", "xfs"]
+FileSystem = Literal["ntfs", "fat32", "ext4", "xfs", "swap"]
 VolumeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 """How later steps call a partition."""
 

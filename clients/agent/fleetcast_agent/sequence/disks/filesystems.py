@@ -8,7 +8,7 @@ from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.tools import Tools
 
-_LABEL_BYTES = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12, "btrfs": 255, "swap": 15}
+_LABEL_BYTES = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12, "swap": 15}
 _BTRFS_LEAST_BYTES = 256 << 20
 _GROWS_NOT = {
     "vfat": "no tool grows FAT while its files stay",
@@ -37,7 +37,6 @@ async def make(tools: Tools, device: Path, filesystem: str, *, label: str, start
         "fat32": ["mkfs.fat", "-F", "32", "-S", size, "-h", sectors, *(["-n", label.upper()] if label else [])],
         "ext4": ["mkfs.ext4", "-q", "-F", "-L", label],
         "xfs": ["mkfs.xfs", "-q", "-f", "-s", f"size={size}", *named],
-        "btrfs": ["mkfs.btrfs", "-q", "-f", *named],
         "swap": ["mkswap", "--force", *named],
     }
     # A maker of file systems clears what its own kind would be confused by, and leaves superblocks of others.

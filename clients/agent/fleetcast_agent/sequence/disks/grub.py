@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fleetcast_agent.sequence.disks.tables.model import Existing
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine.disks import Disk
 from fleetcast_agent.sequence.tools import Tools
 
 _MODULES = [
@@ -33,6 +34,7 @@ _MODULES = [
     "boot",
 ]
 _SECTOR_BYTES = 512
+"""What BIOS reads, and all that it can start from."""
 _BOOT_CODE_BYTES = 440
 """Of the first sector; disk identifier and partition table follow."""
 _KERNEL_SECTOR_AT = 0x5C
@@ -96,13 +98,16 @@ def kernels_in(boot: Path) -> list[tuple[str, str]]:
 
 
 def embed(
-    disk: Path, boot_image: bytes, core: bytes, partitions: Sequence[Existing], bios_boot: Existing | None
+    disk: Disk, boot_image: bytes, core: bytes, partitions: Sequence[Existing], bios_boot: Existing | None
 ) -> None:
     """Writes the bootloader for BIOS onto the disk.
 
     Raises:
-        StepError: there is no room for it.
+        StepError: there is no room for it, or BIOS cannot start from such a disk.
     """
+    if disk.sector_bytes != _SECTOR_BYTES:
+        sectors = f"{disk.path} has sectors of {disk.sector_bytes} bytes"
+        raise StepError(f"{sectors}, and BIOS starts only from sectors of {_SECTOR_BYTES}: start the machine by UEFI")
     if bios_boot is not None:
         start, room = bios_boot.start_bytes // _SECTOR_BYTES, bios_boot.size_bytes
     else:
@@ -115,7 +120,7 @@ def embed(
     struct.pack_into("<Q", first, _KERNEL_SECTOR_AT, start)
     rest = bytearray(core)
     struct.pack_into("<Q", rest, _BLOCK_LIST_AT, start + 1)
-    descriptor = os.open(disk, os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(disk.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, rest, start * _SECTOR_BYTES)
         os.pwrite(descriptor, first, 0)

@@ -64,7 +64,7 @@ async def _embed(context: StepContext, root: Volume, boot_image: bytes, core: by
     bios_boot = next((partition for partition in partitions if partition.type == wanted), None)
     if bios_boot is None and any("-" in partition.type for partition in partitions):
         raise StepError("a GPT disk needs a partition of the type `bios-boot` to start from BIOS: add one")
-    await asyncio.to_thread(grub.embed, disk.path, boot_image, core, partitions, bios_boot)
+    await asyncio.to_thread(grub.embed, disk, boot_image, core, partitions, bios_boot)
 
 
 async def _about(context: StepContext, volume: Volume) -> dict[str, str]:
