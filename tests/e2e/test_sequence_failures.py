@@ -74,7 +74,7 @@ FAILURES = [
     ),
     ("restore-user-state: {volume: 'label:Data', store: kept}", "there is no saved state in kept"),
     ("restore-user-state: {volume: 'label:Data', image: none}", "there is no image 'none'"),
-    ("restore-user-state: {volume: 'label:Data', image: win}", "tar ended with exit code"),
+    ("restore-user-state: {volume: 'label:Data', image: win}", "this is no saved state"),
     ("capture-image: {image: mine, volume: 'label:Nothing'}", "no volumes have the label 'Nothing'"),
     (
         "capture-image: {image: mine, volume: 'label:Data', format: raw, spool: 'label:Small'}",

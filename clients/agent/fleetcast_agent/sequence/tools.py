@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetcast_agent.sequence import verdicts
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
 
@@ -49,6 +50,7 @@ PACKAGES: Mapping[str, str] = {
     "ntfsclone": "ntfs-3g",
     "grub-mkimage": "grub-common",
     "tar": "tar",
+    "cabextract": "cabextract",
 }
 """Debian package of each tool."""
 
@@ -56,6 +58,8 @@ OUTPUT_CHARS = 1 << 20
 """How much of a program's output is kept for its caller; the log has all of it."""
 PIPE_SECONDS = 2
 """How long output may still arrive after a program ended: one it left in the background may hold the pipe."""
+_SHOWN_LINES = 5
+"""Lines of a program that an error repeats."""
 _LINE_END = re.compile(rb"(\r?\n|\r(?=[^\n])|\x08+)")
 """Also where a program goes back to write over what it said."""
 
@@ -74,10 +78,13 @@ class Finished:
 class Tools:
     """Runs programs for one run of a task sequence."""
 
-    def __init__(self, control: Control, log: Callable[[str], None]) -> None:
-        """Takes what pauses and cancels the programs, and what receives every line of their output."""
+    def __init__(
+        self, control: Control, log: Callable[[str], None], remark: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        """Takes what pauses and cancels the programs, what receives their lines, and what those that must be known."""
         self._control = control
         self._log = log
+        self._remark = remark
 
     async def run(
         self,
@@ -89,14 +96,17 @@ class Tools:
         success_codes: Sequence[int] = (0,),
         progress: Callable[[str], None] | None = None,
         quiet: bool = False,
+        judged: bool = True,
     ) -> Finished:
         """Runs a program to its end. Cancelling this kills it with its children; the agent's death kills it too.
 
         `stdin` is all of its standard input, or returns the next part of it, an empty one at its end. `progress`
         receives each line, ended by a carriage return too; `quiet` keeps the output from the log.
+        Without `judged` the exit code alone counts.
 
         Raises:
-            StepError: it is not there, or its exit code is not one of success; says the end of what it wrote.
+            StepError: it is not there, its exit code is not one of success, or its words say that something is missing
+                from its result (see `verdicts`); says the end of what it wrote.
             Exception: what `stdin` raised, once the program has ended because of it.
         """
         words = [str(word) for word in command]
@@ -138,7 +148,18 @@ class Tools:
             how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
             said = _complaint(finished)[-500:]
             raise StepError(f"{name} {how}: {said}" if said else f"{name} {how} and said nothing", exit_code=exit_code)
+        if judged:
+            self._judge(words, finished)
         return finished
+
+    def _judge(self, words: Sequence[str], finished: Finished) -> None:
+        verdict = verdicts.judge(words, finished.output, finished.error_output)
+        if verdict.lost:
+            more = f" (and {len(verdict.lost) - _SHOWN_LINES} more)" if len(verdict.lost) > _SHOWN_LINES else ""
+            said = "; ".join(verdict.lost[:_SHOWN_LINES])
+            raise StepError(f"{Path(words[0]).name} did not do all of its work: {said}{more}")
+        for sentence in verdict.remarks:
+            self._remark(f"{Path(words[0]).name}: {sentence}")
 
 
 def _complaint(finished: Finished) -> str:

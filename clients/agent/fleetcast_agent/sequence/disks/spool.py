@@ -10,7 +10,8 @@ from fleetcast_agent.sequence.content.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import volumes
 
-_DIRECTORY = ".fleetcast-spool"
+DIRECTORY = ".fleetcast-spool"
+"""At the top of the volume that is the place."""
 
 
 @contextlib.asynccontextmanager
@@ -24,7 +25,7 @@ async def opened(context: StepContext, volume: str | None) -> AsyncIterator[Path
         yield context.step_directory
         return
     async with volumes.mounted(context, await volumes.find(context, volume)) as root:
-        directory = root / _DIRECTORY
+        directory = root / DIRECTORY
         directory.mkdir(exist_ok=True)
         try:
             yield directory

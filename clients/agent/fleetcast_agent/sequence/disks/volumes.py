@@ -178,17 +178,20 @@ async def _logical(context: StepContext, partition: Volume, identifier: str) -> 
 
 async def _by_label(context: StepContext, selector: str) -> Volume:
     wanted = selector.removeprefix("label:")
+    encrypted = 0
     found = []
     for disk in context.disks.all():
         for partition in await tables.read(context.tools, disk):
             volume = of_partition(context, selector, disk, partition)
             known = await about(context, volume)
+            encrypted += known.get("TYPE") == "BitLocker"
             inside = [volume]
             if known.get("TYPE") == lvm.MEMBER:
                 inside = [each for _, each in await logical_volumes(context, volume)]
             found += [each for each in inside if (await about(context, each)).get("LABEL") == wanted]
     if len(found) != 1:
-        raise StepError(f"{len(found) or 'no'} volumes have the label {wanted!r}")
+        hint = f"; {encrypted} of the volumes are encrypted by BitLocker, so their labels cannot be read"
+        raise StepError(f"{len(found) or 'no'} volumes have the label {wanted!r}" + (hint if encrypted else ""))
     return found[0]
 
 

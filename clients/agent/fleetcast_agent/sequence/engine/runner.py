@@ -272,6 +272,9 @@ class SequenceRunner:
         async def save(checkpoint: dict[str, Any]) -> None:
             await self._note(journal, state, StepSaved(node=command.node, checkpoint=checkpoint))
 
+        def remark(sentence: str) -> None:
+            self._remark(command.node, sentence, journal, state)
+
         async def gather() -> dict[str, Any]:
             machine = await self._around.gather()
             self._variables.context["machine"] = machine
@@ -284,7 +287,7 @@ class SequenceRunner:
         return StepContext(
             run_directory=self._directory,
             step_directory=directory,
-            tools=Tools(self._control, self._log),
+            tools=Tools(self._control, self._log, remark),
             control=self._control,
             disks=self._around.disks,
             content=self._around.content,
@@ -295,7 +298,7 @@ class SequenceRunner:
             save=save,
             volumes=state.volumes,
             gather=gather,
-            remark=lambda sentence: self._remark(command.node, sentence, journal, state),
+            remark=remark,
             resume=command.resume,
             checkpoint=command.checkpoint,
         )

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from fleetcast_sequence.steps.content import CaptureImage
 
+from fleetcast_agent.sequence import condition
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import carrying, filesystems, spool, volumes
+from fleetcast_agent.sequence.disks import carrying, files, filesystems, spool, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.saving import uncapturable
 from fleetcast_agent.sequence.slices import in_slices
 
 _CAPTURE_SHARE = 0.6
@@ -31,6 +33,8 @@ async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
         target = directory / f"capture.{arguments.format}"
         await asyncio.to_thread(target.unlink, missing_ok=True)
         stack.callback(target.unlink, missing_ok=True)
+        for volume in await _sources(arguments, context):
+            await condition.refuse_if_unsafe(context, volume)
         if arguments.disk is not None:
             await _raw_disk(context, arguments.disk, target)
         else:
@@ -50,10 +54,24 @@ async def capture_image(arguments: CaptureImage, context: StepContext) -> None:
         context.log(f"published {version}")
 
 
+async def _sources(arguments: CaptureImage, context: StepContext) -> list[Volume]:
+    """Returns the volumes that are captured."""
+    if arguments.disk is None:
+        return [await volumes.find(context, str(arguments.volume))]
+    disk = context.disks.find(arguments.disk)
+    return [
+        Volume(f"{partition.number} of {arguments.disk}", disk.path, partition.start_bytes, partition.size_bytes)
+        for partition in await tables.read(context.tools, disk)
+    ]
+
+
 async def _wim(context: StepContext, volume: Volume, target: Path, arguments: CaptureImage) -> None:
-    configuration = context.step_directory / "wim.ini"
     agents = [f"{directory}/*" for directory in (carrying.LINUX, carrying.WINDOWS)]  # each machine enrols by itself
-    configuration.write_text("\n".join(["[ExclusionList]", *agents, *arguments.exclude]) + "\n")
+    exclude = [f"/{spool.DIRECTORY}", *agents, *arguments.exclude]
+    if await files.kind_of(context, volume) == "ntfs":
+        exclude += await uncapturable.left_out(context.control, volume.backing, volume.start_bytes, exclude)
+    configuration = context.step_directory / "wim.ini"
+    configuration.write_text("\n".join(["[ExclusionList]", *exclude]) + "\n", encoding="utf-8")
     command: list[str | Path] = ["wimlib-imagex", "capture"]
     options: list[str | Path] = [target, arguments.image, "--compress=XPRESS", f"--config={configuration}"]
     async with volumes.attached(context, volume, read_only=True) as device:

@@ -59,6 +59,7 @@ async def _run(arguments: RunCommand | RunScript, context: StepContext, command:
         environment=arguments.environment,
         working_directory=Path(arguments.working_directory) if arguments.working_directory else None,
         success_codes=codes,
+        judged=False,
     )
     results = context.results
     results.exit_code = finished.exit_code

@@ -219,7 +219,10 @@ async def _put_back(arguments: RestoreUserState, context: StepContext, volume: V
 
 async def _noted(context: StepContext, archive: Path, member: str) -> dict[str, dict[str, Any]]:
     """Returns what an archive says of its files beside their content."""
-    listed = await context.tools.run(["tar", "--list", "--file", archive, member], success_codes=(0, 2), quiet=True)
+    look: list[str | Path] = ["tar", "--list", "--file", archive, member]
+    listed = await context.tools.run(look, success_codes=(0, 2), quiet=True, judged=False)
+    if "does not look like a tar archive" in listed.error_output:
+        raise StepError("this is no saved state: capture-user-state makes tar archives, and it is none")
     if listed.exit_code:
         return {}  # saved from another kind of file system
     await context.tools.run(["tar", "--extract", "--directory", context.step_directory, "--file", archive, member])
