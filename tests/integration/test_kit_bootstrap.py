@@ -1,6 +1,7 @@
 """The first start of a server, and the later ones: authority, certificates, the administrator's credential."""
 
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.authority import CertificateAuthority
@@ -52,6 +54,16 @@ def test_the_administrators_credential_is_put_where_commands_find_it(tmp_path: P
     assert json.loads((tmp_path / "config" / "server.json").read_text()) == {"address": "localhost:9999"}
 
 
+def test_commands_follow_an_authority_that_was_made_anew(tmp_path: Path) -> None:
+    first = open_installation(tmp_path / "data", listen="localhost:0")
+    first.publish_administrator("localhost:7443", tmp_path / "config")
+    shutil.rmtree(tmp_path / "data" / "authority")
+    (tmp_path / "data" / "parts.json").write_text('{"parts": []}')
+    second = open_installation(tmp_path / "data", listen="localhost:0")
+    second.publish_administrator("localhost:7443", tmp_path / "config")
+    assert Credentials.load(tmp_path / "config") == second.administrator != first.administrator
+
+
 def test_the_credential_of_another_server_is_left_alone(tmp_path: Path) -> None:
     one = open_installation(tmp_path / "one", listen="localhost:0")
     two = open_installation(tmp_path / "two", listen="localhost:0")
@@ -64,14 +76,19 @@ def test_the_credential_of_another_server_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "config" / "cert.pem").read_text() == "damaged"
 
 
+def shown_names(directory: Path) -> set[str]:
+    """Returns the names in the certificate that the server's port shows."""
+    return set(certificates.names_in(Credentials.load(directory / "server").certificate))
+
+
 def test_the_servers_certificate_follows_its_names(tmp_path: Path) -> None:
     first = open_installation(tmp_path, listen="localhost:0")
-    assert {"localhost", "127.0.0.1", "::1"} <= set(certificates.names_in(first.service.certificate))
+    assert {"localhost", "127.0.0.1", "::1"} <= shown_names(tmp_path)
     second = open_installation(tmp_path, listen="localhost:0", advertise=["images.lan", "10.1.2.3"])
-    assert {"images.lan", "10.1.2.3"} <= set(certificates.names_in(second.service.certificate))
+    assert {"images.lan", "10.1.2.3"} <= shown_names(tmp_path)
     assert second.administrator == first.administrator
-    everywhere = open_installation(tmp_path, listen="0.0.0.0:0")
-    assert "images.lan" not in certificates.names_in(everywhere.service.certificate)
+    open_installation(tmp_path, listen="0.0.0.0:0")
+    assert "images.lan" not in shown_names(tmp_path)
     with pytest.raises(InvalidArgumentError, match="neither a host name nor an address"):
         open_installation(tmp_path, listen="localhost:0", advertise=["not_a_name!"])
 
@@ -79,13 +96,64 @@ def test_the_servers_certificate_follows_its_names(tmp_path: Path) -> None:
 def test_a_certificate_near_its_end_is_issued_anew_at_the_start(tmp_path: Path) -> None:
     first = open_installation(tmp_path, listen="localhost:0")
     near = first.authority.issue_credentials(
-        first.service.identity,
-        names=certificates.names_in(first.service.certificate),
-        lifetime=timedelta(minutes=1),
+        first.service.identity, names=shown_names(tmp_path), lifetime=timedelta(minutes=1)
     )
     near.save(tmp_path / "server")
-    second = open_installation(tmp_path, listen="localhost:0")
-    assert second.service.certificate.not_valid_after_utc > certificates.now() + timedelta(days=300)
+    open_installation(tmp_path, listen="localhost:0")
+    end = Credentials.load(tmp_path / "server").certificate.not_valid_after_utc
+    assert end > certificates.now() + timedelta(days=300)
+
+
+def test_what_dials_inside_a_process_outlives_every_run_of_it(tmp_path: Path) -> None:
+    installation = open_installation(tmp_path, listen="localhost:0")
+    end = installation.authority.certificate.not_valid_after_utc
+    for credentials in (installation.service, installation.sender):
+        assert credentials.certificate.not_valid_after_utc == end
+    short = installation.authority.issue_credentials(installation.sender.identity, lifetime=timedelta(days=365))
+    short.save(tmp_path / "senders" / "local")
+    again = open_installation(tmp_path, listen="localhost:0")
+    assert again.sender.certificate.not_valid_after_utc == end, "one of an earlier version is made anew"
+
+
+def authority_with_life(directory: Path, begin: timedelta, end: timedelta) -> ec.EllipticCurvePrivateKey:
+    """Makes an authority that is valid from `begin` to `end` from now on, and returns its key."""
+    key = certificates.generate_key()
+    now = certificates.now()
+    root = certificates.self_signed(key, "fleetcast authority test", not_before=now + begin, not_after=now + end)
+    directory.mkdir(parents=True)
+    (directory / "key.pem").write_bytes(certificates.private_key_pem(key))
+    (directory / "ca.pem").write_bytes(certificates.certificate_pem(root))
+    return key
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [(timedelta(days=3000), timedelta(days=6000)), (timedelta(days=-6000), timedelta(days=-3000))]
+)
+def test_an_authority_made_by_a_clock_years_off_is_refused_with_the_way_out(
+    tmp_path: Path, begin: timedelta, end: timedelta
+) -> None:
+    authority_with_life(tmp_path / "authority", begin, end)
+    with pytest.raises(FailedPreconditionError, match=r"clock says .* set the clock.*remove .*authority") as e:
+        open_installation(tmp_path, listen="localhost:0")
+    assert e.value.reason == "CLOCK_WRONG"
+
+
+def test_a_certificate_of_a_time_when_the_clock_was_ahead_is_made_anew(tmp_path: Path) -> None:
+    key = authority_with_life(tmp_path / "authority", timedelta(days=-1), timedelta(days=3000))
+    first = open_installation(tmp_path, listen="localhost:0")
+    ahead = certificates.leaf(
+        Credentials.load(tmp_path / "server").private_key.public_key(),
+        first.service.identity.name,
+        issuer_key=key,
+        issuer_common_name="fleetcast authority test",
+        not_before=certificates.now() + timedelta(days=365),
+        not_after=certificates.now() + timedelta(days=730),
+        uri=first.service.identity.uri,
+        names=shown_names(tmp_path),
+    )
+    (tmp_path / "server" / "cert.pem").write_bytes(certificates.certificate_pem(ahead))
+    open_installation(tmp_path, listen="localhost:0")
+    assert Credentials.load(tmp_path / "server").certificate.not_valid_before_utc <= certificates.now()
 
 
 @pytest.mark.parametrize("name", ["key.pem", "cert.pem", "ca.pem"])
@@ -173,7 +241,7 @@ def test_a_start_killed_before_any_file_is_completed_by_the_next(tmp_path: Path)
     command = [sys.executable, "-c", KILLED_AT_EACH_FILE, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == 12  # two of the authority, the list of parts, three for each identity
+    assert int(result.stdout) == 15  # two of the authority, the list of parts, three for each identity
 
 
 def test_two_first_starts_at_once_share_one_authority(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 import grpc
@@ -187,12 +188,26 @@ _BROKEN_WHILE_SENDING = "Internal error from Core"
 """What gRPC says, with INTERNAL, where sending a message fails before it knows that the connection is gone."""
 
 
+_CLOCKS_DIFFER = {
+    "certificate is not yet valid": "is not valid yet",
+    "certificate has expired": "has expired",
+}
+"""What TLS says of a certificate of the right authority at the wrong time, and what that means."""
+
+
 def _without_details(code: grpc.StatusCode, details: str, address: str) -> FleetcastError:
     """Returns the error for a status that no fleetcast server wrote: the transport or a proxy did."""
     server = f"the server at {address}" if address else "the server"
     if code is grpc.StatusCode.INTERNAL and details == _BROKEN_WHILE_SENDING:
         code, details = grpc.StatusCode.UNAVAILABLE, "the connection broke while something was being sent"
     if code is grpc.StatusCode.UNAVAILABLE:
+        for said, means in _CLOCKS_DIFFER.items():
+            if said in details:
+                return UnauthenticatedError(
+                    f"the clock of this machine is wrong, or that of {server} is: this machine's says "
+                    f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, and by that its certificate {means}; set the clock",
+                    reason="CLOCK_WRONG",
+                )
         if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification Check failed" in details:
             return UnauthenticatedError(
                 f"{server} did not prove that it belongs to this credential's authority under that name: "
@@ -201,7 +216,8 @@ def _without_details(code: grpc.StatusCode, details: str, address: str) -> Fleet
             )
         if "alert" in details.lower() and "SSL" in details:
             return UnauthenticatedError(
-                f"{server} refused this credential: it is for another server, or expired ({_last(details)})",
+                f"{server} refused this credential: it is for another server, or expired by the server's clock "
+                f"({_last(details)})",
                 reason="CREDENTIAL_REFUSED",
             )
         return UnavailableError(f"cannot reach {server}: check the address and that it runs ({_last(details)})")

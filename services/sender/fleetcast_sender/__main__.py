@@ -104,7 +104,7 @@ async def _serve(settings: SenderSettings) -> None:
     sender = await open_sender(settings.model_copy(update={"interface": interface}), advertised)
     shown = ServerCredentials(credentials)
     server = GrpcServer(settings.listen, shown, sender.services)
-    renewal = asyncio.create_task(keep_renewed(settings.scheduler, settings.credentials, shown))
+    renewal = asyncio.create_task(keep_renewed(settings.scheduler, settings.credentials, shown, sender.renewed))
 
     async def start() -> str:
         await server.start()

@@ -53,7 +53,8 @@ class SenderApp:
         self._outlet = _outlet(settings, interface, spare)
         self._channels: list[grpc.aio.Channel] = []
         self._catalog: Catalog | None = None
-        self._catalog_address = ""
+        self._catalog_address = self._scheduler_address = ""
+        self._credentials: Credentials | None = None
         self._cache: ChunkCache | None = None
         self._control: Control | None = None
         self._task: asyncio.Task[None] | None = None
@@ -78,6 +79,7 @@ class SenderApp:
             InvalidArgumentError: an address cannot be used.
         """
         control_channel = open_channel(scheduler, credentials)
+        self._scheduler_address, self._credentials = scheduler, credentials
         self._channels = [control_channel]
         self._use_catalog(catalog or scheduler, credentials)
         if self._settings.chunk_store is None:
@@ -99,9 +101,23 @@ class SenderApp:
             control_channel, registration, self._transmissions, start=self._open, release=self._unicast.forget
         )
         if not catalog:
-            self._control.catalog_named = lambda named: self._use_catalog(named or scheduler, credentials)
+            self._control.catalog_named = self._use_named_catalog
         self._task = asyncio.create_task(self._control.run(), name="sender control")
         _logger.info("multicast leaves by %s, groups %s to %s", self._interface.name, *self._groups)
+
+    def renewed(self, credentials: Credentials) -> None:
+        """Dials with a renewed certificate from now on; streams that are open go on with the one they began with."""
+        channel = open_channel(self._scheduler_address, credentials)
+        self._channels.append(channel)
+        if self._control is not None:
+            self._control.use(channel)
+        self._credentials, address, self._catalog_address = credentials, self._catalog_address, ""
+        self._use_catalog(address, credentials)
+
+    def _use_named_catalog(self, address: str) -> None:
+        """Read from the catalog that the scheduler names; empty means that it is where the scheduler is."""
+        assert self._credentials  # noqa: S101 - named after start
+        self._use_catalog(address or self._scheduler_address, self._credentials)
 
     def _use_catalog(self, address: str, credentials: Credentials) -> None:
         """Read from the catalog at an address from now on; what is being sent goes on with the one it began with."""

@@ -51,7 +51,7 @@ class Control:
         start: Start,
         release: Callable[[Transmission], None],
     ) -> None:
-        self._stub = SenderRegistryServiceStub(channel)
+        self.use(channel)
         self._registration = registration
         self._wake_addresses = wake_on_lan.broadcast_addresses(registration.subnets) or [wake_on_lan.EVERYWHERE]
         self._transmissions = transmissions
@@ -65,6 +65,10 @@ class Control:
         """Set when the scheduler has answered the first registration."""
         self.catalog_named: Callable[[str], None] = lambda _: None
         """Called at each registration with the HOST:PORT of the catalog; empty means where the scheduler is."""
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Opens the next stream on this channel to the scheduler."""
+        self._stub = SenderRegistryServiceStub(channel)
 
     async def run(self) -> None:
         """Register, serve, and start again whenever the stream breaks, until cancelled."""

@@ -79,6 +79,18 @@ def test_a_server_out_of_reach_is_named_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("code", "details", "kind", "reason"),
     [
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "x CERTIFICATE_VERIFY_FAILED: certificate is not yet valid: OK",
+            UnauthenticatedError,
+            "CLOCK_WRONG",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "x CERTIFICATE_VERIFY_FAILED: certificate has expired: OK",
+            UnauthenticatedError,
+            "CLOCK_WRONG",
+        ),
         (grpc.StatusCode.UNAVAILABLE, "x CERTIFICATE_VERIFY_FAILED y", UnauthenticatedError, "SERVER_NOT_TRUSTED"),
         (
             grpc.StatusCode.UNAVAILABLE,

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_kit.files import make_private, make_private_directory, write_atomically
 from fleetcast_kit.identity import certificates
+from fleetcast_kit.identity.clock import check_clock
 from fleetcast_kit.identity.credentials import AUTHORITY_FILE, KEY_FILE, Credentials
 from fleetcast_kit.identity.peer import Identity
 
@@ -73,6 +74,7 @@ class CertificateAuthority:
                         f"the authority in {directory} has lost its key {KEY_FILE}: restore it from a backup, "
                         "or remove the directory and enrol every machine anew"
                     )
+                check_clock()
                 write_atomically(key_file, certificates.private_key_pem(certificates.generate_key()))
             make_private(key_file)
             try:
@@ -88,6 +90,7 @@ class CertificateAuthority:
                 raise FailedPreconditionError(
                     f"the authority in {directory} cannot be read: {error}: restore it from a backup"
                 ) from error
+        _check_life(directory, certificate)
         return cls(key, certificate)
 
     def issue(
@@ -138,6 +141,23 @@ class CertificateAuthority:
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return HKDF(hashes.SHA256(), length, salt=None, info=b"fleetcast secret: " + purpose.encode()).derive(key)
+
+
+def _check_life(directory: Path, certificate: x509.Certificate) -> None:
+    """Makes sure that an authority can certify now.
+
+    Raises:
+        FailedPreconditionError: not by this host's clock.
+    """
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= certificates.now() < end:
+        raise FailedPreconditionError(
+            f"the authority in {directory} is valid from {begin:%Y-%m-%d} to {end:%Y-%m-%d}, and this host's clock "
+            f"says {certificates.now():%Y-%m-%d %H:%M} UTC: set the clock, if it is wrong; if it was wrong when the "
+            f'authority was made, begin anew: remove {directory} and take "authority" out of parts.json beside it; '
+            "every machine then enrols again",
+            reason="CLOCK_WRONG",
+        )
 
 
 def _root(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

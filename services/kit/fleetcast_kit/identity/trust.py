@@ -87,7 +87,9 @@ class ServerCredentials:
 
     def replace(self, credentials: Credentials) -> None:
         """Shows `credentials` from the next handshake on."""
-        self._renewal_time, self._end_time = credentials.renewal_time, credentials.certificate.not_valid_after_utc
+        certificate = credentials.certificate
+        self._begin_time, self._end_time = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        self._renewal_time = credentials.renewal_time
         self._credentials = credentials
 
     def for_port(self) -> grpc.ServerCredentials:
@@ -110,7 +112,7 @@ class ServerCredentials:
         )
 
     def _current(self) -> Credentials:
-        if self._reissue is not None and certificates.now() >= self._renewal_time:
+        if self._reissue is not None and not self._begin_time <= certificates.now() < self._renewal_time:
             try:
                 self.replace(self._reissue())
             except (OSError, FleetcastError):

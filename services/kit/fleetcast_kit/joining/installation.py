@@ -2,7 +2,9 @@
 
 authority/      the authority: its key never leaves this directory
 server/         the server's own certificate, for every name it is reached by
-senders/local/  the identity of the sender in the same process
+services/server/  the identity by which the services of this process dial each other: nobody is there to renew it while
+                it dials, and whoever reads it could read the authority's key too, so it lives as long as the authority
+senders/local/  that of the sender in the same process, likewise
 administrator/  the first administrator's credential, and the server's address
 """
 
@@ -40,11 +42,13 @@ class Installation:
     server: ServerCredentials
     """What the port shows; `services/server`."""
     service: Credentials
-    """What the services of this process dial each other with; `services/server`."""
+    """What the services of this process dial each other with; `services/server`, as long as the authority lives."""
     sender: Credentials
     """What the sender of this process dials with; `senders/local`."""
     administrator: Credentials
     """The credential of the first administrator; `administrators/local`."""
+    former_authority_pem: bytes = b""
+    """The authority of the administrator's credential that was there before; another one if it was made anew."""
 
     def publish_administrator(
         self, address: str, configuration_directory: Path, *, local_address: str = "", catalog_address: str = ""
@@ -77,7 +81,7 @@ class Installation:
             present = Credentials.load(configuration_directory)
         except FailedPreconditionError:
             return False
-        return present.authority_pem == self.administrator.authority_pem and (
+        return present.authority_pem in (self.administrator.authority_pem, self.former_authority_pem) and (
             present.identity == self.administrator.identity
         )
 
@@ -101,7 +105,9 @@ def open_installation(data_directory: Path, *, listen: str, advertise: Sequence[
         keep = _keeper(authority, data_directory)
         service_identity = Identity.of(Role.SERVICE, "server")
         service = keep("server", service_identity, names=names, lifetime=SERVER_LIFETIME)
-        sender = keep("senders/local", Identity.of(Role.SENDER, "local"), names=names, lifetime=SERVER_LIFETIME)
+        dialling = keep("services/server", service_identity, names=(), lifetime=AUTHORITY_LIFETIME)
+        sender = keep("senders/local", Identity.of(Role.SENDER, "local"), names=(), lifetime=AUTHORITY_LIFETIME)
+        former = _present(data_directory / "administrator")
         administrator = keep(
             "administrator", Identity.of(Role.ADMINISTRATOR, "local"), names=(), lifetime=AUTHORITY_LIFETIME
         )
@@ -120,9 +126,10 @@ def open_installation(data_directory: Path, *, listen: str, advertise: Sequence[
             trust,
             reissue=lambda: keep("server", service_identity, names=names, lifetime=SERVER_LIFETIME),
         ),
-        service=service,
+        service=dialling,
         sender=sender,
         administrator=administrator,
+        former_authority_pem=former.authority_pem if former else b"",
     )
 
 
@@ -130,11 +137,8 @@ def _keeper(authority: CertificateAuthority, data_directory: Path) -> Callable[.
     def keep(folder: str, identity: Identity, *, names: Iterable[str], lifetime: timedelta) -> Credentials:
         """Returns the credentials in `folder`, issued anew unless they are whole and fit."""
         directory = data_directory / folder
-        try:
-            present = Credentials.load(directory)
-        except (NotFoundError, FailedPreconditionError):
-            present = None
-        if present is not None and _fits(present, authority, identity, names):
+        present = _present(directory)
+        if present is not None and _fits(present, authority, identity, names) and _lasts(present, authority, lifetime):
             return present
         issued = authority.issue_credentials(identity, names=names, lifetime=lifetime)
         issued.save(directory)
@@ -143,10 +147,23 @@ def _keeper(authority: CertificateAuthority, data_directory: Path) -> Callable[.
     return keep
 
 
+def _present(directory: Path) -> Credentials | None:
+    try:
+        return Credentials.load(directory)
+    except (NotFoundError, FailedPreconditionError):
+        return None
+
+
 def _fits(present: Credentials, authority: CertificateAuthority, identity: Identity, names: Iterable[str]) -> bool:
     return (
         present.authority_pem == authority.certificate_pem
         and present.identity == identity
         and certificates.names_in(present.certificate) == tuple(sorted(names))
-        and certificates.now() < present.renewal_time
     )
+
+
+def _lasts(present: Credentials, authority: CertificateAuthority, lifetime: timedelta) -> bool:
+    """Returns whether a certificate is valid now, though a clock may have been wrong, and for a third of its life."""
+    now, certificate = certificates.now(), present.certificate
+    end = min(now + lifetime / 3, authority.certificate.not_valid_after_utc)
+    return certificate.not_valid_before_utc <= now and certificate.not_valid_after_utc >= end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleetcast_kit.errors import FleetcastError, NotFoundError
@@ -43,15 +43,22 @@ async def join_installation(
         ) from error
 
 
-async def keep_renewed(scheduler: str, directory: Path, shown: ServerCredentials) -> None:
+async def keep_renewed(
+    scheduler: str, directory: Path, shown: ServerCredentials, renewed: Callable[[Credentials], None] | None = None
+) -> None:
     """Renews the credential in `directory` at `scheduler` whenever that is due, until cancelled.
 
-    The port shows the new one at once; channels that are open dial with it after the next start.
+    The port shows the new one at once. `renewed` is called with it, for what dials with it.
     """
+    present = Credentials.load(directory)
     while True:
         try:
             credentials = await renew_if_due(scheduler, directory)
-            shown.replace(credentials)
+            if credentials != present:
+                shown.replace(credentials)
+                if renewed is not None:
+                    renewed(credentials)
+                present = credentials
         except FleetcastError as error:
             _logger.warning("cannot renew the certificate, trying again: %s", error.message)
         await asyncio.sleep(RENEWAL_SECONDS)
