@@ -12,6 +12,7 @@ import pytest
 from fleetcast.catalog.v1 import image_pb2
 from fleetcast.scheduler.v1 import machine_service_pb2
 from fleetcast.scheduler.v1.deployment_pb2 import Remark, StepRun
+from fleetcast_sequence import canonical, parse
 
 from tests.integration.cli_site import Cli, open_cli
 from tests.integration.deployment_actors import OUTCOME, RunningMachine
@@ -91,6 +92,20 @@ async def test_what_makes_no_system_is_refused_at_the_dry_run_and_at_the_deploym
     line = await cli.refused(REFUSED, "session", "create", "--image", "win11")
     assert "would get the file and no system" in line
     await cli.text("session", "create", "--image", "win11", "--as-file")
+
+
+async def test_a_secret_that_is_too_short_to_be_hidden_is_said_before_it_is_used(cli: Cli) -> None:
+    await make_lab(cli, "1", "2")
+    sequence = "name: a\nvariables: {password: {secret: true}}\nsteps: [{name: A, type: gather-inventory}]\n"
+    cli.site.sequences.canonical_form = canonical(parse(sequence))
+    flags = ("--collection", "lab", "--task-sequence", "bare-metal", "--dry-run")
+    said = await cli.text("deploy", *flags, "--variable", "password=x")
+    assert "warning: the value of the secret variable password of the deployment has fewer than 6 characters" in said
+    assert (await cli.json("deploy", *flags, "--variable", "password=long enough"))["warnings"] == []
+    for machine in ("pc-1", "pc-2"):
+        await cli.text("machine", "set", machine, "--variable", "password=12345")
+    (warning,) = (await cli.json("deploy", *flags))["warnings"]
+    assert "password of pc-1 and 1 more has" in warning
 
 
 async def test_everything_given_is_in_the_deployment(cli: Cli) -> None:

@@ -258,6 +258,8 @@ async def test_steps_and_the_log_are_kept_and_can_be_read(site: Site, operator: 
     assert answer.run.has_log
     read = operator.deployments.ReadRunLog(deployment_service_pb2.ReadRunLogRequest(name=order.run))
     assert b"".join([piece.data async for piece in read]) == text
+    too_long = await refusal(machine.upload_log(order.run, *[bytes(1 << 20)] * 70))
+    assert (too_long.reason, "upload its end alone" in too_long.message) == ("LOG_TOO_LONG", True)
     other = await ready_machine(site, "2")
     assert (await refusal(other.upload_log(order.run, b"x"))).reason == "RUN_NOT_FOUND"
 

@@ -16,10 +16,11 @@ from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.schema import schema
 from fleetcast_sequence.uploads import uploads
 from fleetcast_sequence.validation import parse, parse_located
-from fleetcast_sequence.variables import HIDDEN, Redactor, Scope, Variables
+from fleetcast_sequence.variables import HIDDEN, SHORTEST_MASK, Redactor, Scope, Variables
 
 __all__ = [
     "HIDDEN",
+    "SHORTEST_MASK",
     "BrokenReferenceError",
     "ExpressionError",
     "Group",

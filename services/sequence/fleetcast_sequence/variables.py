@@ -20,6 +20,9 @@ from fleetcast_sequence.model import Variable, VariableValue
 
 HIDDEN = "***"
 """Stands where a secret stood."""
+SHORTEST_MASK = 6
+"""Characters of the shortest secret that is hidden inside other text: the places of a shorter one would reveal it, and
+make the text unreadable."""
 
 
 class Scope(IntEnum):
@@ -141,10 +144,15 @@ class Variables:
                 result[name] = None
         return result
 
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """Names of the variables that are declared as secret."""
+        return frozenset(filter(self._is_secret, self._declared))
+
     def secrets(self) -> frozenset[str]:
         """Returns every text that must not be shown: the values of secret variables from all sources."""
         texts: set[str] = set()
-        for name in filter(self._is_secret, self._declared):
+        for name in self.secret_names:
             values: list[Any] = [values.get(name) for values in self._values.values()]
             with contextlib.suppress(ExpressionError, VariableError):
                 values.append(self.value(name))
@@ -179,19 +187,30 @@ class Variables:
 
 
 class Redactor:
-    """Hides secrets in text."""
+    """Hides secrets in text. One of fewer than SHORTEST_MASK characters is hidden only where it is all of the text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
+        self._short: set[str] = set()
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Hides these texts too, from now on; each line of a text of several lines by itself."""
         lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
-        self._secrets = sorted({*self._secrets, *lines}, key=len, reverse=True)
+        self._short |= {line for line in lines if len(line) < SHORTEST_MASK}
+        self._secrets = sorted({*self._secrets, *lines} - self._short, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """Returns `text` with `***` in the place of every secret."""
+        if text in self._short:
+            return HIDDEN
         for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    def wholly(self, text: str) -> str:
+        """Returns `text`, which is known to hold a secret, with `***` in the place of the short ones too."""
+        text = self(text)
+        for secret in sorted(self._short, key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         return text

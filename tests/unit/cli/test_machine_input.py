@@ -132,6 +132,26 @@ def test_a_variable_is_read_from_a_file_or_from_standard_input(tmp_path: Path, m
         parse_variables(["a@/nowhere"])
 
 
+@pytest.mark.parametrize(
+    ("now", "text", "start"),
+    [
+        ("2026-12-01 10:58", "10:00 14h daily", "2026-12-01T10:00"),
+        ("2026-12-01 10:58", "10:00 14h", "2026-12-01T10:00"),
+        ("2026-12-01 10:58", "10:00 14h weekly", "2026-12-01T10:00"),
+        ("2026-12-01 10:58", "tuesday 10:00 14h weekly", "2026-12-01T10:00"),
+        ("2026-12-01 05:00", "22:00 8h daily", "2026-11-30T22:00"),
+        ("2026-12-01 06:00", "22:00 8h daily", "2026-12-01T22:00"),
+        ("2026-12-01 10:58", "08:00 2h daily", "2026-12-02T08:00"),
+        ("2026-12-01 10:58", "2026-12-05 10:00 14h daily", "2026-12-05T10:00"),
+        ("2026-12-01 10:58", "tomorrow 10:00 14h daily", "2026-12-02T10:00"),
+        ("2026-12-01 10:58", "11:00 14h daily@Europe/Berlin", "2026-12-01T11:00"),
+    ],
+)
+def test_a_window_whose_time_has_come_today_is_open_now(now: str, text: str, start: str) -> None:
+    clock = Clock(datetime.fromisoformat(now).replace(tzinfo=UTC), UTC)
+    assert parse_maintenance_windows([text], clock)[0].start == start
+
+
 def test_maintenance_windows_are_read_and_shown() -> None:
     texts = [
         "22:00 8h daily",
@@ -143,7 +163,7 @@ def test_maintenance_windows_are_read_and_shown() -> None:
     assert [
         (window.start, window.duration.seconds // 3600, window.recurrence, window.time_zone) for window in windows
     ] == [
-        ("2026-11-23T22:00", 8, "FREQ=DAILY", ""),
+        ("2026-11-22T22:00", 8, "FREQ=DAILY", ""),
         ("2026-12-05T20:00", 10, "FREQ=WEEKLY", "Europe/Berlin"),
         ("2026-11-27T18:00", 24, "FREQ=MONTHLY;BYDAY=1FR", ""),
         ("2026-12-24T08:00", 4, "", ""),

@@ -81,6 +81,13 @@ def test_an_expression_may_hold_braces() -> None:
     assert variables().render("{{ {'a': {'b': 1}}.a.b }}!") == "1!"
 
 
+def test_a_secret_of_a_few_characters_is_no_mask_for_other_text() -> None:
+    hide = Redactor(["x", "12345", "123456", "-----\nlonger line\nab"])
+    assert hide("extra boxes: 12345 of 123456") == "extra boxes: 12345 of ***"
+    assert hide("the longer line") == "the ***"
+    assert [hide(text) for text in ("x", "12345", "ab")] == ["***"] * 3
+
+
 def test_secrets_are_hidden_wherever_they_come_from() -> None:
     found = variables(given={Scope.COLLECTION: {"password": "old one"}, Scope.DEPLOYMENT: {"password": "Gehe!m"}})
     hide = Redactor(found.secrets())

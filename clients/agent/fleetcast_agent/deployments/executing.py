@@ -34,7 +34,7 @@ from fleetcast_agent.receiving.receive import ReceiveRequest
 from fleetcast_agent.retrying import TRANSIENT_CODES, backoff_seconds
 from fleetcast_agent.sequence.content.server_content import ServerContent
 from fleetcast_agent.sequence.control import Control
-from fleetcast_agent.sequence.engine.records import Outcome, Record
+from fleetcast_agent.sequence.engine.records import Outcome, Record, Remark
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.execution import execute
 
@@ -218,14 +218,19 @@ class Execution:
                 self._report()
 
     async def _tell_end(self) -> None:
-        if self.kept.log.exists():
-            await self._upload_log()
+        problem = await self._upload_log() if self.kept.log.exists() else ""
         end = self.kept.end
+        if end is not None and problem:
+            end = end.model_copy(update={"remarks": (*end.remarks, Remark(step="", text=problem))})
+            await asyncio.to_thread(self.kept.conclude, end)
         if end is not None:
             self._stream.tell(partial(convert.outcome_message, self.kept.order.run, end))
 
-    async def _upload_log(self) -> None:
-        """Uploads the log; while the server is away the outcome could not be told either, so this waits for it."""
+    async def _upload_log(self) -> str:
+        """Uploads the log; while the server is away the outcome could not be told either, so this waits for it.
+
+        Returns why the server did not take it, in one sentence; empty if it did.
+        """
         attempt = 0
         while True:
             try:
@@ -233,15 +238,12 @@ class Execution:
                     await RunServiceStub(channel).UploadRunLog(
                         _pieces(self.kept.order.run, self.kept.log), timeout=_UPLOAD_SECONDS
                     )
-                return
+                return ""
             except grpc.aio.AioRpcError as error:
                 if error.code() not in TRANSIENT_CODES:
-                    why = from_rpc_error(error, address=self._local.server).message
-                    self._noticed(f"the log of the run was not taken: {why}")
-                    return
+                    return f"the log was not taken: {from_rpc_error(error, address=self._local.server).message}"
             except (FleetcastError, OSError) as error:
-                self._noticed(f"the log of the run cannot be uploaded: {error}")
-                return
+                return f"the log cannot be uploaded: {error}"
             await asyncio.sleep(backoff_seconds(attempt))
             attempt += 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,9 +91,11 @@ class _Simulation:
     def _arguments(self, step: Step) -> tuple[Mapping[str, Any], str]:
         """Returns the arguments rendered as far as they are known, and what is wrong with them."""
         shown: dict[str, Any] = {}
-        complete = True
+        complete, secret = True, set[str]()
         for name, value in step.arguments.items():
             names = {name for _, text in templates_in(value) for name in compile_template(text).names}
+            if names & self._variables.secret_names:
+                secret.add(name)
             if names & self._unknown:
                 shown[name], complete = value, False
                 continue
@@ -106,17 +108,9 @@ class _Simulation:
             try:
                 step_type.arguments.model_validate(shown)
             except ValidationError as error:
-                return {}, first_problem(error)
-        return {name: self._hidden(value) for name, value in shown.items()}, ""
-
-    def _hidden(self, value: Any) -> Any:
-        """Returns the value without secrets, which may also be numbers."""
-        if isinstance(value, dict):
-            return {name: self._hidden(each) for name, each in value.items()}
-        if isinstance(value, list):
-            return [self._hidden(each) for each in value]
-        hidden = self._hide(text_of(value))
-        return value if hidden == text_of(value) else hidden
+                return {}, (self._hide.wholly if secret else self._hide)(first_problem(error))
+        hides = {name: self._hide.wholly if name in secret else self._hide for name in shown}
+        return {name: _hidden(value, hides[name]) for name, value in shown.items()}, ""
 
     def _set(self, step: Step, *, certain: bool) -> None:
         """Takes in what the step would set: values of `set-variables` are known, all others are not."""
@@ -129,6 +123,16 @@ class _Simulation:
                     self._unknown |= set(value)
             elif name.endswith("_variable") and isinstance(value, str):
                 self._unknown.add(value)
+
+
+def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
+    """Returns the value without secrets, which may also be numbers."""
+    if isinstance(value, dict):
+        return {name: _hidden(each, hide) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(each, hide) for each in value]
+    hidden = hide(text_of(value))
+    return value if hidden == text_of(value) else hidden
 
 
 def text(nodes: list[PlannedNode]) -> str:

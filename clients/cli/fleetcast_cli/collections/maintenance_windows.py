@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fleetcast.scheduler.v1.collection_service_pb2 import MaintenanceWindow
@@ -17,9 +17,10 @@ from fleetcast_cli.shell.recurrences import recurrence
 
 MAINTENANCE_HELP = (
     "WINDOW is START DURATION [RULE][@ZONE], such as '22:00 8h daily', '2026-12-05 20:00 10h weekly@Europe/Berlin' or "
-    "'friday 18:00 1d FREQ=MONTHLY;BYDAY=1FR': its first start, how long it lasts (a day at most), and how it repeats: "
-    "daily, weekdays, weekly or a recurrence rule of iCalendar; without one it opens once. Without a zone it goes by "
-    "each machine's own clock. 'none' removes all windows: required deployments then begin at any time."
+    "'friday 18:00 1d FREQ=MONTHLY;BYDAY=1FR': its first start (the last one, if it is open now), how long it lasts (a "
+    "day at most), and how it repeats: daily, weekdays, weekly or a recurrence rule of iCalendar; without one it opens "
+    "once. Without a zone it goes by each machine's own clock. 'none' removes all windows: required deployments then "
+    "begin at any time."
 )
 
 FIELD = "maintenance_window"
@@ -60,11 +61,20 @@ def _window(text: str, clock: Clock) -> MaintenanceWindow:
             raise InvalidArgumentError(
                 f"{match['zone']!r} is not a time zone: write a name like Europe/Berlin", field=FIELD
             ) from error
-    start = parse_time(match["start"], now=clock.now, zone=clock.zone, field=FIELD, machine_clock=True)
+    length = parse_duration(match["duration"], field=FIELD)
     window = MaintenanceWindow(
-        start=start.isoformat(timespec="minutes"),
+        start=_first_start(match["start"], length, clock).isoformat(timespec="minutes"),
         recurrence=recurrence(match["rule"] or ""),
         time_zone=match["zone"] or "",
     )
-    window.duration.FromTimedelta(parse_duration(match["duration"], field=FIELD))
+    window.duration.FromTimedelta(length)
     return window
+
+
+def _first_start(text: str, length: timedelta, clock: Clock) -> datetime:
+    """Returns when a window first opens: a time of the day, or a weekday, that has come may mean one open now."""
+    latest, following = (
+        parse_time(text, now=clock.now, zone=clock.zone, field=FIELD, machine_clock=True, past=past)
+        for past in (True, False)
+    )
+    return latest if latest + length > clock.now.astimezone(clock.zone).replace(tzinfo=None) else following

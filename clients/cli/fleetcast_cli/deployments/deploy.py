@@ -242,6 +242,8 @@ def _print(answer: CreateDeploymentResponse, *, dry_run: bool) -> None:
     if answer.planned_runs:
         console.print(plan_table(answer.planned_runs))
         console.print()
+    for warning in answer.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
     left = f", {left_out} left out" if left_out else ""
     if dry_run:
         console.print(f"{plural(count, 'machine')} would be targeted{left}; nothing was made")

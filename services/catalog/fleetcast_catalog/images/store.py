@@ -220,7 +220,9 @@ class ImageStore:
             return await reclaimed_by(session, request_id)
 
     async def hold(self, name: ImageName, holder: str) -> Image:
-        """Records that `holder` needs a version, and returns it. Holding twice is holding once.
+        """Records that `holder` needs a version, and returns it with that holder alone. Holding twice is holding once.
+
+        The other holders are not read: thousands of sessions may hold one version, and each of them comes here.
 
         Raises:
             NotFoundError: there is no such version.
@@ -228,12 +230,11 @@ class ImageStore:
         """
         async with self.deciding, self._database.session() as session:
             row = await _get(session, name)
-            image = await _with_holders(session, row)
-            if holder not in image.holders:
+            image = image_of(row, [holder])
+            if await session.get(HoldRow, (image.id, holder)) is None:
                 image.check_deployable()
                 session.add(HoldRow(image_id=image.id, holder=holder))
-                await session.flush()
-            return await _with_holders(session, row)
+            return image
 
     async def release(self, name: ImageName, holder: str) -> None:
         """Removes a hold, if it is there."""

@@ -17,6 +17,7 @@ from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.planning import PlannedRun, check_begins, check_image, check_plan, plan
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.pump import RunPump
+from fleetcast_scheduler.deployments.secret_variables import short_secrets
 from fleetcast_scheduler.deployments.store import DeploymentStore
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch
@@ -102,6 +103,10 @@ class Deployments:
         draft.content, draft.pinned = pinned.name, pinned.content
         check_image(pinned.image, unpartitioned=unpartitioned)
         return draft, self._plan(draft, pinned.required_variables, now)
+
+    def warnings(self, deployment: Deployment, planned: Sequence[PlannedRun]) -> list[str]:
+        """Returns what somebody should know before the runs begin, a sentence each."""
+        return short_secrets(deployment, self._pump.ledger.fleet, planned)
 
     # Reading
 

@@ -47,7 +47,9 @@ class DeploymentServicer(DeploymentServiceServicer):
                 draft, request.confirmed_machine_count, request.request_id, unpartitioned=request.unpartitioned
             )
         return deployment_service_pb2.CreateDeploymentResponse(
-            deployment=convert.deployment_message(made), planned_runs=map(convert.planned_run_message, planned)
+            deployment=convert.deployment_message(made),
+            planned_runs=map(convert.planned_run_message, planned),
+            warnings=self._deployments.warnings(made, planned),
         )
 
     async def GetDeployment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 
@@ -15,6 +16,8 @@ from fleetcast_scheduler.sessions.pump import Pump
 _logger = logging.getLogger(__name__)
 
 PREFIX = "sessions/"
+_AT_ONCE = 32
+"""Holds released at once: sessions may end as fast as they are opened, and their holds must end as fast."""
 
 
 class SessionHolds:
@@ -36,11 +39,12 @@ class SessionHolds:
         for session in list(sessions.values()):
             if not session.state.final and session.name not in held:
                 await self._hold(pump, session)
-        for session in list(sessions.values()):
-            if session.state.final and not session.hold_released:
-                await self._catalog.release(session.image, session.name)
+        ended = [one for one in sessions.values() if one.state.final and not one.hold_released]
+        for batch in (ended[start : start + _AT_ONCE] for start in range(0, len(ended), _AT_ONCE)):
+            await asyncio.gather(*(self._catalog.release(session.image, session.name) for session in batch))
+            for session in batch:
                 pump.dispatcher.hold_released(session.name)
-                pump.wake()
+            pump.wake()
         for image, holder in holds:
             if holder not in sessions and holder not in self.keeper.opening:
                 _logger.info("releasing %s, held by %s, which does not exist", image, holder)

@@ -530,7 +530,7 @@ class HoldImageResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def image(self) -> _image_pb2.Image:
-        """The version, pinned by digest."""
+        """The version, pinned by digest. Of its holders only the caller's is named."""
 
     def __init__(
         self,

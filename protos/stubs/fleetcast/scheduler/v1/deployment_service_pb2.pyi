@@ -70,6 +70,7 @@ class CreateDeploymentResponse(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     PLANNED_RUNS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment; without a name if nothing was made."""
@@ -78,15 +79,20 @@ class CreateDeploymentResponse(_message.Message):
     def planned_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedRun]:
         """What happens to which machine, by name; those that are left out, too."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the caller should know before it begins, a sentence each: a secret that is too short to be hidden in logs."""
+
     def __init__(
         self,
         *,
         deployment: _deployment_pb2.Deployment | None = ...,
         planned_runs: _abc.Iterable[Global___PlannedRun] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "planned_runs", b"planned_runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "planned_runs", b"planned_runs", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

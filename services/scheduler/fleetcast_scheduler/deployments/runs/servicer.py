@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
-from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
+from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from fleetcast_kit.identity.peer import Role, current_identity
 from fleetcast_kit.rpc.context import Context
 from fleetcast_kit.rpc.server import Service
@@ -17,6 +18,9 @@ from fleetcast_scheduler.deployments.pump import RunPump
 from fleetcast_scheduler.deployments.runs import convert
 from fleetcast_scheduler.deployments.runs.logs import RunLogs
 from fleetcast_scheduler.names import deployment_name, run_name
+
+_UNREAD_SECONDS = 10.0
+"""How long the rest of a log that is too long is read and dropped."""
 
 
 class RunServicer(RunServiceServicer):
@@ -63,7 +67,15 @@ class RunServicer(RunServiceServicer):
             async for request in request_iterator:
                 yield request.data
 
-        await self._logs.put(name, current_identity().name, pieces())
+        try:
+            await self._logs.put(name, current_identity().name, pieces())
+        except ResourceExhaustedError:
+            # A caller that is answered while it still sends is told of an internal error, and not of this one.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_UNREAD_SECONDS):
+                    async for _ in request_iterator:
+                        pass
+            raise
         return run_service_pb2.UploadRunLogResponse()
 
     async def _read(self, requests: AsyncIterator[run_service_pb2.AttendRequest], mailbox: RunMailbox) -> None:
