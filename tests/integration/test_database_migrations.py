@@ -25,7 +25,8 @@ TABLES = {
         "fleetcast_catalog.deletions",
     ),
     "fleetcast_scheduler.migrations": tuple(
-        f"fleetcast_scheduler.{noun}.tables" for noun in ("audit", "deployments", "enrolment", "machines", "sessions")
+        f"fleetcast_scheduler.{noun}.tables"
+        for noun in ("audit", "boot", "deployments", "enrolment", "machines", "sessions")
     ),
 }
 

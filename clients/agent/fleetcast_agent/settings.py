@@ -51,6 +51,8 @@ class AgentSettings(Settings):
     """The machine's disks, or files that stand for them, the system's first; empty to use this computer's."""
     environment: Literal["", "boot", "installed"] = ""
     """What has started; empty to see by oneself."""
+    ticket: str = ""
+    """What the boot service gave this start of the machine, for its own identity."""
     accept: CommaSeparated = ()
     """Available deployments to run without being asked, by their ids; `any` for all."""
 

@@ -37,6 +37,7 @@ _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Senders: where they are, what they send, whether they get sessions.",
         ("senders.commands", "senders.watch"),
     ),
+    "boot": ("Machines that start from the network: who is admitted, how far each got.", ("boot.commands",)),
     "audit": ("The record of who did what, when, with which values.", ("audit",)),
     "enrolment-token": ("Enrolment tokens: permissions for machines to enrol.", ("enrolment_tokens",)),
 }

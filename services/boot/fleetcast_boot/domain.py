@@ -74,7 +74,9 @@ class Decision:
 
     answer: Answer
     token: str = ""
-    """The ticket or the right to knock, as an enrolment token; with INSTALL and KNOCK."""
+    """The enrolment token that lets the machine ask for admission; with INSTALL and KNOCK."""
+    ticket: str = ""
+    """What gives it the identity of its record; with INSTALL."""
     reason: str = ""
     """Why, in one line for people."""
     display_name: str = ""

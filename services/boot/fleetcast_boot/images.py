@@ -53,7 +53,7 @@ class BootImages:
 
     def all(self) -> list[BootImage]:
         """Returns every image, the newest first."""
-        found = [self._read(path) for path in self._directory.glob(f"*/{DESCRIPTION}")]
+        found = [self._read(path) for path in self._directory.glob(f"*/{DESCRIPTION}") if not path.parent.is_symlink()]
         return sorted(found, key=lambda image: image.created_at, reverse=True)
 
     def active(self) -> BootImage | None:

@@ -94,6 +94,7 @@ def machine_menu(decision: Decision, mac_address: str, files: BootFiles | None) 
         f"BOOTIF=01-{mac_address.replace(':', '-')}",
         f"fleetcast.server={_plain(files.server)}",
         f"fleetcast.token={_plain(decision.token)}",
+        *([f"fleetcast.ticket={_plain(decision.ticket)}"] if decision.ticket else []),
         f"fleetcast.root={_plain(files.base_url)}/root.squashfs",
         f"fleetcast.sha256={_plain(files.root_sha256)}",
     ]

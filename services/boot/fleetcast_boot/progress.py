@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from fleetcast_boot.domain import Answer, Asker
@@ -29,8 +29,13 @@ class Stage(IntEnum):
     """The kernel was fetched."""
     FIRST_STAGE = 5
     """The first stage was fetched."""
-    ROOT = 6
-    """The running first stage fetched the rest."""
+    IMAGE = 6
+    """The running first stage fetched the rest of the image."""
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return self.name.lower().replace("_", " ")
 
 
 _REASONS = {
@@ -43,7 +48,7 @@ _REASONS = {
     Stage.KERNEL: "it fetched the kernel, and not the first stage: the connection broke, or the memory was too small",
     Stage.FIRST_STAGE: "its kernel started, and never fetched the rest: its network card has no driver in the boot "
     "image, or no DHCP server gave it an address",
-    Stage.ROOT: "it has the whole boot image, and its agent was not heard: look at its screen",
+    Stage.IMAGE: "it has the whole boot image, and its agent was not heard: look at its screen",
 }
 
 
@@ -55,11 +60,11 @@ class MachineProgress:
     stage: Stage = Stage.ASKED
     heard_at: float = 0.0
     """When it last did something, in the caller's seconds."""
-    answer: Answer | None = None
+    answer: Answer = Answer.SILENT
     reason: str = ""
     """Why it was answered so."""
-    began_at: dict[Stage, float] = field(default_factory=dict)
-    """When it first came to each stage."""
+    began_at: float = 0.0
+    """When it first asked, this time."""
 
     def likely_reason(self, now: float) -> str:
         """Returns why it stopped, in a sentence; empty as long as it goes on, or if it starts its own disk."""
@@ -83,7 +88,7 @@ class BootProgress:
         """Notes that a machine asked what to start, and what it was told: its way begins anew."""
         known = self._machines.get(asker.mac_address)
         if known is None or known.stage is not Stage.ASKED:
-            known = MachineProgress(asker, began_at={Stage.ASKED: now})
+            known = MachineProgress(asker, began_at=now)
         known.asker, known.heard_at, known.answer, known.reason = asker, now, answer, reason
         self._machines[asker.mac_address] = known
         self._machines.move_to_end(asker.mac_address)
@@ -96,7 +101,6 @@ class BootProgress:
         if known is not None:
             known.stage = max(stage, known.stage)
             known.heard_at = now
-            known.began_at.setdefault(stage, now)
 
     def decided(self, mac_address: str, answer: Answer, reason: str) -> None:
         """Notes what a machine was told in its menu."""

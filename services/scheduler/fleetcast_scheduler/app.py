@@ -18,10 +18,14 @@ from fleetcast_kit.rpc.server import Service
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.audit.servicer import audit_service
 from fleetcast_scheduler.audit.store import AuditStore
+from fleetcast_scheduler.boot.boot import Boot
+from fleetcast_scheduler.boot.servicer import boot_service
+from fleetcast_scheduler.boot.store import BootStore
 from fleetcast_scheduler.calendar.local_time import time_zone
 from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.deployments.app import DeploymentOptions, DeploymentPart, open_deployments
 from fleetcast_scheduler.deployments.image_sessions import DeploymentSessions
+from fleetcast_scheduler.deployments.runs.due_runs import DueRuns
 from fleetcast_scheduler.enrolment.enrolment import Enrolment
 from fleetcast_scheduler.enrolment.servicer import enrolment_service
 from fleetcast_scheduler.enrolment.store import EnrolmentStore
@@ -179,6 +183,18 @@ async def open_scheduler(
     awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
     sessions = Sessions(pump, store, catalog, holds, audit, admit=machines.admit, members=awaited.members)
     presence = deployments.pump.presence.of
+    boot = Boot(
+        BootStore(database),
+        audit=audit,
+        fleet=fleet.fleet,
+        machines=machines,
+        enrolment=enrolment,
+        due_work=DueRuns(deployments.pump),
+        clock=clock,
+    )
+    await boot.start()
+    enrolment.redeem = boot.redeem
+    machines.code_of, machines.admits = enrolment.code_of, boot.admit
     services = [
         session_service(sessions, pump),
         participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump, told_address),
@@ -188,6 +204,7 @@ async def open_scheduler(
         machine_service(machines, presence),
         collection_service(collections, presence),
         enrolment_service(enrolment),
+        boot_service(boot),
         *deployments.services,
     ]
     return SchedulerApp(

@@ -122,5 +122,5 @@ def test_only_so_many_machines_are_remembered_those_heard_last() -> None:
     for number in range(10):
         progress.asked(Asker(f"m{number}", (), Firmware.BIOS, Way.PXE), Answer.SILENT, "", float(number))
     assert [machine.asker.mac_address for machine in progress] == ["m7", "m8", "m9"]
-    progress.reached("m1", Stage.ROOT, 10.0)
+    progress.reached("m1", Stage.IMAGE, 10.0)
     assert len(list(progress)) == 3

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from fleetcast_cli.collections.maintenance_windows import format_maintenance_window, parse_maintenance_windows
 from fleetcast_cli.machines.inventory_csv import read_machines
-from fleetcast_cli.machines.lookup import _filters, choose, mac_address
+from fleetcast_cli.machines.lookup import Known, _filters, choose, mac_address
 from fleetcast_cli.shell.instants import Clock
 from fleetcast_cli.shell.recurrences import recurrence
 from fleetcast_cli.task_sequences.variables import change_variables, parse_variables
@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from tests.support.refusals import takes_or_says_why
 
 KNOWN = [
-    ("machines/a1", "pc-1", ["aa:bb:cc:dd:ee:01"]),
-    ("machines/b2", "pc-2", ["aa:bb:cc:dd:ee:02", "aa:bb:cc:dd:ee:03"]),
-    ("machines/c3", "pc-2", []),
-    ("machines/pc-1x", "a1", []),
+    Known("machines/a1", "pc-1", ["aa:bb:cc:dd:ee:01"], "K7QF-42X"),
+    Known("machines/b2", "pc-2", ["aa:bb:cc:dd:ee:02", "aa:bb:cc:dd:ee:03"]),
+    Known("machines/c3", "pc-2", []),
+    Known("machines/pc-1x", "a1", []),
 ]
 CLOCK = Clock(datetime(2026, 11, 23, 3, 40, tzinfo=UTC), ZoneInfo("Europe/Berlin"))
 
@@ -35,6 +35,8 @@ def test_machines_are_named_by_id_display_name_or_address_each_once() -> None:
         "machines/c3",
     ]
     assert choose(["a1"], KNOWN) == ["machines/a1"]  # an id wins over a name
+    assert choose(["k7qf42x"], KNOWN) == ["machines/a1"]
+    assert choose(["K7QF-42X"], KNOWN) == ["machines/a1"]
 
 
 def test_a_name_of_several_machines_or_none_is_refused() -> None:

@@ -123,7 +123,7 @@ class Deploying(RuleBasedStateMachine):
     @rule(number=MACHINES)
     def restart(self, number: int) -> None:
         if number in self.executing and machine_name(number) in self.world.ledger.connected:
-            self.world.presence.restart(machine_name(number), self.world.now)
+            self.world.presence.restart(machine_name(number), "boot", self.world.now)
             self.world.depart(number)
             self.look()
 

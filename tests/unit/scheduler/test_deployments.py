@@ -445,7 +445,7 @@ def test_a_machine_that_restarts_is_awaited_for_a_while() -> None:
     world = DeploymentWorld(1)
     world.attend(1)
     world.deploy()
-    world.presence.restart(machine_name(1), world.now)
+    world.presence.restart(machine_name(1), "boot", world.now)
     world.depart(1)
     assert world.run(1).state is RunState.RESTARTING
     world.advance(world.timing.restart - 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit.errors import NotFoundError, UnavailableError
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.joining.enrolment import enrol
 from fleetcast_kit.process.commandline import ExitCode
@@ -50,7 +50,10 @@ def run(  # noqa: PLR0917 - typer makes options of them
         bool,
         typer.Option("--once", help="End after the first run: with 0, 1 if it failed, 8 if it succeeded with remarks."),
     ] = False,
-    token: Annotated[str, typer.Option(help="Enrolment token, for a machine that has no identity yet.")] = "",
+    token: Annotated[
+        str,
+        typer.Option(envvar="FLEETCAST_TOKEN", help="Enrolment token, for a machine that has no identity yet."),
+    ] = "",
     inventory: Annotated[Path | None, typer.Option(help="Hardware as JSON, in place of what was found.")] = None,
     environment: Annotated[
         str | None, typer.Option(help="What has started: `boot` or `installed`; default: what it looks like.")
@@ -154,11 +157,16 @@ async def _enrol(settings: AgentSettings, token: str, display: RunDisplay) -> No
                 f"this machine is not enrolled ({error.message}): give it --token, or run fleetcast-agent enrol first",
                 reason="NOT_ENROLLED",
             ) from error
-    address, attempt = settings.server_address(), 0
+    address, attempt, ticket = settings.server_address(), 0, settings.ticket
     while True:
         try:
-            credentials = await enrol(address, token, settings.state_dir, settings.display_name)
+            credentials = await enrol(address, token, settings.state_dir, settings.display_name, ticket=ticket)
             break
+        except FailedPreconditionError as error:
+            if not ticket or error.reason != "TICKET_ENDED":
+                raise
+            display.noticed(f"{error.message}; asking to be admitted instead")
+            ticket = ""
         except UnavailableError as error:
             if not attempt:
                 display.noticed(f"waiting for the server at {address}: {error.message}")

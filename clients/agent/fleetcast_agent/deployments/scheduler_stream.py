@@ -14,6 +14,8 @@ import grpc
 from fleetcast.scheduler.v1.machine_service_pb2_grpc import MachineServiceStub
 from fleetcast.scheduler.v1.run_service_pb2_grpc import RunServiceStub
 from fleetcast_kit.errors import FleetcastError, UnavailableError, from_rpc_error
+from fleetcast_kit.identity.certificates import public_key_der
+from fleetcast_kit.identity.key_code import key_code
 from fleetcast_kit.joining.enrolment import renew_if_due
 from fleetcast_kit.rpc.channel import open_channel
 
@@ -196,7 +198,7 @@ class SchedulerStream:
         credentials = await renew_if_due(self._server, self._state_dir)
         async with open_channel(self._server, credentials) as channel:
             if not self._is_registered:
-                await self._register(channel)
+                await self._register(channel, public_key_der(credentials.private_key.public_key()))
             for told in self._told:
                 told.sequence = 0
             something_to_say = self._something_to_say = asyncio.Event()
@@ -213,7 +215,8 @@ class SchedulerStream:
                 self._something_to_say = asyncio.Event()
                 something_to_say.set()
 
-    async def _register(self, channel: grpc.aio.Channel) -> None:
+    async def _register(self, channel: grpc.aio.Channel, own_key: bytes) -> None:
+        """Registers this machine, whose public key is `own_key`, and waits as long as it is held."""
         stub = MachineServiceStub(channel)
         request = convert.register_request(await asyncio.to_thread(self._describe))
         said = ""
@@ -227,7 +230,8 @@ class SchedulerStream:
             if reason != said:
                 said = reason
                 name = response.machine.name.removeprefix("machines/")
-                self._notice(f"held: {reason}; waiting for: fleetcast machine approve {name}")
+                code = key_code(own_key) if response.machine.code else ""
+                self._notice(f"held: {reason}; waiting for: fleetcast machine approve {code or name}")
             await asyncio.sleep(self._held_seconds)
 
     async def _requests(self, something_to_say: asyncio.Event) -> AsyncIterator[Any]:

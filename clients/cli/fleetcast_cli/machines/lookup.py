@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleetcast.scheduler.v1 import machine_service_pb2
 from fleetcast.scheduler.v1.machine_service_pb2 import Machine
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.identity.key_code import read_code
 
 from fleetcast_cli.shell.connection import every_page
 from fleetcast_cli.shell.references import identifier
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 _MAC = re.compile(r"[0-9a-f]{12}")
 _MAX_FILTER_LENGTH = 4000
 """The server takes 4096 characters."""
+
+
+class Known(NamedTuple):
+    """What a machine can be named by."""
+
+    name: str
+    """Its resource name."""
+    display_name: str
+    mac_addresses: Iterable[str]
+    code: str = ""
+    """What its screen shows while it waits for approval."""
 
 
 async def find_machines(machines: MachineServiceAsyncStub, texts: Sequence[str]) -> list[Machine]:
@@ -38,7 +50,10 @@ async def find_machines(machines: MachineServiceAsyncStub, texts: Sequence[str])
             machines.ListMachines, machine_service_pb2.ListMachinesRequest(page_size=1000, filter=expression)
         ):
             known += answer.machines
-    found = choose(wanted, [(machine.name, machine.display_name, machine.inventory.mac_addresses) for machine in known])
+    found = choose(
+        wanted,
+        [Known(one.name, one.display_name, one.inventory.mac_addresses, one.code) for one in known],
+    )
     by_name = {machine.name: machine for machine in known}
     return [by_name[name] for name in found]
 
@@ -53,11 +68,10 @@ async def find_machine(machines: MachineServiceAsyncStub, text: str) -> Machine:
     return (await find_machines(machines, [text]))[0]
 
 
-def choose(texts: Iterable[str], known: Sequence[tuple[str, str, Iterable[str]]]) -> list[str]:
+def choose(texts: Iterable[str], known: Sequence[Known]) -> list[str]:
     """Returns the resource names of the machines that `texts` name, each once.
 
-    `known` has resource name, display name and MAC addresses of each machine that can be meant. An id wins over a
-    display name, and that over an address.
+    `known` are the machines that can be meant. An id wins over a display name, that over an address, that over a code.
 
     Raises:
         NotFoundError: nothing is named so.
@@ -66,10 +80,11 @@ def choose(texts: Iterable[str], known: Sequence[tuple[str, str, Iterable[str]]]
     found: dict[str, None] = {}
     missing: list[str] = []
     for text in texts:
-        by_id = [name for name, _, _ in known if name == _resource_name(text)]
-        by_display_name = [name for name, display_name, _ in known if display_name == text]
-        by_address = [name for name, _, addresses in known if mac_address(text) in addresses]
-        matches = list(dict.fromkeys(by_id or by_display_name or by_address))
+        by_id = [one.name for one in known if one.name == _resource_name(text)]
+        by_display_name = [one.name for one in known if one.display_name == text]
+        by_address = [one.name for one in known if mac_address(text) in one.mac_addresses]
+        by_code = [one.name for one in known if one.code and read_code(text) == one.code]
+        matches = list(dict.fromkeys(by_id or by_display_name or by_address or by_code))
         if len(matches) > 1:
             few = ", ".join(map(identifier, matches[:5])) + (", …" if len(matches) > 5 else "")
             raise InvalidArgumentError(
@@ -80,7 +95,8 @@ def choose(texts: Iterable[str], known: Sequence[tuple[str, str, Iterable[str]]]
     if missing:
         few = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise NotFoundError(
-            f"no machine has the name, id or MAC address {few}; see: fleetcast machine list", reason="MACHINE_NOT_FOUND"
+            f"no machine has the name, id, MAC address or code {few}; see: fleetcast machine list",
+            reason="MACHINE_NOT_FOUND",
         )
     return list(found)
 
@@ -111,6 +127,8 @@ def _filter(texts: Sequence[str]) -> str:
     parts = [f"machine.name in {names}", f"machine.display_name in {_list(texts)}"]
     if addresses := [address for text in texts if (address := mac_address(text))]:
         parts.append(f"machine.mac_addresses.exists(address, address in {_list(addresses)})")
+    if codes := [code for text in texts if (code := read_code(text))]:
+        parts.append(f"machine.code in {_list(codes)}")
     return " || ".join(parts)
 
 

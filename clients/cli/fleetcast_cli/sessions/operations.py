@@ -12,7 +12,7 @@ from fleetcast.scheduler.v1.session_service_pb2_grpc import SessionServiceStub
 from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
 from fleetcast_kit.values.durations import parse_duration
 
-from fleetcast_cli.machines.lookup import choose, find_machines, mac_address
+from fleetcast_cli.machines.lookup import Known, choose, find_machines, mac_address
 from fleetcast_cli.sessions.commands import Name, group, list_participants, print_change
 from fleetcast_cli.sessions.flags import SESSION_HELP, Repeat, RepeatZone, SessionFlags, recurrence_zone
 from fleetcast_cli.shell.command import Json, command
@@ -204,7 +204,7 @@ async def _participants(channel: grpc.aio.Channel, session: str, texts: list[str
     }
     try:
         machines = choose(
-            texts, [(each.machine, each.display_name, addresses.get(each.machine, ())) for each in present]
+            texts, [Known(each.machine, each.display_name, addresses.get(each.machine, ())) for each in present]
         )
     except NotFoundError as error:
         raise NotFoundError(

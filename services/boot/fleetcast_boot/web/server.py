@@ -20,7 +20,7 @@ MAX_CONNECTIONS = 512
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_STAGES = {KERNEL: Stage.KERNEL, FIRST_STAGE: Stage.FIRST_STAGE, ROOT: Stage.ROOT}
+_STAGES = {KERNEL: Stage.KERNEL, FIRST_STAGE: Stage.FIRST_STAGE, ROOT: Stage.IMAGE}
 
 
 class BootPlan(Protocol):

@@ -41,17 +41,19 @@ async def enrol(
     *,
     advertised_names: Sequence[str] = (),
     clock: Callable[[], datetime] = certificates.now,
+    ticket: str = "",
 ) -> Credentials:
     """Returns the credentials that `token` gives, kept in `directory`; those that are there already, if they fit.
 
     The private key is made here and stays here. A repetition, also after being killed at any moment, ends with the same
     identity and uses the token no further. `server` is HOST:PORT; `display_name` is for people; `advertised_names` are
-    what a sender or service is reached by; `clock` is this machine's.
+    what a sender or service is reached by; `ticket` is what a machine was given that started from the network. `clock`
+    is this machine's.
 
     Raises:
         InvalidArgumentError: the address or the token is mistyped.
         FailedPreconditionError: the token is for another server, expired or revoked; or `directory` holds an identity
-            of another server.
+            of another server; or the ticket has ended, with the reason TICKET_ENDED, or was used by another key.
         ResourceExhaustedError: the token is used up.
         UnavailableError: the server cannot be reached.
     """
@@ -72,7 +74,9 @@ async def enrol(
         certificates.certificate_pem(unpacked.leaf(key.public_key())),
         certificates.certificate_pem(authority),
     )
-    request = enrolment_service_pb2.EnrolRequest(display_name=display_name, advertised_names=advertised_names)
+    request = enrolment_service_pb2.EnrolRequest(
+        display_name=display_name, advertised_names=advertised_names, ticket=ticket
+    )
     async with open_channel(join_address(host, port), holder) as channel:
         stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
         try:

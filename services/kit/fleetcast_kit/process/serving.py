@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
 from fleetcast_kit.process import logs, telemetry
 from fleetcast_kit.process.commandline import EXIT_CODES_HELP
-from fleetcast_kit.process.settings import ServiceSettings
+
+
+class LoggedSettings(Protocol):
+    """Settings of a process that logs."""
+
+    @property
+    def log_format(self) -> logs.LogFormat:
+        """Form of the log on standard error."""
+
 
 ListenOption = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; by default [::]:7443, everywhere.")
@@ -32,7 +40,7 @@ def service_app(about: str) -> typer.Typer:
     return app
 
 
-def serve(name: str, settings: ServiceSettings, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def serve(name: str, settings: LoggedSettings, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs `work` until it ends, with the log that the settings want, and with telemetry.
 
     Raises:

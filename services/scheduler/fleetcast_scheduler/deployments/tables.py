@@ -96,6 +96,7 @@ class RunRow(SQLModel, table=True):
     limit_time: float | None = instant(nullable=True)
     pause_time: float | None = instant(nullable=True)
     restart_time: float | None = instant(nullable=True)
+    restart_environment: str = text(server_default="")
     end_time: float | None = instant(nullable=True)
     contact_time: float | None = instant(nullable=True)
     ending: dict[str, Any] | None = json_(nullable=True)

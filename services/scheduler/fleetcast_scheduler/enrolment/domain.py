@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from fleetcast_kit.errors import (
     AlreadyExistsError,
@@ -28,6 +29,23 @@ MAX_TRUSTED_TOKENS = 256
 
 MAX_ADVERTISED_NAMES = 64
 _MAX_DISPLAY_NAME_LENGTH = 255
+
+
+class Purpose(StrEnum):
+    """What a token is for."""
+
+    ENROL = ""
+    """Its holders are enrolled."""
+    KNOCK = "knock"
+    """Everybody on a network segment can read it, so its holders may ask for admission, and no more."""
+
+
+KNOCK_LIFETIME = timedelta(days=60)
+KNOCK_PERIOD = timedelta(days=30)
+"""After this a new one is handed out; that before works for as long again."""
+
+MAX_KNOCKS_A_MINUTE = 120
+"""Of all machines together. A room of a hundred that is switched on at once gets through; a stranger fills no table."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class TokenRecord:
     """Who made it, `administrators/{id}`."""
     root_pem: bytes
     """The certificate by which its holders are recognised."""
+    purpose: Purpose = Purpose.ENROL
 
     @property
     def name(self) -> str:

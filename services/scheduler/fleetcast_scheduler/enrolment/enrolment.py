@@ -6,24 +6,31 @@ import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.enrolment_token import SECRET_BYTES, EnrolmentToken
+from fleetcast_kit.identity.key_code import key_code
 from fleetcast_kit.identity.peer import Identity, Peer, Role
 from fleetcast_kit.identity.trust import TrustBundle
 from fleetcast_kit.process import semconv, telemetry
 
 from fleetcast_scheduler.enrolment.domain import (
+    KNOCK_LIFETIME,
+    KNOCK_PERIOD,
+    MAX_KNOCKS_A_MINUTE,
     MAX_TRUSTED_TOKENS,
+    MAX_USES,
     REMEMBERED,
     EnrolledCertificate,
+    Purpose,
     TokenRecord,
     certified_names,
     check_repeated,
@@ -57,6 +64,10 @@ class Enrolment:
         self._clock = clock
         self._max_tokens = max_tokens
         self._trusting = asyncio.Lock()
+        self._knocks: deque[datetime] = deque()
+        self._knock_tokens: tuple[str, str] = ("", "")
+        self.redeem: Callable[[str, str], Awaitable[str]] = _redeem_nothing
+        """Returns the machine whose identity a key, by its digest, gets for a ticket; raises if for none."""
         self.authority = authority
 
     async def start(self) -> None:
@@ -99,6 +110,38 @@ class Enrolment:
         _logger.info("%s made %s", creator, stored.name)
         return stored, token.pack()
 
+    async def knock_token(self) -> str:
+        """Returns the text of the token that lets machines knock which start from the network: the present one.
+
+        It is the same for all, since everybody on a segment can read it, and made anew from time to time.
+        """
+        now = self._clock()
+        period = str(int(now.timestamp() // KNOCK_PERIOD.total_seconds()))
+        if self._knock_tokens[0] != period:
+            secret = self.authority.derive_secret(f"boot token {period}", SECRET_BYTES)
+            token = EnrolmentToken(secret, self.authority.fingerprint)
+            root = token.root(not_before=now - certificates.CLOCK_TOLERANCE, not_after=now + KNOCK_LIFETIME)
+            record = TokenRecord(
+                id=token.id,
+                role=Role.MACHINE,
+                uses=MAX_USES,
+                used_count=0,
+                create_time=now,
+                expire_time=now + KNOCK_LIFETIME,
+                revoke_time=None,
+                creator="scheduler",
+                root_pem=certificates.certificate_pem(root),
+                purpose=Purpose.KNOCK,
+            )
+            await self._store.add(record)
+            await self._trust_tokens()
+            self._knock_tokens = (period, token.pack())
+        return self._knock_tokens[1]
+
+    async def code_of(self, name: str) -> str:
+        """Returns the code of the key of a machine that knocked and got no other identity; empty for others."""
+        return await self._store.code_of(name)
+
     async def list_tokens(self, limit: int, after: tuple[float, str] | None) -> Sequence[TokenRecord]:
         """Returns at most `limit` tokens, newest first, that come after the position (create time, id) `after`."""
         return await self._store.list(limit, after)
@@ -119,7 +162,7 @@ class Enrolment:
         return record
 
     async def enrol(
-        self, holder: Peer, *, display_name: str, advertised_names: Sequence[str] = ()
+        self, holder: Peer, *, display_name: str, advertised_names: Sequence[str] = (), ticket: str = ""
     ) -> EnrolledCertificate:
         """Returns an identity for the key that `holder` proved, and its certificate.
 
@@ -129,6 +172,7 @@ class Enrolment:
             FailedPreconditionError: the token is expired or revoked.
             ResourceExhaustedError: the token is used up.
             InvalidArgumentError: the key or a name cannot be certified.
+            FleetcastError: as `redeem` does, with a ticket.
         """
         public_key = _checked_key(holder.certificate)
         token_id = holder.identity.name.partition("/")[2]
@@ -139,21 +183,54 @@ class Enrolment:
         names = certified_names(record.role, advertised_names)
         digest = hashes.Hash(hashes.SHA256())
         digest.update(certificates.public_key_der(public_key))
+        key_digest = digest.finalize().hex()
+        if ticket and record.purpose is Purpose.KNOCK:
+            identity = Identity.parse(await self.redeem(ticket, key_digest))
+            await self._store.pass_on(
+                public_key_digest=key_digest, identity=identity, display_name=printable(display_name), now=now
+            )
+            return self._enrolled(identity, public_key, (), display_name, "a ticket")
         name = await self._store.enrol(
             token_id,
-            public_key_digest=digest.finalize().hex(),
+            public_key_digest=key_digest,
             identity=Identity.of(record.role, _new_identifier()),
             display_name=printable(display_name),
             now=now,
+            code=await self._knock(public_key, now) if record.purpose is Purpose.KNOCK else "",
         )
         if name is None:
             record = await self._store.get(token_id) or record
             raise refusal(record, now)
-        identity = Identity.parse(name)
+        return self._enrolled(Identity.parse(name), public_key, names, display_name, record.name)
+
+    def _enrolled(
+        self,
+        identity: Identity,
+        public_key: ec.EllipticCurvePublicKey,
+        names: Sequence[str],
+        display_name: str,
+        proof: str,
+    ) -> EnrolledCertificate:
         certificate = self.authority.issue(public_key, identity, names=names)
-        _enrolments.add(1, {"role": record.role.value})
-        _logger.info("enrolled %s (%s) with %s", identity, printable(display_name), record.name)
+        _enrolments.add(1, {"role": identity.role.value})
+        _logger.info("enrolled %s (%s) with %s", identity, printable(display_name), proof)
         return EnrolledCertificate(identity, certificates.certificate_pem(certificate))
+
+    async def _knock(self, public_key: ec.EllipticCurvePublicKey, now: datetime) -> str:
+        """Returns the code of a key that knocks.
+
+        Raises:
+            ResourceExhaustedError: too many knocked within the last minute.
+        """
+        while self._knocks and self._knocks[0] <= now - timedelta(minutes=1):
+            self._knocks.popleft()
+        if len(self._knocks) >= MAX_KNOCKS_A_MINUTE:
+            raise ResourceExhaustedError(
+                f"{MAX_KNOCKS_A_MINUTE} machines asked for admission within a minute: try again in a minute",
+                reason="TOO_MANY_KNOCKS",
+            )
+        self._knocks.append(now)
+        return await asyncio.to_thread(key_code, certificates.public_key_der(public_key))
 
     def renew(self, bearer: Peer, public_key_der: bytes) -> bytes:
         """Returns a new certificate (PEM) for the bearer's identity and names, and the given key.
@@ -184,3 +261,7 @@ def _checked_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
 def _new_identifier() -> str:
     """Returns 16 characters of base32, 80 random bits: no two among billions are equal."""
     return base64.b32encode(secrets.token_bytes(_IDENTIFIER_BYTES)).decode().lower()
+
+
+async def _redeem_nothing(_ticket: str, _key_digest: str) -> str:
+    raise FailedPreconditionError("no tickets are given here", reason="TICKET_ENDED")

@@ -76,7 +76,10 @@ class EnrolmentServicer(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
     ) -> enrolment_service_pb2.EnrolResponse:
         """Gives the holder of a token its identity."""
         enrolled = await self._enrolment.enrol(
-            current_peer(), display_name=request.display_name, advertised_names=tuple(request.advertised_names)
+            current_peer(),
+            display_name=request.display_name,
+            advertised_names=tuple(request.advertised_names),
+            ticket=request.ticket,
         )
         return enrolment_service_pb2.EnrolResponse(
             name=enrolled.identity.name,

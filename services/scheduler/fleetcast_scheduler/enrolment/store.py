@@ -10,10 +10,10 @@ from fleetcast_kit.database import Database
 from fleetcast_kit.identity.peer import Identity, Role
 from sqlalchemy import CursorResult, func, tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import and_, case, col, select, update
+from sqlmodel import and_, case, col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_scheduler.enrolment.domain import TokenRecord
+from fleetcast_scheduler.enrolment.domain import Purpose, TokenRecord
 from fleetcast_scheduler.enrolment.tables import EnrolmentRow, EnrolmentTokenRow
 
 
@@ -79,12 +79,39 @@ class EnrolmentStore:
                 row.revoke_time = now.timestamp()
             return _record(row)
 
+    async def code_of(self, name: str) -> str:
+        """Returns the code of an identity that knocked; empty for others."""
+        statement = select(EnrolmentRow.code).where(col(EnrolmentRow.name) == name)
+        async with self._database.session(reads_only=True) as session:
+            return (await session.exec(statement)).first() or ""
+
+    async def pass_on(self, *, public_key_digest: str, identity: Identity, display_name: str, now: datetime) -> None:
+        """Gives an identity to another key, in place of the one that has it."""
+        row = EnrolmentRow(
+            public_key_digest=public_key_digest,
+            role=identity.role.value,
+            name=identity.name,
+            display_name=display_name,
+            token_id="",
+            enrol_time=now.timestamp(),
+        )
+        async with self._database.session() as session:
+            await session.exec(delete(EnrolmentRow).where(col(EnrolmentRow.name) == identity.name))
+            await session.merge(row)
+
     async def enrol(
-        self, token_id: str, *, public_key_digest: str, identity: Identity, display_name: str, now: datetime
+        self,
+        token_id: str,
+        *,
+        public_key_digest: str,
+        identity: Identity,
+        display_name: str,
+        now: datetime,
+        code: str = "",
     ) -> str | None:
         """Returns the name that the key has in the role of `identity`: the present one, or `identity` for one use.
 
-        None if the token does not work now, or has no use left.
+        None if the token does not work now, or has no use left. `code` is kept with the identity.
         """
         enrolment = EnrolmentRow(
             public_key_digest=public_key_digest,
@@ -92,6 +119,7 @@ class EnrolmentStore:
             name=identity.name,
             display_name=display_name,
             token_id=token_id,
+            code=code,
             enrol_time=now.timestamp(),
         )
         try:
@@ -145,6 +173,7 @@ def _row(record: TokenRecord) -> EnrolmentTokenRow:
         revoke_time=record.revoke_time.timestamp() if record.revoke_time else None,
         creator=record.creator,
         root_pem=record.root_pem.decode(),
+        purpose=record.purpose.value,
     )
 
 
@@ -159,4 +188,5 @@ def _record(row: EnrolmentTokenRow) -> TokenRecord:
         revoke_time=datetime.fromtimestamp(row.revoke_time, UTC) if row.revoke_time is not None else None,
         creator=row.creator,
         root_pem=row.root_pem.encode(),
+        purpose=Purpose(row.purpose),
     )

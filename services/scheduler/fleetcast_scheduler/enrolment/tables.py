@@ -20,6 +20,7 @@ class EnrolmentTokenRow(SQLModel, table=True):
     expire_time: float = Field(sa_type=Double)
     revoke_time: float | None = Field(default=None, sa_type=Double)
     creator: str = Field(sa_type=Text)
+    purpose: str = Field(default="", sa_type=Text)
     root_pem: str = Field(sa_type=Text)
 
 
@@ -34,4 +35,5 @@ class EnrolmentRow(SQLModel, table=True):
     name: str = Field(sa_type=Text)
     display_name: str = Field(sa_type=Text)
     token_id: str = Field(sa_type=Text)
+    code: str = Field(default="", sa_type=Text)
     enrol_time: float = Field(sa_type=Double)

@@ -65,6 +65,7 @@ def machine_message(machine: Machine, presence: MachinePresence | None = None) -
         display_name=machine.display_name,
         state=machine_service_pb2.Machine.State.Value(f"STATE_{machine.state}"),
         held_reason=machine.held_reason,
+        code=machine.code,
         resembles=machine.resembles,
         inventory=_inventory_message(machine.inventory),
         claimed_inventory=None if machine.claimed is None else _inventory_message(machine.claimed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
@@ -21,7 +21,13 @@ from fleetcast_scheduler.machines.domain.machine import (
     RegistrationPolicy,
     resemblance,
 )
-from fleetcast_scheduler.machines.domain.registration import approved, register, taken_over
+from fleetcast_scheduler.machines.domain.registration import (
+    Registered,
+    approved,
+    recognised,
+    register,
+    taken_over,
+)
 from fleetcast_scheduler.machines.edits import changes, edited
 from fleetcast_scheduler.machines.fleet_keeper import FleetKeeper
 from fleetcast_scheduler.machines.store import MachineStore, MachineTables
@@ -44,6 +50,10 @@ class Machines:
         """Called with a machine that has registered, and the imported record whose place it took, if any."""
         self.removed: list[Callable[[str], None]] = []
         """Called with a machine that an operator removed: whatever it takes part in ends at once."""
+        self.code_of: Callable[[str], Awaitable[str]] = _no_code
+        """Returns the code of a machine that started from the network without a ticket; empty for others."""
+        self.admits: Callable[[Machine], Awaitable[bool]] = _admits_nobody
+        """Returns whether a machine that knocks takes over an imported record, with which it agrees."""
         self.admission = Admission()
 
     async def start(self) -> None:
@@ -69,6 +79,7 @@ class Machines:
             FailedPreconditionError: the policy refuses unknown machines.
         """
         now = self._clock()
+        code = await self.code_of(name)
         async with self._store.transaction() as tables:
             known = await tables.machine(name)
             present = replace(
@@ -78,7 +89,10 @@ class Machines:
                 register_time=now,
             )
             others = await tables.resembling(present)
-            registered = register(present, others, await tables.policy(), known=known)
+            registered = register(present, others, await tables.policy(), known=known, code=code)
+            record = recognised(present, others) if code and known is None else None
+            if record is not None and await self.admits(record):
+                registered = Registered(taken_over(replace(present, code=code), record), replaces=record.name)
             if registered is None:
                 raise FailedPreconditionError(
                     f"{display_name or name} is not known, and unknown machines are refused here: import it first, "
@@ -107,6 +121,17 @@ class Machines:
         self.registered(name, registered.replaces)
         await self._fleet.machines_changed(registered.replaces)
         return registered.machine
+
+    async def hold(self, name: str, reason: str) -> None:
+        """Holds a machine until an operator approves it, and ends whatever it takes part in."""
+        async with self._store.transaction() as tables:
+            machine = replace(await tables.require_machine(name), state=MachineState.HELD, held_reason=reason)
+            await tables.put_machine(machine)
+            await self._audit.record_in(tables, "machine.hold", name, reason=reason)
+        _logger.warning("%s (%s) is held: it %s", name, machine.display_name, reason)
+        self.admission.put(machine)
+        await self._fleet.machines_changed(name)
+        self._end(name)
 
     async def get(self, name: str) -> Machine:
         """Returns a machine.
@@ -276,3 +301,11 @@ def _names(request_id: str, count: int) -> list[str]:
     return [
         f"machines/expected-{hashlib.sha256(f'{seed} {number}'.encode()).hexdigest()[:12]}" for number in range(count)
     ]
+
+
+async def _no_code(_machine: str) -> str:
+    return ""
+
+
+async def _admits_nobody(_record: Machine) -> bool:
+    return False

@@ -27,6 +27,7 @@ class MachineRow(SQLModel, table=True):
     create_time: float = instant()
     register_time: float | None = instant(nullable=True)
     edit_count: int = integer()
+    code: str = text(server_default="")
 
 
 class RemovedMachineRow(SQLModel, table=True):

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.fleetcast/scheduler/v1/enrolment_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x02\n\x0e\x45nrolmentToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x04role\x18\x02 \x01(\x0e\x32%.fleetcast.scheduler.v1.EnrolmentRole\x12\x0c\n\x04uses\x18\x03 \x01(\x05\x12\x12\n\nused_count\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x01\n\x1b\x43reateEnrolmentTokenRequest\x12\x33\n\x04role\x18\x01 \x01(\x0e\x32%.fleetcast.scheduler.v1.EnrolmentRole\x12\x0c\n\x04uses\x18\x02 \x01(\x05\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"n\n\x1c\x43reateEnrolmentTokenResponse\x12?\n\x0f\x65nrolment_token\x18\x01 \x01(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\x12\r\n\x05token\x18\x02 \x01(\t\"C\n\x1aListEnrolmentTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"x\n\x1bListEnrolmentTokensResponse\x12@\n\x10\x65nrolment_tokens\x18\x01 \x03(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x1bRevokeEnrolmentTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x1cRevokeEnrolmentTokenResponse\x12?\n\x0f\x65nrolment_token\x18\x01 \x01(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\">\n\x0c\x45nrolRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x18\n\x10\x61\x64vertised_names\x18\x02 \x03(\t\"Q\n\rEnrolResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x03 \x01(\x0c\"-\n\x17RenewCertificateRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\x82\x01\n\rEnrolmentRole\x12\x1e\n\x1a\x45NROLMENT_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NROLMENT_ROLE_MACHINE\x10\x01\x12\x19\n\x15\x45NROLMENT_ROLE_SENDER\x10\x02\x12\x1a\n\x16\x45NROLMENT_ROLE_SERVICE\x10\x03\x32\xe7\x04\n\x10\x45nrolmentService\x12\x81\x01\n\x14\x43reateEnrolmentToken\x12\x33.fleetcast.scheduler.v1.CreateEnrolmentTokenRequest\x1a\x34.fleetcast.scheduler.v1.CreateEnrolmentTokenResponse\x12~\n\x13ListEnrolmentTokens\x12\x32.fleetcast.scheduler.v1.ListEnrolmentTokensRequest\x1a\x33.fleetcast.scheduler.v1.ListEnrolmentTokensResponse\x12\x81\x01\n\x14RevokeEnrolmentToken\x12\x33.fleetcast.scheduler.v1.RevokeEnrolmentTokenRequest\x1a\x34.fleetcast.scheduler.v1.RevokeEnrolmentTokenResponse\x12T\n\x05\x45nrol\x12$.fleetcast.scheduler.v1.EnrolRequest\x1a%.fleetcast.scheduler.v1.EnrolResponse\x12u\n\x10RenewCertificate\x12/.fleetcast.scheduler.v1.RenewCertificateRequest\x1a\x30.fleetcast.scheduler.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.fleetcast/scheduler/v1/enrolment_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x02\n\x0e\x45nrolmentToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x04role\x18\x02 \x01(\x0e\x32%.fleetcast.scheduler.v1.EnrolmentRole\x12\x0c\n\x04uses\x18\x03 \x01(\x05\x12\x12\n\nused_count\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x01\n\x1b\x43reateEnrolmentTokenRequest\x12\x33\n\x04role\x18\x01 \x01(\x0e\x32%.fleetcast.scheduler.v1.EnrolmentRole\x12\x0c\n\x04uses\x18\x02 \x01(\x05\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"n\n\x1c\x43reateEnrolmentTokenResponse\x12?\n\x0f\x65nrolment_token\x18\x01 \x01(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\x12\r\n\x05token\x18\x02 \x01(\t\"C\n\x1aListEnrolmentTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"x\n\x1bListEnrolmentTokensResponse\x12@\n\x10\x65nrolment_tokens\x18\x01 \x03(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x1bRevokeEnrolmentTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x1cRevokeEnrolmentTokenResponse\x12?\n\x0f\x65nrolment_token\x18\x01 \x01(\x0b\x32&.fleetcast.scheduler.v1.EnrolmentToken\"N\n\x0c\x45nrolRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x18\n\x10\x61\x64vertised_names\x18\x02 \x03(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\t\"Q\n\rEnrolResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x03 \x01(\x0c\"-\n\x17RenewCertificateRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\x82\x01\n\rEnrolmentRole\x12\x1e\n\x1a\x45NROLMENT_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NROLMENT_ROLE_MACHINE\x10\x01\x12\x19\n\x15\x45NROLMENT_ROLE_SENDER\x10\x02\x12\x1a\n\x16\x45NROLMENT_ROLE_SERVICE\x10\x03\x32\xe7\x04\n\x10\x45nrolmentService\x12\x81\x01\n\x14\x43reateEnrolmentToken\x12\x33.fleetcast.scheduler.v1.CreateEnrolmentTokenRequest\x1a\x34.fleetcast.scheduler.v1.CreateEnrolmentTokenResponse\x12~\n\x13ListEnrolmentTokens\x12\x32.fleetcast.scheduler.v1.ListEnrolmentTokensRequest\x1a\x33.fleetcast.scheduler.v1.ListEnrolmentTokensResponse\x12\x81\x01\n\x14RevokeEnrolmentToken\x12\x33.fleetcast.scheduler.v1.RevokeEnrolmentTokenRequest\x1a\x34.fleetcast.scheduler.v1.RevokeEnrolmentTokenResponse\x12T\n\x05\x45nrol\x12$.fleetcast.scheduler.v1.EnrolRequest\x1a%.fleetcast.scheduler.v1.EnrolResponse\x12u\n\x10RenewCertificate\x12/.fleetcast.scheduler.v1.RenewCertificateRequest\x1a\x30.fleetcast.scheduler.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleetcast.scheduler.v1.enrolment_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENROLMENTROLE']._serialized_start=1259
-  _globals['_ENROLMENTROLE']._serialized_end=1389
+  _globals['_ENROLMENTROLE']._serialized_start=1275
+  _globals['_ENROLMENTROLE']._serialized_end=1405
   _globals['_ENROLMENTTOKEN']._serialized_start=140
   _globals['_ENROLMENTTOKEN']._serialized_end=404
   _globals['_CREATEENROLMENTTOKENREQUEST']._serialized_start=407
@@ -50,13 +50,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEENROLMENTTOKENRESPONSE']._serialized_start=918
   _globals['_REVOKEENROLMENTTOKENRESPONSE']._serialized_end=1013
   _globals['_ENROLREQUEST']._serialized_start=1015
-  _globals['_ENROLREQUEST']._serialized_end=1077
-  _globals['_ENROLRESPONSE']._serialized_start=1079
-  _globals['_ENROLRESPONSE']._serialized_end=1160
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1162
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1207
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=1209
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=1256
-  _globals['_ENROLMENTSERVICE']._serialized_start=1392
-  _globals['_ENROLMENTSERVICE']._serialized_end=2007
+  _globals['_ENROLREQUEST']._serialized_end=1093
+  _globals['_ENROLRESPONSE']._serialized_start=1095
+  _globals['_ENROLRESPONSE']._serialized_end=1176
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1178
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1223
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=1225
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=1272
+  _globals['_ENROLMENTSERVICE']._serialized_start=1408
+  _globals['_ENROLMENTSERVICE']._serialized_end=2023
 # @@protoc_insertion_point(module_scope)

@@ -273,8 +273,13 @@ class EnrolRequest(_message.Message):
 
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ADVERTISED_NAMES_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """Host name for display; the identity itself is chosen by the scheduler."""
+    ticket: _builtins.str
+    """What the boot service gave a known machine for this start: it gets the identity of its record. Used by a second key,
+    the machine is held.
+    """
     @_builtins.property
     def advertised_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS names and addresses that a sender or service listens on; ignored for machines."""
@@ -284,10 +289,11 @@ class EnrolRequest(_message.Message):
         *,
         display_name: _builtins.str = ...,
         advertised_names: _abc.Iterable[_builtins.str] | None = ...,
+        ticket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertised_names", b"advertised_names", "display_name", b"display_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertised_names", b"advertised_names", "display_name", b"display_name", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

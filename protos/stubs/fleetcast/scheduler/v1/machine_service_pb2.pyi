@@ -90,6 +90,7 @@ class Machine(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     CURRENT_RUN_FIELD_NUMBER: _builtins.int
     CLAIMED_INVENTORY_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `machines/{id}`."""
     display_name: _builtins.str
@@ -110,6 +111,10 @@ class Machine(_message.Message):
     """Its time zone, a name in the IANA time zone database; empty if it did not say."""
     current_run: _builtins.str
     """The run that it executes, `deployments/{deployment}/runs/{id}`; empty if none."""
+    code: _builtins.str
+    """The code of its key, as its screen shows it while it waits for approval: `K7QF-42X`. Empty for a machine that did not
+    start from the network.
+    """
     @_builtins.property
     def inventory(self) -> Global___Inventory:
         """Its hardware, as it said or as it was imported."""
@@ -155,10 +160,11 @@ class Machine(_message.Message):
         time_zone: _builtins.str = ...,
         current_run: _builtins.str = ...,
         claimed_inventory: Global___Inventory | None = ...,
+        code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["claimed_inventory", b"claimed_inventory", "contact_time", b"contact_time", "create_time", b"create_time", "inventory", b"inventory", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_inventory", b"claimed_inventory", "connected", b"connected", "contact_time", b"contact_time", "create_time", b"create_time", "current_run", b"current_run", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "time_zone", b"time_zone", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_inventory", b"claimed_inventory", "code", b"code", "connected", b"connected", "contact_time", b"contact_time", "create_time", b"create_time", "current_run", b"current_run", "display_name", b"display_name", "etag", b"etag", "held_reason", b"held_reason", "inventory", b"inventory", "name", b"name", "protected", b"protected", "register_time", b"register_time", "resembles", b"resembles", "state", b"state", "time_zone", b"time_zone", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

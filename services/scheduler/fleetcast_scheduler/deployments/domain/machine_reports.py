@@ -132,12 +132,13 @@ class MachineReports:
         if run is not None and machine in self._ledger.connected:
             self._go_on(run, now)
 
-    def restart(self, machine: str, now: float) -> None:
-        """A machine restarts as a step of its run wants."""
+    def restart(self, machine: str, environment: str, now: float) -> None:
+        """A machine restarts as a step of its run wants, to start `boot` or `installed`."""
         self._hear(machine, now)
         run = self._ledger.current.get(machine)
         if run is not None:
             run.restart_time = run.contact_time = now
+            run.restart_environment = environment
             self._ledger.follow(self._ledger.deployment_of(run), run, RunState.RESTARTING)
 
     def want(self, machine: str, name: str, now: float) -> None:

@@ -157,6 +157,8 @@ class Run:
     """Since when an operator holds it: that time does not count."""
     restart_time: float | None = None
     """When the machine said that it restarts."""
+    restart_environment: str = ""
+    """What it means to start then: `boot` or `installed`."""
     end_time: float | None = None
     contact_time: float | None = None
     ending: Ending | None = None

@@ -112,3 +112,16 @@ def response_message(outgoing: Outgoing[RunNews]) -> run_service_pb2.AttendRespo
 
 def _outcome_of(value: deployment_pb2.StepRun.Outcome.ValueType) -> StepOutcome:
     return StepOutcome(enum_name(deployment_pb2.StepRun.Outcome, value, "OUTCOME_", "outcome"))
+
+
+def restart_environment_of(restarting: run_service_pb2.Restarting) -> str:
+    """Returns what a machine means to start when it restarts.
+
+    Raises:
+        InvalidArgumentError: it is neither the boot environment nor the installed system.
+    """
+    if restarting.environment not in ("boot", "installed"):
+        raise InvalidArgumentError(
+            f"environment is {restarting.environment!r}: it is boot or installed", field="restarting.environment"
+        )
+    return restarting.environment

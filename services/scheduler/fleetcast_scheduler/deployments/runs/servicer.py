@@ -105,7 +105,7 @@ class RunServicer(RunServiceServicer):
             case "wanted_deployment":
                 presence.want(machine, deployment_name(request.wanted_deployment, "wanted_deployment"), now)
             case "restarting":
-                presence.restart(machine, now)
+                presence.restart(machine, convert.restart_environment_of(request.restarting), now)
             case other:
                 raise InvalidArgumentError(
                     f"a message of the stream is {other or 'empty'}: an arrival comes first, and once", field="message"

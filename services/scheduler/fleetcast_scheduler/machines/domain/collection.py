@@ -85,6 +85,7 @@ class Rule:
 def _fields(machine: Machine) -> dict[str, Any]:
     return asdict(machine.inventory) | {
         "name": machine.name,
+        "code": machine.code,
         "display_name": machine.display_name,
         "variables": machine.variables,
     }

@@ -45,6 +45,10 @@ class Fleet:
         """Returns a machine, or None."""
         return self._machines.get(name)
 
+    def machines(self) -> list[MachineFacts]:
+        """Returns every machine."""
+        return list(self._machines.values())
+
     def collection(self, name: str) -> Collection | None:
         """Returns a collection, or None."""
         return self._collections.get(name)

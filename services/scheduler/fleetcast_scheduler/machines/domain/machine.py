@@ -112,6 +112,8 @@ class Machine:
     """Name in the IANA time zone database; empty if it did not say."""
     register_time: float | None = None
     edit_count: int = 0
+    code: str = ""
+    """Of its key, as its screen shows it; empty unless it started from the network."""
 
 
 @dataclass(frozen=True, slots=True)

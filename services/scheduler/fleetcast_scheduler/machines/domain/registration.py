@@ -29,7 +29,7 @@ class Registered:
 
 
 def register(
-    present: Machine, others: Iterable[Machine], policy: RegistrationPolicy, *, known: Machine | None
+    present: Machine, others: Iterable[Machine], policy: RegistrationPolicy, *, known: Machine | None, code: str = ""
 ) -> Registered | None:
     """Returns what becomes of a machine that registers; None if it is refused.
 
@@ -37,9 +37,17 @@ def register(
     known machine stays what it is while its hardware is the same, whatever the policy. An imported record is taken over
     when two identifiers agree and the policy does not hold imported machines. A record of a machine that has registered
     is never taken over without an operator, or a machine could become another one by saying so.
+
+    `code` is that of its key if it started from the network without a ticket.
     """
+    if known is not None and known.state is MachineState.EXPECTED:
+        # Only a ticket gives the identity of a record that has never registered.
+        known = replace(known, state=MachineState.APPROVED)
+        present = replace(present, state=MachineState.APPROVED)
     if known is not None:
         return Registered(_registered_again(present, others, known))
+    if code:
+        return _knocking(replace(present, code=code), _resembling(present.inventory, others))
     resembling = _resembling(present.inventory, others)
     for count, other, kinds in resembling:
         rivals = [rival for rival_count, rival, _ in resembling if rival_count == count]
@@ -87,6 +95,32 @@ def approved(machine: Machine) -> Machine:
         claimed=None,
         edit_count=machine.edit_count + 1,
     )
+
+
+def recognised(present: Machine, others: Iterable[Machine]) -> Machine | None:
+    """Returns the imported record that a machine agrees with in two identifiers, if it is the only one."""
+    expected = [other for count, other, _ in _resembling(present.inventory, others) if _is_imported(count, other)]
+    return expected[0] if len(expected) == 1 else None
+
+
+def _is_imported(count: int, other: Machine) -> bool:
+    return other.state is MachineState.EXPECTED and count > 1
+
+
+def _knocking(present: Machine, resembling: list[tuple[int, Machine, list[str]]]) -> Registered:
+    """Returns what becomes of a machine that started from the network without a ticket: it is held.
+
+    It has a new key at each start, so it takes the place of the record that it left when it knocked before.
+    """
+    reason = f"started from the network: approve it if its screen shows {present.code}"
+    before = ""
+    for count, other, kinds in resembling:
+        if other.state is MachineState.HELD and other.code and count > 1:
+            before = before or other.name
+        elif not present.resembles:
+            reason += f"; it has the same {' and '.join(kinds)} as {other.name} ({other.display_name or 'no name'})"
+            present = replace(present, resembles=other.name)
+    return Registered(replace(present, state=MachineState.HELD, held_reason=reason), replaces=before)
 
 
 def _registered_again(present: Machine, others: Iterable[Machine], known: Machine) -> Machine:

@@ -1,0 +1,1 @@
+"""The rules of starting from the network. Pure."""
