@@ -242,6 +242,16 @@ async def test_an_image_without_a_table_is_refused_before_the_first_byte_where_a
     assert machine.disk.stat().st_blocks == 0
 
 
+async def test_an_image_with_a_damaged_table_is_refused_before_the_first_byte(machine: Rehearsal) -> None:
+    golden = image(machine, [ESP, ROOT])
+    content = bytearray(golden.path.read_bytes())
+    content[1024 + 32] ^= 1  # where the first partition begins, as its checksum does not have it
+    golden.path.write_bytes(content)
+    outcome = await machine.steps(APPLY)
+    assert "golden is damaged: the partition table (GPT) at its beginning is damaged" in outcome.message
+    assert machine.disk.stat().st_blocks == 0
+
+
 async def test_the_beginning_of_an_image_is_refused_before_the_first_byte(machine: Rehearsal) -> None:
     golden = image(machine, [ESP, Part("linux", 400, "ext4", "linux")])
     with golden.path.open("r+b") as file:
@@ -351,3 +361,21 @@ async def test_a_disk_is_the_same_by_every_name_that_udev_gives_it(machine: Rehe
         assert outcome.outcome is Outcome.SUCCEEDED, outcome
         outcome = await machine.steps("partition-disk: {layout: bios}", MARK)
         assert outcome.outcome is Outcome.SUCCEEDED, outcome
+
+
+@pytest.mark.parametrize("filesystem", ["vfat", "ntfs", "ext4"])
+async def test_an_image_of_a_volume_for_other_sectors_is_refused_before_the_first_byte(
+    machine: Rehearsal, filesystem: str
+) -> None:
+    golden = image(machine, [Part("linux", 20, filesystem)])
+    start, size = golden.places()[1]
+    content = golden.path.read_bytes()[start : start + size]
+    golden.path.write_bytes(content)
+    table = "partition-disk: {partitions: [{name: data}]}"
+    apply = "apply-data-image: {image: golden, volume: data}"
+    with whole(machine.disk, 4096) as device:
+        outcome = await machine.on(Path(device)).steps(table, apply)
+    assert "and the disk has sectors of 4096: it could not be used there" in outcome.message
+    assert DiskFile(machine.disk, 4096).about(1) == {}
+    with whole(machine.disk) as device:
+        assert (await machine.on(Path(device)).steps(table, apply)).outcome is Outcome.SUCCEEDED

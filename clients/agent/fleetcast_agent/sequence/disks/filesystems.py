@@ -44,6 +44,29 @@ async def make(tools: Tools, device: Path, filesystem: str, *, label: str, start
     await tools.run([*commands[filesystem], device])
 
 
+def refuse_other_sectors(image: str, head: bytes, sector_bytes: int) -> None:
+    """Does nothing if the file system that begins with `head` can be used on a disk with such sectors.
+
+    Raises:
+        StepError: it was made for others.
+    """
+    made_for = 0
+    if head[3:11] in (b"NTFS    ", b"-FVE-FS-") or head[54:57] == b"FAT" or head[82:85] == b"FAT":
+        made_for = int.from_bytes(head[11:13], "little")
+        usable = made_for == sector_bytes
+    elif head[:4] == b"XFSB":
+        made_for = int.from_bytes(head[102:104], "big")
+        usable = made_for >= sector_bytes
+    elif head[1080:1082] == b"\x53\xef":
+        made_for = 1024 << min(int.from_bytes(head[1048:1052], "little"), 6)
+        usable = made_for >= sector_bytes
+    if made_for and not usable:
+        raise StepError(
+            f"{image} holds a file system for sectors of {made_for} bytes, and the disk has sectors of {sector_bytes}: "
+            "it could not be used there. Take an image of such a disk, or a WIM"
+        )
+
+
 async def make_swap_again(tools: Tools, device: Path, *, label: str, uuid: str) -> None:
     """Makes swap space of the same label and identifier, by which a system finds it."""
     named = [*(["--label", label] if label else []), *(["--uuid", uuid] if uuid else [])]

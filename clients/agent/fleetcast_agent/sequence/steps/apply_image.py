@@ -8,10 +8,11 @@ from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import leftovers, volumes
+from fleetcast_agent.sequence.disks import filesystems, leftovers, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
 from fleetcast_agent.sequence.disks.disk_images import logical, settling
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.steps import wim
 
 
@@ -70,6 +71,7 @@ async def _to_volume(arguments: ApplyOperatingSystem | ApplyDataImage, selector:
     await volumes.hold(context, selector, volume)
 
     async def examine(head: bytes) -> None:
+        filesystems.refuse_other_sectors(arguments.image, head, geometry.of_path(volume.backing)[1])
         covered = volume.start_bytes + image.size_bytes
         await asyncio.to_thread(leftovers.clear_end, volume.backing, covered, volume.start_bytes + volume.size_bytes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fleetcast_sequence.quantities import format_size
 
@@ -77,6 +78,8 @@ def _what_stays(table: Table, target: Existing, here: Facts, behind: list[Existi
     """Returns what keeps the partition from growing."""
     if table.hybrid:
         return "its partitions are in two tables (a hybrid MBR beside the GPT), which must stay the same"
+    if any(one.end_bytes > other.start_bytes for one, other in pairwise(table.volumes)):
+        return "its partitions overlap"
     if here.filesystem in _FIXED_SIZE:
         return f"{roles.named(target, here)} is encrypted by {here.filesystem}: only its own system can grow it"
     for partition in behind:

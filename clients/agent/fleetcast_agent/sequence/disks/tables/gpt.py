@@ -33,7 +33,9 @@ def read(read_bytes: Read, sector_bytes: int, size_bytes: int) -> Table | None:
         if header is not None and entries is not None:
             found = _partitions(header, entries, sector_bytes)
             return Table("gpt", sector_bytes, found, hybrid=_is_hybrid(read_bytes(0, 512)))
-    raise DamagedTableError("its partition table (GPT) is damaged, and so is the copy at its end")
+    copied = read_bytes(size_bytes - sector_bytes, sector_bytes)
+    more = ", and so is the copy at its end" if copied else ""
+    raise DamagedTableError(f"the partition table (GPT) at its beginning is damaged{more}")
 
 
 def write(descriptor: int, sector_bytes: int, size_bytes: int, places: Places) -> None:
