@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fleetcast_kit.errors import InvalidArgumentError, NotFoundError
+from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError
+from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.credentials import Credentials
+from fleetcast_kit.joining.tokens import token_of
 from fleetcast_kit.process import logs, telemetry
 from fleetcast_kit.process.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
 
@@ -21,6 +24,7 @@ from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, re
 from fleetcast_agent.settings import AgentSettings, save_server_address
 
 _NAME = "fleetcast-agent"
+_logger = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 
 app = typer.Typer(
@@ -43,13 +47,27 @@ def main_options() -> None:
 @app.command()
 def enrol(
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
-    token: Annotated[str, typer.Option(help="Enrolment token, from: fleetcast enrolment-token create.")],
+    token: Annotated[
+        str,
+        typer.Option(
+            help="Enrolment token, from: fleetcast enrolment-token create; here others can see it in the list of "
+            "processes.",
+            envvar="FLEETCAST_TOKEN",
+            show_envvar=True,
+        ),
+    ] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with the token, or - for standard input.")] = None,
     state_dir: StateDir = None,
     config: Config = None,
 ) -> None:
     """Get this machine an identity from a server, once."""
     settings = AgentSettings.load(config=config, state_dir=state_dir)
 
+    secret = token_of(token, token_file)
+    if not secret:
+        raise InvalidArgumentError(
+            "the token is missing: give --token-file FILE, or set FLEETCAST_TOKEN", field="token"
+        )
     from fleetcast_kit.joining.enrolment import enrol as enrol_machine  # noqa: PLC0415 - 50 ms that other commands save
 
     if (settings.state_dir / "hardware.json").exists():  # it may have come with an image, from another machine
@@ -59,7 +77,7 @@ def enrol(
             print(f"{difference}: its identity is removed", file=sys.stderr)
 
     async def run() -> Credentials:
-        return await enrol_machine(server, token, settings.state_dir, settings.display_name)
+        return await enrol_machine(server, secret, settings.state_dir, settings.display_name)
 
     with _tracer.start_as_current_span("enrol"):
         credentials = asyncio.run(run())
@@ -101,6 +119,7 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         raise NotFoundError(
             f"this machine is not enrolled ({error.message}): run fleetcast-agent enrol first", reason="NOT_ENROLLED"
         ) from error
+    credentials = _renewed(address, settings.state_dir, credentials)
     request = ReceiveRequest(
         server=address,
         credentials=credentials,
@@ -123,6 +142,19 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         finally:
             display.close()
     print_summary(summary, as_json=json)
+
+
+def _renewed(server: str, state_dir: Path, present: Credentials) -> Credentials:
+    """Returns this machine's credentials, renewed if that is due and possible."""
+    if certificates.now() < present.renewal_time:
+        return present
+    from fleetcast_kit.joining.enrolment import renew_if_due  # noqa: PLC0415 - 50 ms that are seldom needed
+
+    try:
+        return asyncio.run(renew_if_due(server, state_dir))
+    except FleetcastError as error:
+        _logger.warning("the certificate is not renewed yet: %s", error.message)
+        return present
 
 
 async def _receive(request: ReceiveRequest, display: Display) -> ReceiveSummary:

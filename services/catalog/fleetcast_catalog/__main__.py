@@ -12,6 +12,7 @@ import typer
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
+from fleetcast_kit.joining.tokens import token_of
 from fleetcast_kit.process.commandline import run_command_line
 from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
@@ -46,8 +47,13 @@ def run(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="Enrolment token of the role service, for the first start; unseen by others in FLEETCAST_TOKEN.",
+            help="Enrolment token of the role service, for the first start; here others can see it in the list of "
+            "processes.",
         ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with that token, or - for standard input; or set FLEETCAST_TOKEN."),
     ] = None,
     credentials: Annotated[
         Path | None,
@@ -68,6 +74,7 @@ def run(
         advertise=advertise,
         scheduler=scheduler,
         token=token,
+        token_file=token_file,
         credentials=credentials,
         log_format=log_format,
     )
@@ -79,7 +86,7 @@ async def _serve(settings: CatalogSettings) -> None:
     names = served_names(settings.listen, settings.advertise)
     credentials = await join_installation(
         settings.scheduler,
-        settings.token,
+        token_of(settings.token, settings.token_file),
         directory,
         role=Role.SERVICE,
         display_name=f"{socket.gethostname()} catalog",

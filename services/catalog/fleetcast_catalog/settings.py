@@ -24,6 +24,8 @@ class CatalogSettings(ServiceSettings):
     """HOST:PORT of the scheduler, which certifies the catalog; empty if `credentials` are made elsewhere."""
     token: str = ""
     """Enrolment token of the role service, for the first start."""
+    token_file: Path | None = None
+    """File with that token; `-` for standard input."""
     credentials: Path | None = None
     """Directory with the catalog's own certificate, of a service, for the names it is reached by: ca.pem, cert.pem and
     key.pem. By default `server` in the data directory."""

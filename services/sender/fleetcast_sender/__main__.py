@@ -13,6 +13,7 @@ from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.identity.trust import ServerCredentials
 from fleetcast_kit.joining.joining import join_installation, keep_renewed
+from fleetcast_kit.joining.tokens import token_of
 from fleetcast_kit.process.commandline import run_command_line
 from fleetcast_kit.process.serving import ListenOption, LogFormatOption, serve, service_app
 from fleetcast_kit.rpc.server import GrpcServer, run_until_signal
@@ -38,8 +39,13 @@ def run(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="Enrolment token of the role sender, for the first start; unseen by others in FLEETCAST_TOKEN.",
+            help="Enrolment token of the role sender, for the first start; here others can see it in the list of "
+            "processes.",
         ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with that token, or - for standard input; or set FLEETCAST_TOKEN."),
     ] = None,
     credentials: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The sender's own ca.pem, cert.pem and key.pem.")
@@ -74,6 +80,7 @@ def run(
         scheduler=scheduler,
         catalog=catalog,
         token=token,
+        token_file=token_file,
         credentials=credentials,
         listen=listen,
         advertise=advertise,
@@ -94,7 +101,7 @@ async def _serve(settings: SenderSettings) -> None:
     names = served_names(settings.listen, advertised)
     credentials = await join_installation(
         settings.scheduler,
-        settings.token,
+        token_of(settings.token, settings.token_file),
         settings.credentials,
         role=Role.SENDER,
         display_name=f"{socket.gethostname()} sender",

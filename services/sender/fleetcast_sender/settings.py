@@ -38,6 +38,8 @@ class SenderSettings(ServiceSettings):
     """HOST:PORT by which machines reach this sender; empty means the interface's address."""
     token: str = ""
     """Enrolment token of the role sender, for the first start."""
+    token_file: Path | None = None
+    """File with that token; `-` for standard input."""
     credentials: Path = Field(default_factory=default_credentials_directory)
     """Directory with the sender's certificate: ca.pem, cert.pem, key.pem."""
     chunk_store: Path | None = None

@@ -12,6 +12,7 @@ PARTS = {
     "listen",
     "advertise",
     "token",
+    "token_file",
     "credentials",
     "chunk_store",
     "cache_dir",

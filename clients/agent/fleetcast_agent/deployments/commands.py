@@ -12,6 +12,7 @@ import typer
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.joining.enrolment import enrol
+from fleetcast_kit.joining.tokens import token_of
 from fleetcast_kit.process.commandline import ExitCode
 
 from fleetcast_agent.deployments.agent import ANY_DEPLOYMENT, Agent, RunDisplay
@@ -52,8 +53,14 @@ def run(  # noqa: PLR0917 - typer makes options of them
     ] = False,
     token: Annotated[
         str,
-        typer.Option(envvar="FLEETCAST_TOKEN", help="Enrolment token, for a machine that has no identity yet."),
+        typer.Option(
+            help="Enrolment token, for a machine that has no identity yet; here others can see it in the list of "
+            "processes.",
+            envvar="FLEETCAST_TOKEN",
+            show_envvar=True,
+        ),
     ] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with the token, or - for standard input.")] = None,
     inventory: Annotated[Path | None, typer.Option(help="Hardware as JSON, in place of what was found.")] = None,
     environment: Annotated[
         str | None, typer.Option(help="What has started: `boot` or `installed`; default: what it looks like.")
@@ -77,7 +84,7 @@ def run(  # noqa: PLR0917 - typer makes options of them
         memory=memory,
     )
     display: RunDisplay = JsonDisplay() if json else PlainDisplay()
-    end = asyncio.run(_run(settings, inventory, token, display, once))
+    end = asyncio.run(_run(settings, inventory, token_of(token, token_file), display, once))
     if once and end is None:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if end is not None and end.outcome is not Outcome.SUCCEEDED:
