@@ -188,6 +188,9 @@ _BROKEN_WHILE_SENDING = "Internal error from Core"
 """What gRPC says, with INTERNAL, where sending a message fails before it knows that the connection is gone."""
 
 
+_NAME_UNKNOWN = ("errors resolving", "DNS resolution failed", "lookup failed", "Could not contact DNS servers")
+"""What gRPC says, among much else, where a host name has no address."""
+
 _CLOCKS_DIFFER = {
     "certificate is not yet valid": "is not valid yet",
     "certificate has expired": "has expired",
@@ -219,6 +222,12 @@ def _without_details(code: grpc.StatusCode, details: str, address: str) -> Fleet
                 f"{server} refused this credential: it is for another server, or expired by the server's clock "
                 f"({_last(details)})",
                 reason="CREDENTIAL_REFUSED",
+            )
+        if any(said in details for said in _NAME_UNKNOWN):
+            return UnavailableError(
+                f"cannot reach {server}: the name service of this machine does not know that name; check it, or use "
+                "the server's address, on the server itself localhost",
+                reason="UNKNOWN_HOST",
             )
         return UnavailableError(f"cannot reach {server}: check the address and that it runs ({_last(details)})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -81,6 +81,12 @@ def test_a_server_out_of_reach_is_named_with_what_to_do() -> None:
     [
         (
             grpc.StatusCode.UNAVAILABLE,
+            "errors resolving images.lan:7443: [address lookup failed for images.lan:7443: Domain name not found]",
+            UnavailableError,
+            "UNKNOWN_HOST",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
             "x CERTIFICATE_VERIFY_FAILED: certificate is not yet valid: OK",
             UnauthenticatedError,
             "CLOCK_WRONG",

@@ -27,6 +27,12 @@ def test_the_only_one_that_can_send_is_taken() -> None:
     assert choose_interface([LOOPBACK, *others, ROOM, unplugged]) == ROOM
 
 
+def test_one_with_link_local_addresses_alone_is_taken_only_where_there_is_no_other() -> None:
+    unset, zeroconf = interface("cable1", "fe80::7/64"), interface("cable2", "169.254.7.7/16")
+    assert choose_interface([LOOPBACK, unset, ROOM]) == ROOM
+    assert choose_interface([LOOPBACK, zeroconf]) == zeroconf
+
+
 def test_the_one_with_an_advertised_address_is_taken() -> None:
     assert choose_interface([LOOPBACK, OFFICE, ROOM], ["images.lan", "10.77.0.1"]).name == "room0"
 

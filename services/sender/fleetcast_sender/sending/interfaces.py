@@ -91,7 +91,8 @@ def choose_interface(
     """Returns the interface with an advertised address; else the only one that can send; else loopback.
 
     It can send if it takes multicast, is connected, has an address, and is no bridge among this host's own virtual
-    machines. The default route says nothing: machines to be installed are often in a network without one.
+    machines; one with link-local addresses alone counts only where there is no other. The default route says nothing:
+    machines to be installed are often in a network without one.
 
     Raises:
         FailedPreconditionError: several could be meant.
@@ -103,7 +104,8 @@ def choose_interface(
                 if interface.multicast and any(one.ip == address for one in interface.addresses):
                     return interface.with_address(address)
     able = [one for one in interfaces if one.multicast and one.running and one.addresses and not one.loopback]
-    candidates = [one for one in able if not _is_internal_bridge(one.name)]
+    outward = [one for one in able if not _is_internal_bridge(one.name)]
+    candidates = [one for one in outward if one.subnets] or outward
     if len(candidates) > 1:
         raise FailedPreconditionError(
             f"multicast could leave by {', '.join(map(str, candidates))}: name the one in the network of the machines "
