@@ -9,7 +9,7 @@ declare -A tools=(
   [native]="cc:gcc /usr/include/stdio.h:libc6-dev /usr/include/intel-ipsec-mb.h:libipsec-mb-dev"
   [lab]="ip:iproute2 nft:nftables ethtool:ethtool"
   [images]="wimlib-imagex:wimtools qemu-img:qemu-utils mke2fs:e2fsprogs xz:xz-utils zstd:zstd partclone.restore:partclone 7zz:7zip \
-    genisoimage:genisoimage strace:strace"
+    genisoimage:genisoimage strace:strace sfdisk:fdisk sgdisk:gdisk"
   [disks]="sfdisk:fdisk setfattr:attr setfacl:acl setcap:libcap2-bin sgdisk:gdisk mkntfs:ntfs-3g mkfs.fat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs losetup:mount grub-mkimage:grub-common \
     /usr/lib/grub/i386-pc:grub-pc-bin /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin busybox:busybox-static pvs:lvm2 btrfs:btrfs-progs \
     cryptsetup:cryptsetup-bin"

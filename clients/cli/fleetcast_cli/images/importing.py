@@ -24,6 +24,7 @@ from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.errors import InvalidArgumentError, UnavailableError
 
+from fleetcast_cli.images.archive import Archive, archived, files_of
 from fleetcast_cli.images.commands import group
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import connection
@@ -78,6 +79,8 @@ class Source:
     """-1 if not known: a pipe."""
     head: bytes = b""
     """What was read of it already, to see that there is something."""
+    archive: Archive | None = None
+    """What writes the bytes, if they are those of a directory."""
 
 
 @command(group, "import", span="fleetcast image import")
@@ -85,7 +88,13 @@ async def import_image(
     context: typer.Context,
     *,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The file; `-` reads standard input.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="The file, or the directory of a Clonezilla or FOG image, or the first piece of a file in pieces; `-` "
+            "reads standard input.",
+            show_default=False,
+        ),
     ],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="Name of the image; a new version of it if it exists.")
@@ -98,9 +107,9 @@ async def import_image(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Import a raw or virtual disk, a WIM or ESD file, an ISO with one, or a volume that partclone saved.
+    """Import a raw or virtual disk, a WIM or ESD file, an ISO with one, or what Clonezilla, FOG or partclone saved.
 
-    The file may be compressed by gzip, bzip2, xz, lzma or zstd.
+    The file may be compressed by gzip, bzip2, xz, lzma or zstd, and in pieces (.aa, .ab; .000, .001; .swm).
     """
     spec = catalog_service_pb2.ImportSpec(
         image=series_name(name), format=file_format.message, request_id=str(uuid.uuid4())
@@ -116,6 +125,7 @@ async def import_image(
     else:
         with _open(file) as source:
             spec.source_file, spec.source_size_bytes = source.name, source.size_bytes
+            spec.source_is_directory = source.archive is not None
             image = await _import(context, spec, source)
     if as_json:
         write_json(to_plain(image))
@@ -180,6 +190,8 @@ class _Upload:
                     return
                 yield catalog_service_pb2.ImportImageRequest(data=block)
                 sent_bytes += len(block)
+            if self._source.archive is not None:
+                self._source.archive.check()
             yield catalog_service_pb2.ImportImageRequest(sent_bytes=sent_bytes)
         except OSError as error:
             self.error = error
@@ -230,6 +242,10 @@ def _open(path: str) -> Iterator[Source]:
         if not head:
             raise InvalidArgumentError("standard input is empty: there is nothing to import", field="file")
         yield Source(sys.stdin.fileno(), "stdin", -1, head)
+        return
+    if files := files_of(Path(path)):
+        with archived(files) as archive:
+            yield Source(archive.descriptor, Path(path).resolve().name, -1, archive=archive)
         return
     try:
         with open(path, "rb", buffering=0) as raw:

@@ -61,6 +61,7 @@ def import_spec(message: catalog_service_pb2.ImportSpec) -> ImportSpec:
         source_file=file_name(message.source_file or message.source_path, field="spec.source_file"),
         declared_bytes=message.source_size_bytes,
         request_id=checked_request_id(message.request_id, field="spec.request_id"),
+        is_directory=message.source_is_directory,
     )
 
 

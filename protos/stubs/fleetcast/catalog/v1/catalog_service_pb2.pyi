@@ -71,12 +71,13 @@ class ImportSpec(_message.Message):
     SOURCE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     UPLOAD_GRANT_FIELD_NUMBER: _builtins.int
+    SOURCE_IS_DIRECTORY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Name of the series: letters, digits, `.`, `_`, `-`, at most 63, starting with a letter or digit."""
     format: _image_pb2.ImageFormat.ValueType
     """Format of the file; unspecified detects it by its content."""
     source_path: _builtins.str
-    """Absolute path of a file on the server. Empty means an upload."""
+    """Absolute path of a file or directory on the server. Empty means an upload."""
     source_file: _builtins.str
     """Name of the file, for display and for messages."""
     source_size_bytes: _builtins.int
@@ -86,6 +87,11 @@ class ImportSpec(_message.Message):
     upload_grant: _builtins.str
     """What permits a machine this upload: the text that the scheduler gave it with its run. Administrators need none.
     PERMISSION_DENIED with reason UPLOAD_NOT_GRANTED when it is missing, expired, another machine's, or for other images.
+    """
+    source_is_directory: _builtins.bool
+    """The upload is a tar archive of the files of one directory, or of the pieces of one file: a Clonezilla or FOG image,
+    the parts of a split WIM, a file in pieces `.aa`, `.ab` or `.000`, `.001`. A `source_path` may name a directory as it
+    is.
     """
     def __init__(
         self,
@@ -97,10 +103,11 @@ class ImportSpec(_message.Message):
         source_size_bytes: _builtins.int = ...,
         request_id: _builtins.str = ...,
         upload_grant: _builtins.str = ...,
+        source_is_directory: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image", "request_id", b"request_id", "source_file", b"source_file", "source_path", b"source_path", "source_size_bytes", b"source_size_bytes", "upload_grant", b"upload_grant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image", "request_id", b"request_id", "source_file", b"source_file", "source_is_directory", b"source_is_directory", "source_path", b"source_path", "source_size_bytes", b"source_size_bytes", "upload_grant", b"upload_grant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,9 +36,18 @@ from fleetcast_catalog.images.domain import (
     WimImage,
     unsupported,
 )
+from fleetcast_catalog.images.importing.backups.file_set import files_in, unpack
 from fleetcast_catalog.images.importing.blocking import BlockingWork, finish
 from fleetcast_catalog.images.importing.cutting import Cutter
-from fleetcast_catalog.images.importing.preparation import ImportPhase, Meter, Prepared, Recognised, prepare, recognise
+from fleetcast_catalog.images.importing.preparation import (
+    ImportPhase,
+    Meter,
+    Prepared,
+    Recognised,
+    prepare,
+    recognise,
+    recognise_files,
+)
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
 from fleetcast_catalog.images.importing.wim import read_wim
 from fleetcast_catalog.images.importing.wim_integrity import check_integrity
@@ -69,6 +78,8 @@ class ImportSpec:
     declared_bytes: int
     """Size of the upload; -1 if not known."""
     request_id: str
+    is_directory: bool = False
+    """The upload is a tar archive of a directory's files."""
 
     @property
     def label(self) -> str:
@@ -145,7 +156,7 @@ class ImageImport:
         workspace.mkdir()
         try:
             with ExitStack() as stack:
-                found = await self._recognise(stack)
+                found = await self._recognise(stack, workspace)
                 importing = await finish(self._announce(self._new_image(found, workspace.name)))
                 prepared = await prepare(found, workspace, self._blocking, self.meter, stack)
                 content = prepared.content
@@ -160,8 +171,15 @@ class ImageImport:
         await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
         return image
 
-    async def _recognise(self, stack: ExitStack) -> Recognised:
+    async def _recognise(self, stack: ExitStack, workspace: Path) -> Recognised:
         path = self._spec.source_path
+        if self._spec.is_directory and path is None:
+            path = workspace / "files"
+            self.meter.total_bytes, self.meter.done = self._spec.declared_bytes, lambda: self.upload.input_bytes
+            await self._blocking.run(lambda: unpack(self.upload, workspace / "files", self._blocking.interrupted))
+        if path is not None and path.is_dir():
+            directory, requested = path, self._spec.format
+            return await self._blocking.run(lambda: recognise_files(files_in(directory), requested, stack))
         source: Source = self.upload
         input_bytes = self._spec.declared_bytes
         if path is not None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path, PurePosixPath
 from threading import Event
 
-from fleetcast_catalog.images.domain import ImageFormat
+from fleetcast_catalog.images.domain import ImageFormat, listed, unsupported
 from fleetcast_catalog.images.importing import partclone, split_wim, virtual_disk, windows_disc
+from fleetcast_catalog.images.importing.backups.clonezilla import is_clonezilla
+from fleetcast_catalog.images.importing.backups.clonezilla import plan as plan_clonezilla
+from fleetcast_catalog.images.importing.backups.disk_plan import DiskPlan, assemble
+from fleetcast_catalog.images.importing.backups.file_set import FileSet, PiecesSource, pieces, whole_in_pieces
+from fleetcast_catalog.images.importing.backups.fog import is_fog
+from fleetcast_catalog.images.importing.backups.fog import plan as plan_fog
 from fleetcast_catalog.images.importing.blocking import BlockingWork
 from fleetcast_catalog.images.importing.decompression import Container, container_of, decompressed
 from fleetcast_catalog.images.importing.detection import check_head, detect
@@ -53,6 +59,37 @@ class Recognised:
     """Size of the input; -1 if not known."""
     requested: ImageFormat | None
     """What the operator says it is, if anything."""
+    plan: DiskPlan | None = None
+    """Of a directory with a disk: how it is put together."""
+    parts: Sequence[Path] = ()
+    """Of a directory with a split WIM: its parts."""
+
+
+def recognise_files(files: FileSet, requested: ImageFormat | None, stack: ExitStack) -> Recognised:
+    """Returns what the files of a directory are. Blocks.
+
+    Raises:
+        ImageFileError: they cannot be imported, as far as their names and beginnings tell.
+    """
+    nothing = PiecesSource([])
+    if is_clonezilla(files):
+        plan = plan_clonezilla(files)
+    elif is_fog(files):
+        plan = plan_fog(files)
+    elif all(PurePosixPath(name).suffix.lower() == ".swm" for name in files):
+        parts = sorted(files.values())
+        size_bytes = sum(part.stat().st_size for part in parts)
+        return Recognised(nothing, nothing, None, ImageFormat.WIM, size_bytes, requested, parts=parts)
+    elif stem := whole_in_pieces(files):
+        whole = PiecesSource(pieces(files, stem))
+        stack.callback(whole.close)
+        return recognise(whole, whole.size_bytes, requested, stem)
+    else:
+        shown = listed(sorted(files))
+        raise unsupported(
+            f"is neither a Clonezilla nor a FOG image, nor one file in pieces: it holds {shown}; name a file"
+        )
+    return Recognised(nothing, nothing, None, plan.format, plan.input_bytes, requested, plan=plan)
 
 
 def recognise(source: Source, input_bytes: int, requested: ImageFormat | None, file_name: str = "") -> Recognised:
@@ -95,6 +132,13 @@ async def prepare(
         OSError, ResourceExhaustedError: there is no room.
     """
     form = found.format
+    if found.plan is not None:
+        return Prepared(stack.enter_context(await _assemble(found.plan, workspace, blocking, meter)), form)
+    if found.parts:
+        joined = workspace / "joined"
+        await blocking.run(lambda: split_wim.join(found.parts, joined, blocking.interrupted))
+        content = stack.enter_context(FileSource(joined))
+        return Prepared(content, detect(content, None))
     if form.is_virtual_disk:
         return Prepared(stack.enter_context(await _unpack_disk(found, workspace, blocking, meter)), form)
     if form is ImageFormat.PARTCLONE:
@@ -111,6 +155,20 @@ async def prepare(
     if form is ImageFormat.RAW and found.requested is not ImageFormat.RAW:
         return Prepared(await blocking.run(lambda: RawDisk(found.content)), form)
     return Prepared(found.content, form)
+
+
+async def _assemble(plan: DiskPlan, workspace: Path, blocking: BlockingWork, meter: Meter) -> FileSource:
+    """Returns the disk that a backup holds, as a sparse file in `workspace`."""
+    partclone.require_tool()
+    raw, done_bytes = workspace / "raw", 0
+
+    def report(done: int) -> None:
+        nonlocal done_bytes
+        done_bytes = done
+
+    meter.total_bytes, meter.done = plan.input_bytes, lambda: done_bytes
+    await blocking.run(lambda: assemble(plan, raw, blocking.interrupted, report))
+    return FileSource(raw)
 
 
 async def _unpack_disk(found: Recognised, workspace: Path, blocking: BlockingWork, meter: Meter) -> FileSource:
