@@ -20,10 +20,12 @@ from fleetcast_sequence.expression import (
     is_template,
     templates_in,
 )
+from fleetcast_sequence.machine import unknown_fields
 from fleetcast_sequence.model import NAME_PATTERN, VARIABLE_PATTERN, TaskSequence
 from fleetcast_sequence.references import is_reference
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.steps.control import holds_command_line
+from fleetcast_sequence.volumes import StepArguments, unnamed_volumes
 
 
 def parse(source: str, types: Mapping[str, StepType] | None = None) -> TaskSequence:
@@ -80,6 +82,14 @@ class _Check:
             yield from self._condition((*path, "when"), node.get("when"))
             if "steps" not in node or "type" in node:
                 yield from self._step(path, node)
+        for path, text in unnamed_volumes(self._step_arguments()):
+            yield self._document.problem(path, text)
+
+    def _step_arguments(self) -> Iterator[StepArguments]:
+        for path, node in self._steps:
+            kind, given = node.get("type"), node.get("with")
+            if isinstance(kind, str):
+                yield path, kind, given if isinstance(given, dict) else {}
 
     def _step(self, path: Path, node: dict[str, Any]) -> Iterator[Problem]:
         name = node.get("type")
@@ -143,6 +153,8 @@ class _Check:
             hint = f"did you mean {close[0]!r}?" if close else "declare it under `variables`"
             offset = start + max(text.find(name), 0)
             yield self._document.problem(path, f"there is no variable {name!r}: {hint}", offset=offset)
+        for place, problem in unknown_fields(text):
+            yield self._document.problem(path, problem, offset=start + place)
 
     def _against(self, model: type[BaseModel], data: Any, path: Path) -> Iterator[Problem]:
         """Yields where `data`, which stands at `path`, does not fit `model`; templates in arguments are left out."""

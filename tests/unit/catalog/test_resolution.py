@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from fleetcast_catalog.images.domain import Image, ImageFormat, ImageName, ImageState
+from fleetcast_catalog.images.domain import Image, ImageFormat, ImageName, ImageState, WimImage
+from fleetcast_catalog.images.inspection.contents import ContentKind, ImageContents
 from fleetcast_catalog.task_sequences.convert import file_error, resolved_message
-from fleetcast_catalog.task_sequences.domain import StoredSequence, TaskSequenceName, TaskSequenceVersion
+from fleetcast_catalog.task_sequences.domain import DiskDemand, StoredSequence, TaskSequenceName, TaskSequenceVersion
 from fleetcast_catalog.task_sequences.resolution import broken_references, resolve
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, to_status
 from fleetcast_sequence import (
@@ -172,3 +174,76 @@ def test_names_of_versions_are_read_and_written() -> None:
 
 def test_a_pinned_sequence_is_still_a_correct_one() -> None:
     assert isinstance(from_canonical(canonical(parse(MAIN))), TaskSequence)
+
+
+WIM_FILE = Image(
+    1,
+    "win11",
+    f"sha256:{1:064x}",
+    ImageState.READY,
+    ImageFormat.WIM,
+    "",
+    NOW,
+    wim_images=(WimImage(1, "Windows Setup"), WimImage(2, "Windows 11 Pro")),
+)
+DISK_IMAGE = replace(
+    WIM_FILE,
+    image="disk",
+    format=ImageFormat.RAW,
+    wim_images=(),
+    size_bytes=128 * 10**9,
+    contents=ImageContents(ContentKind.DISK, "gpt", 512),
+)
+VOLUME_IMAGE = replace(DISK_IMAGE, image="root", contents=ImageContents(ContentKind.VOLUME, filesystem="ext4"))
+
+
+class Images(Shelf):
+    """Images of which it is known what is inside."""
+
+    def __init__(self, *sources: str) -> None:
+        super().__init__((), *sources)
+        self._images = {image.image: image for image in (WIM_FILE, DISK_IMAGE, VOLUME_IMAGE)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("image: win11, volume: c, index: 3", "has no image 3: it has 1 (Windows Setup), 2 (Windows 11 Pro)"),
+        ("image: win11, volume: c, index: Windows 11 Home", "has no image 'Windows 11 Home'"),
+        ("image: win11, volume: c, index: windows 11 pro", ""),
+        ("image: win11, volume: c, index: 2", ""),
+        ("image: win11, volume: c, index: '{{ machine.model }}'", ""),
+        ("image: win11, disk: system", "is a WIM or ESD, which is applied to a volume"),
+        ("image: disk, volume: c", "is an image of a whole disk"),
+        ("image: disk, disk: system", ""),
+        ("image: root, volume: c", ""),
+        ("image: root, disk: system", "has no partition table and is one ext4 volume"),
+        ("image: root, disk: system, unpartitioned: true", ""),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+async def test_an_image_that_a_step_cannot_apply_is_found_before_a_disk_is_erased(
+    arguments: str, problem: str, inside: bool
+) -> None:
+    source = f"name: apply\nsteps:\n  - {{name: A, type: apply-operating-system, with: {{{arguments}}}}}\n"
+    shelf = Images(source, child("main", "apply"))
+    stored = Shelf.stored(child("main", "apply") if inside else source)
+    if not problem:
+        assert await resolve(stored, shelf)
+        return
+    with pytest.raises(FailedPreconditionError) as caught:
+        await resolve(stored, shelf)
+    assert problem in caught.value.message
+    assert caught.value.reason == "BROKEN_REFERENCE"
+    assert "step 'A'" in caught.value.message
+
+
+async def test_what_the_steps_need_of_a_disk_is_told_unless_they_may_be_skipped() -> None:
+    source = """name: main
+steps:
+  - {name: P, type: partition-disk, with: {layout: uefi-windows}}
+  - {name: D, type: apply-operating-system, with: {image: disk, disk: system}}
+  - {name: W, type: apply-operating-system, with: {image: disk, disk: system}, when: machine.firmware == 'uefi'}
+"""
+    demands = (await resolve(Shelf.stored(source), Images(source))).disk_demands
+    assert demands == (DiskDemand("P", 1316 << 20), DiskDemand("D", 128 * 10**9, 512))

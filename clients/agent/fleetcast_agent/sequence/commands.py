@@ -46,7 +46,10 @@ def simulate(
     machine: Annotated[Path | None, typer.Option(help="Inventory as JSON, in place of this machine's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
 ) -> None:
-    """Prints what a task sequence would do, with its conditions evaluated for this machine. Touches nothing."""
+    """Prints what a task sequence would do, with its conditions evaluated for this machine. Touches nothing.
+
+    Exits with 1 if a step would fail, or a variable has no value.
+    """
     try:
         sequence = load(file)
         about = inventory.gather(_disks(disk)) if machine is None else json.loads(machine.read_text())
@@ -58,10 +61,12 @@ def simulate(
         if as_json:
             nodes = [asdict(node) for node in planned]
             typer.echo(json.dumps({"nodes": nodes, "missing_variables": missing}, ensure_ascii=False, default=str))
-            return
-        typer.echo(plan_text(planned))
-        if missing:
-            typer.echo(f"These variables need a value: {', '.join(missing)}", err=True)
+        else:
+            typer.echo(plan_text(planned))
+            if missing:
+                typer.echo(f"These variables need a value: {', '.join(missing)}", err=True)
+        if missing or any(node.verdict == "fails" for node in planned):
+            raise typer.Exit(1)
     except (FleetcastError, OSError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

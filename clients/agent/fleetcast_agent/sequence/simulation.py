@@ -19,6 +19,7 @@ from fleetcast_sequence import (
     step_types,
 )
 from fleetcast_sequence.expression import compile_expression, compile_template, templates_in, text_of
+from fleetcast_sequence.volumes import unnamed_volumes_of
 from pydantic import ValidationError
 
 from fleetcast_agent.sequence.errors import first_problem
@@ -46,12 +47,13 @@ def plan(sequence: TaskSequence, variables: Variables) -> list[PlannedNode]:
 
     Values that only a running step can set make what needs them `depends`.
     """
-    return list(_Simulation(variables).nodes(sequence.steps, "", 0, None))
+    return list(_Simulation(variables, dict(unnamed_volumes_of(sequence))).nodes(sequence.steps, "", 0, None))
 
 
 class _Simulation:
-    def __init__(self, variables: Variables) -> None:
+    def __init__(self, variables: Variables, unnamed_volumes: Mapping[str, str]) -> None:
         self._variables = variables
+        self._unnamed_volumes = unnamed_volumes
         self._unknown = {"last"}
         self._hide = Redactor(variables.secrets())
 
@@ -63,6 +65,7 @@ class _Simulation:
             arguments = None
             if isinstance(node, Step) and verdict in ("runs", "depends"):
                 arguments, problem = self._arguments(node)
+                problem = problem or self._unnamed_volumes.get(node.name, "")
                 if problem:
                     verdict, reason = "fails", problem
                 self._set(node, certain=verdict == "runs")

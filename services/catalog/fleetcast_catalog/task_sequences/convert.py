@@ -123,6 +123,12 @@ def resolved_message(resolved: ResolvedSequence) -> task_sequence_pb2.ResolvedTa
             name for name, variable in variables.items() if variable.required and variable.default in (None, "")
         ),
         uploads=uploads(resolved.pinned),
+        disk_demands=[
+            task_sequence_pb2.DiskDemand(
+                step=demand.step, size_bytes=demand.size_bytes, sector_size_bytes=demand.sector_size_bytes
+            )
+            for demand in resolved.disk_demands
+        ],
     )
 
 

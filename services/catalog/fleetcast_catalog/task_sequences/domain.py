@@ -65,6 +65,16 @@ class BrokenReference:
 
 
 @dataclass(frozen=True)
+class DiskDemand:
+    """What a step needs of the disk that it writes."""
+
+    step: str
+    size_bytes: int
+    sector_size_bytes: int = 0
+    """0 if any will do."""
+
+
+@dataclass(frozen=True)
 class ResolvedSequence:
     """A version as a machine runs it: children in their places, every reference pinned."""
 
@@ -74,6 +84,7 @@ class ResolvedSequence:
     """The images that its steps need, each version once."""
     children: tuple[TaskSequenceVersion, ...]
     """The child sequences in it, each version once."""
+    disk_demands: tuple[DiskDemand, ...] = ()
 
 
 @dataclass(frozen=True)

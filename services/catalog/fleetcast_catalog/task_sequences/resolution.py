@@ -8,9 +8,11 @@ from typing import Protocol
 from fleetcast_kit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from fleetcast_sequence import Reference, TaskSequence, expand, pin, references
 from fleetcast_sequence.references import MAX_CHILD_DEPTH
+from fleetcast_sequence.volumes import unnamed_volumes_of
 
 from fleetcast_catalog.images.domain import Image, ImageName
 from fleetcast_catalog.task_sequences.domain import BrokenReference, ResolvedSequence, StoredSequence, TaskSequenceName
+from fleetcast_catalog.task_sequences.image_steps import disk_demands, misfits
 
 MAX_REFERENCES = 10_000
 """References that are followed in all: sequences that multiply each other end here, and no real one comes near."""
@@ -54,12 +56,18 @@ async def resolve(stored: StoredSequence, lookup: Lookup) -> ResolvedSequence:
     if broken := await search.broken(stored.sequence):
         raise _refused(stored, broken)
     whole = expand(stored.sequence, lambda name: search.children[name].sequence)
+    if unnamed := unnamed_volumes_of(whole):
+        sentences = [f"step {step!r}: {problem}" for step, problem in unnamed]
+        raise FailedPreconditionError(
+            f"{stored.version.name} cannot be deployed: {_cut(sentences, '; ')}", reason="BROKEN_REFERENCE"
+        )
     pinned = pin(whole, lambda reference: search.images[reference.name].name)
     return ResolvedSequence(
         stored.version,
         pinned,
         tuple({image.name: image for image in search.images.values()}.values()),
         tuple({child.version.name: child.version for child in search.children.values()}.values()),
+        tuple(disk_demands(whole, search.images)),
     )
 
 
@@ -78,7 +86,7 @@ class _Search:
     async def broken(self, sequence: TaskSequence) -> list[BrokenReference]:
         """Follows the references of `sequence`; returns those that lead nowhere."""
         found = [await self._follow(reference, (sequence.name,)) for reference in references(sequence)]
-        return [broken for broken in found if broken is not None]
+        return [broken for broken in found if broken is not None] + list(misfits(sequence, self.images))
 
     async def _follow(self, reference: Reference, above: tuple[str, ...]) -> BrokenReference | None:
         """Returns why `reference`, in the innermost of the sequences `above`, leads nowhere; None if it does not."""
@@ -113,6 +121,10 @@ class _Search:
             if (broken := await self._follow(inner, inside)) is not None:
                 problem = f"in {name.task_sequence}, step {inner.step!r}: {broken.problem}"
                 return BrokenReference(reference, problem)
+        misfit = next(misfits(self.children[reference.name].sequence, self.images), None)
+        if misfit is not None:
+            problem = f"in {name.task_sequence}, step {misfit.reference.step!r}: {misfit.problem}"
+            return BrokenReference(reference, problem)
         return None
 
 

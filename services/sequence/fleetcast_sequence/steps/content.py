@@ -39,6 +39,9 @@ class ApplyOperatingSystem(_Applied):
     disk: str | None = Field(
         default=None, description="In place of `volume`, for a raw image of a disk; as in `partition-disk`."
     )
+    unpartitioned: bool = Field(
+        default=False, description="The image is to be written to the disk although it has no partition table."
+    )
     grow: bool = Field(
         default=True,
         description="For an image of a disk: grow the partition with the system, and what is in it, to the end of the "

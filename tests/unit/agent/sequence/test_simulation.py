@@ -22,7 +22,7 @@ steps:
   - {name: Use, type: run-command, with: {command: [echo, '{{ today }}']}}
   - {name: Set, type: set-variables, with: {variables: {kind: office}}}
   - {name: Now, type: gather-inventory, when: kind == 'office'}
-  - {name: Wrong, type: gather-inventory, when: machine.colour == 'red'}
+  - {name: Wrong, type: gather-inventory, when: "machine.disks[9].model == 'red'"}
   - {name: Bad, type: check-readiness, with: {min_memory: '{{ kind }}'}}
 """
 
