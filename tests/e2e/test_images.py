@@ -1,4 +1,5 @@
 import gzip
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -44,6 +45,60 @@ def test_virtual_disks_and_compressed_files_are_found_out_by_their_content(
     packed.write_bytes(gzip.compress(disk.content, 1))
     unpacked = installation.fleetcast("image", "import", str(packed), "--name", "packed")
     assert (unpacked["format"], unpacked["size_bytes"]) == ("raw", len(disk.content))
+
+
+def test_a_name_that_is_not_utf8_and_a_terminal_that_is_not_either_are_survived(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9 \x1b[2J.img")
+    file.write_bytes(make_disk_image(2).content)
+    imported = installation.fleetcast("image", "import", str(file), "--name", "disk")
+    assert imported["source_file"] == "caf\\xe9 \\x1b[2J.img"
+    for locale in ("C", "C.UTF-8", "POSIX"):
+        environment = installation.environment | {"LC_ALL": locale, "PYTHONIOENCODING": "", "PYTHONUTF8": "0"}
+        command: list[str | Path] = [BIN / "fleetcast", "image", "show", "disk"]
+        shown = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert b"caf\\xe9 \\x1b[2J.img" in shown.stdout
+        missing: list[str | Path] = [
+            BIN / "fleetcast",
+            "image",
+            "import",
+            str(tmp_path / os.fsdecode(b"\xff\x1b")),
+            "--name",
+            "a",
+        ]
+        ended = subprocess.run(missing, env=environment, capture_output=True, check=False)
+        assert ended.returncode == 2
+        assert b"does not exist" in ended.stderr
+        assert b"Traceback" not in ended.stderr
+        assert b"\x1b" not in ended.stderr
+        refused: list[bytes | str | Path] = [
+            BIN / "fleetcast",
+            "image",
+            "import",
+            b"/caf\xe9",
+            "--name",
+            "a",
+            "--server-path",
+        ]
+        ended = subprocess.run(refused, env=environment, capture_output=True, check=False)
+        assert b"bytes that are not UTF-8" in ended.stderr
+
+
+def test_a_file_in_pieces_goes_in_by_its_first(
+    installation: Installation, make_disk_image: Callable[..., DiskImage], tmp_path: Path
+) -> None:
+    disk = make_disk_image(3)
+    (tmp_path / "pieces").mkdir()
+    for index, start in enumerate(range(0, len(disk.content), MIB)):
+        (tmp_path / "pieces" / f"disk.img.{index:03}").write_bytes(disk.content[start : start + MIB])
+    whole = installation.fleetcast("image", "import", str(disk.file), "--name", "whole")
+    first = installation.fleetcast("image", "import", str(tmp_path / "pieces" / "disk.img.000"), "--name", "first")
+    every = installation.fleetcast("image", "import", str(tmp_path / "pieces"), "--name", "every")
+    assert whole["digest"] == first["digest"] == every["digest"]
+    (tmp_path / "pieces" / "disk.img.001").unlink()
+    ended = installation.run("image", "import", str(tmp_path / "pieces"), "--name", "bad")
+    assert "the piece disk.img.001 is missing" in ended.stderr
 
 
 def test_a_wim_shows_the_images_inside(installation: Installation, tmp_path: Path) -> None:

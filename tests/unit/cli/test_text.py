@@ -9,7 +9,9 @@ from fleetcast_cli.shell.text import (
     format_percent,
     format_seconds,
     format_time,
+    output,
     plural,
+    table,
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -74,3 +76,20 @@ def test_an_instant_to_act_on_is_shown_in_every_way_that_matters(zone: str, text
 )
 def test_distances_have_two_units_at_most(seconds: float, text: str) -> None:
     assert format_distance(timedelta(seconds=seconds)) == text
+
+
+def test_what_machines_say_of_themselves_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    rows = table("machine", "model")
+    rows.add_row("pc\u202e1", "\x1b]0;owned\x07\x9b2J")
+    output().print(rows)
+    output().print("said \x1b[2J", "caf\udce9")
+    shown = capsys.readouterr().out
+    assert "pc\\u202e1" in shown
+    assert "\\x1b]0;owned" in shown
+    assert "\x1b]" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x9b" not in shown
+    assert "caf\\xe9" in shown

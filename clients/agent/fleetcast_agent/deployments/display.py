@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from fleetcast_kit.values.printable import printable
+
 from fleetcast_agent.deployments.orders import (
     ControlAction,
     Environment,
@@ -135,7 +137,7 @@ class JsonDisplay:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _print(event: str, **fields: Any) -> None:

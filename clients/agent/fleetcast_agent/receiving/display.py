@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from fleetcast_kit.values.printable import printable
 from fleetcast_kit.values.rates import format_rate
 
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
@@ -59,7 +60,7 @@ class Display:
         if self._progress is not None:
             self._progress.console.print(sentence, markup=False, soft_wrap=True, highlight=False)
         else:
-            print(sentence, file=sys.stderr, flush=True)
+            print(printable(sentence), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal in order."""

@@ -55,7 +55,8 @@ class Archive:
         self._error: OSError | None = None
         self.descriptor, self._end = os.pipe()
         """Where the archive is read."""
-        threading.Thread(target=self._write, name="archive writer", daemon=True).start()
+        self._writer = threading.Thread(target=self._write, name="archive writer", daemon=True)
+        self._writer.start()
 
     def check(self) -> None:
         """Returns if all files are in what was read to its end.
@@ -63,6 +64,7 @@ class Archive:
         Raises:
             OSError: one could not be read.
         """
+        self._writer.join()
         if self._error is not None:
             raise self._error
 

@@ -23,6 +23,7 @@ import typer
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from fleetcast_kit.errors import InvalidArgumentError, UnavailableError
+from fleetcast_kit.values.printable import printable
 
 from fleetcast_cli.images.archive import Archive, archived, files_of
 from fleetcast_cli.images.commands import group
@@ -120,11 +121,17 @@ async def import_image(
             raise InvalidArgumentError(
                 f"the path on the server {file!r} is not absolute: start it with /", field="file"
             )
+        if file != file.encode(errors="replace").decode():
+            raise InvalidArgumentError(
+                f"the path on the server {printable(file)} has bytes that are not UTF-8: rename the file there, or "
+                "import it without --server-path",
+                field="file",
+            )
         spec.source_path, spec.source_file, spec.source_size_bytes = file, PurePosixPath(file).name, -1
         image = await _import(context, spec, None)
     else:
         with _open(file) as source:
-            spec.source_file, spec.source_size_bytes = source.name, source.size_bytes
+            spec.source_file, spec.source_size_bytes = printable(source.name), source.size_bytes
             spec.source_is_directory = source.archive is not None
             image = await _import(context, spec, source)
     if as_json:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
+from fleetcast_kit.values.printable import printable_json
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -60,7 +62,9 @@ def short_name(message: Message, field_name: str) -> str:
 
 def write_json(data: Plain, *, lines: bool = False) -> None:
     """Prints `data` as one JSON object, on one line if it is one of many."""
-    print(json.dumps(data, ensure_ascii=False, indent=None if lines else 2), flush=True)
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(data, ensure_ascii=not is_unicode, indent=None if lines else 2)
+    print(printable_json(text), flush=True)
 
 
 def _enumerator(enumeration: _Enumeration, number: int) -> str:

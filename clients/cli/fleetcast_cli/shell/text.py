@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
+from fleetcast_kit.values.printable import printable
 from fleetcast_kit.values.times import local_zone
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +35,17 @@ def progress() -> Console:
     return _console(stderr=True)
 
 
+class _SafeConsole(Console):
+    """A console on which nothing that is shown, whoever said it, can steer the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields what is shown, with controls written out; those of the console itself are none of it."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = _SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = UNBOUNDED_COLUMNS
     return console
@@ -120,12 +132,20 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
-class _OneLineTable(Table):
+class _SafeTable(Table):
+    """A table whose columns are as wide as what is shown of text that nobody may steer the terminal with."""
+
+    def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
+        """Adds a row."""
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **settings)
+
+
+class _OneLineTable(_SafeTable):
     """A table whose rows have one line each, so that a screen knows how many fit."""
 
     def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
         """Adds a row; what does not fit ends in an ellipsis."""
-        texts = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        texts = [Text(printable(cell)) if isinstance(cell, str) else cell for cell in cells]
         for text in texts:
             if isinstance(text, Text):
                 text.no_wrap, text.overflow = True, "ellipsis"
@@ -138,7 +158,7 @@ def table(*columns: str, right: tuple[str, ...] = (), one_line: bool = False) ->
     On a narrow terminal the first column, which people type again, stays whole and the others wrap, or with `one_line`
     are cut.
     """
-    kind = _OneLineTable if one_line else Table
+    kind = _OneLineTable if one_line else _SafeTable
     empty = kind(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for index, column in enumerate(columns):
         empty.add_column(column, justify="right" if column in right else "left", no_wrap=index == 0, overflow="fold")
@@ -150,5 +170,5 @@ def fields(rows: list[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         if value:
-            grid.add_row(Text(name, style="bold"), value)
+            grid.add_row(Text(name, style="bold"), printable(value))
     return grid

@@ -13,6 +13,7 @@ import typer
 from fleetcast.catalog.v1 import task_sequence_pb2, task_sequence_service_pb2
 from fleetcast.catalog.v1.task_sequence_service_pb2_grpc import TaskSequenceServiceStub
 from fleetcast_kit.errors import FleetcastError, InvalidArgumentError, NotFoundError, UnavailableError
+from fleetcast_kit.values.printable import printable
 
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection
@@ -58,7 +59,9 @@ async def create(
     async with connection(context).dial_catalog() as channel:
         service = TaskSequenceServiceStub(channel)
         request = task_sequence_service_pb2.CreateTaskSequenceRequest(
-            source=source, source_file="" if label == "<stdin>" else Path(label).name, request_id=str(uuid.uuid4())
+            source=source,
+            source_file="" if label == "<stdin>" else printable(Path(label).name),
+            request_id=str(uuid.uuid4()),
         )
         # Asked first, since a status has no room for all problems of a file.
         checked = await service.ValidateTaskSequence(
@@ -265,7 +268,7 @@ def _refuse(label: str, problems: Sequence[task_sequence_pb2.TaskSequenceProblem
     for problem in problems:
         path = f"{problem.path}: " if problem.path else ""
         message = " ".join(problem.message.split())
-        print(f"{label}:{problem.line}:{problem.column}: {path}{message}", file=sys.stderr)
+        print(printable(f"{label}:{problem.line}:{problem.column}: {path}{message}"), file=sys.stderr)
     raise InvalidArgumentError(f"{label} has {plural(len(problems), 'problem')}: correct the file", field="file")
 
 
@@ -273,7 +276,7 @@ def _warn(label: str, references: Sequence[task_sequence_pb2.TaskSequenceReferen
     for reference in references:
         if reference.problem:
             place = f"{label}:{reference.line}:{reference.column}"
-            print(f"{place}: warning: {reference.path}: {reference.problem}", file=sys.stderr)
+            print(printable(f"{place}: warning: {reference.path}: {reference.problem}"), file=sys.stderr)
 
 
 def _day(created: task_sequence_pb2.TaskSequence) -> str:

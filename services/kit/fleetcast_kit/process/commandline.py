@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from enum import IntEnum
@@ -13,6 +14,7 @@ from typer.exceptions import TyperException
 from fleetcast_kit import errors
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.storage_failures import storage_failure
+from fleetcast_kit.values.printable import printable
 
 
 class ExitCode(IntEnum):
@@ -66,6 +68,7 @@ def exit_code(error: FleetcastError) -> ExitCode:
 
 def run_command_line(app: typer.Typer, name: str, arguments: list[str]) -> int:
     """Returns the exit code of the command `name`; every error has been said in one line on standard error."""
+    _survive_any_terminal()
     try:
         code = typer.main.get_command(app).main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -90,8 +93,15 @@ def run_command_line(app: typer.Typer, name: str, arguments: list[str]) -> int:
 
 
 def one_line(message: str) -> str:
-    """Returns `message` with every run of white space, line ends included, as one space."""
-    return " ".join(message.split())
+    """Returns `message` with every run of white space, line ends included, as one space, safe for a terminal."""
+    return printable(" ".join(message.split()))
+
+
+def _survive_any_terminal() -> None:
+    """Makes what the locale's encoding cannot say appear escaped, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: TyperException) -> str:
