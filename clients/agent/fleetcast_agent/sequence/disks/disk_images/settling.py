@@ -12,6 +12,7 @@ from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import files, filesystems, leftovers, volumes
 from fleetcast_agent.sequence.disks import partition_tables as disk_tables
 from fleetcast_agent.sequence.disks.disk_images import growing, logical, looking, moving, roles, winre
+from fleetcast_agent.sequence.disks.disk_images.foreign import foreign_kind
 from fleetcast_agent.sequence.disks.disk_images.growing import Move, Plan
 from fleetcast_agent.sequence.disks.disk_images.roles import Choice, Facts
 from fleetcast_agent.sequence.disks.tables import table as tables
@@ -28,6 +29,11 @@ def refuse_unfit(image: str, head: bytes, size_bytes: int, disk: Disk, *, root: 
     Raises:
         StepError: it cannot; nothing was written yet.
     """
+    if kind := foreign_kind(head):
+        raise StepError(
+            f"{image} is {kind}, and no image of a disk: import the file again (`fleetcast image import` converts or "
+            "refuses it), or convert it first. Nothing was written"
+        )
 
     def read(offset: int, length: int) -> bytes:
         return head[offset : offset + length]
