@@ -12,14 +12,27 @@ from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.packet import Kind
 from numpy.typing import NDArray
 
-from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join, PassEnded, Planned, Told
+from fleetcast_sender.engine import planning
+from fleetcast_sender.engine.messages import (
+    Deficits,
+    Dismissed,
+    Holding,
+    Join,
+    PassEnded,
+    Planned,
+    Told,
+    UnicastReason,
+)
 from fleetcast_sender.engine.passes import Pass, SendMark, Train, WorkItem
+from fleetcast_sender.engine.planning import NextPass, Slices
 from fleetcast_sender.engine.policy import TransmissionPolicy
 from fleetcast_sender.engine.receivers import Receivers
 from fleetcast_sender.engine.repair import ParityPrediction
 from fleetcast_sender.engine.roster import Participant, Totals
 
 MAX_PASS_NUMBER = 0xFFFF
+_STANDSTILL_SECONDS = 1.0
+"""The caller comes at least every half a second while there are receivers: if not, it was stopped itself."""
 
 
 class Phase(Enum):
@@ -64,11 +77,15 @@ class Engine:
         self._needs = self._receivers.needs
         self._slots = window_slots
         self._wait_until: float | None = None
+        self._ready_until = 0.0
         self._send_from = 0.0
         self._ended_at = 0.0
         self._end_mark_at = 0.0
         self._check_silence_at = 0.0
         self._pass_number = 0
+        self._position: int | None = None
+        self._offers_until: float | None = None
+        self._ticked_at: float | None = None
 
     # Inputs
 
@@ -81,14 +98,14 @@ class Engine:
         participant = self._receivers.add(seat, join, now)
         if self.current and self.phase is Phase.SENDING and not participant.unicast:
             self._receivers.tell(seat, self._plan_of(self.current))
-        self._sort_in(participant)
+        self._count_members()
 
     def ready(self, seat: int, now: float) -> None:
         """Note that the receiver hears the group, or is ready to fetch."""
         if participant := self._receivers.hear(seat, now):
-            participant.ready = True
-            self._sort_in(participant)
-            self._receivers.offer_alone(participant)
+            self._receivers.make_ready(participant)
+            self._count_members()
+            self._receivers.offer_apart(participant, now)
 
     def heard(self, seat: int, now: float) -> None:
         """Note that the receiver lives."""
@@ -110,31 +127,32 @@ class Engine:
             return
         before = participant.lacking_bytes
         self._receivers.put(participant, holding.held)
-        self._sort_in(participant)
+        self._count_members()
         fresh = self.phase is not Phase.ENDING or holding.pass_number >= self._pass_number
-        answers_offer, participant.offered = participant.offered, False
-        if answers_offer or self.phase is Phase.ENDING:
+        answers_pass = fresh and participant.asked_at is not None
+        # The answer to the end of a pass does not mean that an offer which is still being fetched has failed.
+        answers_offer = self._receivers.end_offers(participant, now, failed=not answers_pass)
+        if answers_pass:
+            self._note_answer(participant, now)
+        if answers_offer or (answers_pass and participant.served_pass == self._pass_number):
             progressed = participant.lacking_bytes < before or not participant.lacking_bytes
             participant.stuck_count = 0 if progressed else participant.stuck_count + 1
             if participant.stuck_count >= self._policy.stuck_offer_count:
                 self._give_up(participant)
                 return
-        if fresh and not participant.unicast:
-            self._receivers.awaited.discard(seat)
-            self._needs.count(seat)
-        if fresh:
-            participant.asked_at = None
-        self._receivers.offer_alone(participant)
+        if participant.apart is UnicastReason.NO_ANSWER:
+            participant.return_at = now
+            if self.phase is Phase.IDLE:
+                return
+        self._receivers.offer_apart(participant, now)
 
     def done(self, seat: int, now: float) -> None:
         """Note that the receiver lacks nothing any more."""
         if participant := self._receivers.hear(seat, now):
-            self._receivers.awaited.discard(seat)
             self._receivers.put_all(participant)
-            self._needs.count(seat)
-            participant.offered = False
-            participant.asked_at = None
-            self._sort_in(participant)
+            self._receivers.end_offers(participant, now, failed=False)
+            self._note_answer(participant, now)
+            self._count_members()
 
     def leave(self, seat: int, now: float) -> None:
         """Note that the receiver's stream ended."""
@@ -146,21 +164,19 @@ class Engine:
             self._receivers.tell(seat, Dismissed(reason))
             self._remove(seat)
 
-    def move_to_unicast(self, seat: int) -> None:
-        """Serve a receiver apart from the group from now on."""
-        participant = self._receivers.get(seat)
-        if participant and not participant.unicast:
-            participant.unicast = True
-            self._receivers.awaited.discard(seat)
-            self._receivers.needs_changed = True
-            self._needs.uncount(seat)
-            self._sort_in(participant)
-            if self.phase is Phase.SENDING and participant.ready and participant.asked_at is None:
-                # The pass is over for it. What it got of it, it says, and is offered the rest.
-                participant.asked_at = self._receivers.heard_at
-                self._receivers.tell(seat, PassEnded(self._pass_number))
-            else:
-                self._receivers.offer_alone(participant)
+    def move_to_unicast(self, seat: int, reason: UnicastReason = UnicastReason.SLOW) -> None:
+        """Serve a receiver apart from the group from now on; it returns after a while if the reason may pass."""
+        participant, now = self._receivers.get(seat), self._receivers.heard_at
+        if not participant or participant.unicast:
+            return
+        self._receivers.leave_group(participant, reason, now)
+        self._count_members()
+        if self.phase is Phase.SENDING and participant.ready and participant.asked_at is None:
+            # The pass is over for it. What it got of it, it says, and is offered the rest.
+            participant.asked_at = now
+            self._receivers.tell(seat, PassEnded(self._pass_number))
+        else:
+            self._receivers.offer_apart(participant, now)
 
     # Outputs
 
@@ -196,6 +212,14 @@ class Engine:
     def take_told(self) -> list[tuple[int, Told]]:
         """Returns the messages to receivers since the last call, by seat."""
         return self._receivers.take_told()
+
+    def take_returned(self) -> list[tuple[int, Join]]:
+        """Returns the receivers that came back to the group since the last call: they bound its rate again."""
+        return self._receivers.take_returned()
+
+    def unicast_machines(self) -> dict[UnicastReason, list[str]]:
+        """Returns the machines that are served by unicast now, by the reason."""
+        return self._receivers.unicast_machines()
 
     def take_work(self) -> list[WorkItem]:
         """Returns the work on windows since the last call."""
@@ -243,8 +267,10 @@ class Engine:
                 times.append(self._end_mark_at)
         elif self.phase is Phase.SENDING and self.current and heard:
             times.append(max(self.current.wake_at(now), self._send_from))
-        elif self._wait_until is not None and self._wait_until > now:
-            times.append(self._wait_until)
+        else:
+            times += [
+                at for at in (self._wait_until, self._ready_until, self._offers_until) if at is not None and at > now
+            ]
         return max(now, min(times))
 
     def loaded(self, pass_number: int, window: int, symbol_count: int | None = None) -> None:
@@ -263,13 +289,16 @@ class Engine:
         self._receivers.remove(seat)
         self._count_members()
 
-    def _sort_in(self, participant: Participant) -> None:
-        self._receivers.sort_in(participant)
-        self._count_members()
-
     def _count_members(self) -> None:
         if self.current:
             self.current.members = max(1, self.member_count)
+
+    def _note_answer(self, participant: Participant, now: float) -> None:
+        """Note that a receiver has said what it holds after a pass: its needs are known again."""
+        participant.asked_at = None
+        self._receivers.awaited.discard(participant.seat)
+        if not participant.unicast:
+            self._needs.count(participant.seat)
 
     def _give_up(self, participant: Participant) -> None:
         if participant.unicast:
@@ -279,15 +308,17 @@ class Engine:
             )
         else:
             participant.stuck_count = 0
-            self.move_to_unicast(participant.seat)
+            self.move_to_unicast(participant.seat, UnicastReason.NO_PROGRESS)
 
     # Time
 
     def _tick(self, now: float) -> None:
+        self._leave_out_standstill(now)
         if now >= self._check_silence_at:
             self._check_silence_at = now + min(0.5, self._policy.silence_seconds / 4)
             self._forget_silent(now)
         if self.phase is Phase.IDLE:
+            self._receivers.return_due(now)
             self._start_if_due(now)
         elif self.phase is Phase.SENDING:
             if self._receivers.needs_changed and not self._needs.counts.any():
@@ -298,6 +329,19 @@ class Engine:
         ):
             self._close_pass(now)
 
+    def _leave_out_standstill(self, now: float) -> None:
+        """Leave out of every account a time in which nobody called, as when the sender's host was stopped."""
+        last, self._ticked_at = self._ticked_at, now
+        if last is None or not len(self._receivers) or now - last < _STANDSTILL_SECONDS:
+            return
+        self._receivers.postpone(now - last, now)
+        self._ended_at += now - last
+        if self._wait_until is not None:
+            self._wait_until += now - last
+            self._ready_until += now - last
+        if self.current:
+            self.current.postpone(now - last)
+
     def _forget_silent(self, now: float) -> None:
         self._receivers.forget_silent(now)
         self._count_members()
@@ -306,8 +350,8 @@ class Engine:
             if participant.asked_at is not None and now - participant.asked_at > patience:
                 # What it lacks is not known: it is offered all that it lacked before.
                 participant.asked_at = None
-                self.move_to_unicast(participant.seat)
-                self._receivers.offer_alone(participant)
+                self.move_to_unicast(participant.seat, UnicastReason.NO_ANSWER)
+                self._receivers.offer_apart(participant, now)
 
     def _abandon(self, now: float) -> None:
         assert self.current  # noqa: S101 - only while sending
@@ -317,36 +361,40 @@ class Engine:
     # Passes
 
     def _start_if_due(self, now: float) -> None:
-        if not self._needs.counts.any():
+        receivers = self._receivers
+        if not receivers.members:
             self._wait_until = None
             return
         if self._wait_until is None:
             self._wait_until = now + self._policy.start_grace_seconds
-        members = self._receivers.group
-        if (self._receivers.expecting or any(not p.ready for p in members)) and now < self._wait_until:
+            self._ready_until = now + self._policy.ready_grace_seconds
+        if (now < self._wait_until and receivers.expecting) or (now < self._ready_until and receivers.unready):
             return
-        if any(p.ready and p.lacking_bytes and not p.offered for p in members):
-            self._plan(members, now)
+        following = planning.plan(
+            receivers,
+            self._sizes,
+            self._policy,
+            now,
+            position=self._position,
+            window_bytes=self.geometry.window_bytes,
+        )
+        match following:
+            case Slices(members, reason):
+                for participant in members:
+                    self._offer(participant, reason, now)
+            case NextPass():
+                self._offers_until = following.not_before
+                if now < following.not_before:
+                    return
+                for participant in following.receivers:
+                    participant.served_pass = self._pass_number % MAX_PASS_NUMBER + 1
+                self._begin_pass(following.chunks, now)
 
-    def _plan(self, members: list[Participant], now: float) -> None:
-        """Decide what goes by unicast and what the next pass sends."""
-        counts = self._needs.counts
-        for participant in members:
-            if participant.offered:
-                counts = counts - self._needs.lacking(participant.seat)
-        few = (counts > 0) & (counts <= self._policy.unicast_receiver_count)
-        if int((self._sizes * counts).sum()) <= self._policy.unicast_total_bytes * bool(
-            self._policy.unicast_receiver_count
-        ):
-            few = counts > 0
-        chunks = (counts > 0) & ~few
-        if few.any():
-            for participant in members:
-                own = few & self._needs.lacking(participant.seat)
-                if participant.ready and not participant.offered and own.any():
-                    self._receivers.offer(participant, own)
-        if chunks.any():
-            self._begin_pass(chunks, now)
+    def _offer(self, participant: Participant, reason: UnicastReason, now: float) -> None:
+        """Offer a member of the group the next slice that it lacks."""
+        start = planning.first_position(self._needs.counts) if self._position is None else self._position
+        offered = self._receivers.offer(participant, reason, now, start=start)
+        self._position = planning.position_after(offered, start)
 
     def _begin_pass(self, chunks: NDArray[np.bool_], now: float) -> None:
         # 65,535 passes of one transmission would take weeks; the number wraps rather than end the transmission.
@@ -366,7 +414,7 @@ class Engine:
         self._send_from = now + lead
         self.current.members = max(1, self.member_count)
         self.prediction.begin(self.current.members)
-        self.totals.chunk_count += len(layout.chunks)
+        self.totals.chunk_count += int(np.count_nonzero(self._needs.counts[layout.chunks]))
         self.totals.pass_count += 1
         self.totals.window_count += layout.window_count
         plan = self._plan_of(self.current)
@@ -382,6 +430,7 @@ class Engine:
         """Ask everybody what he holds: what was known before the pass counts no longer."""
         assert self.current  # noqa: S101 - only while sending
         self.totals.report_count += self.current.report_count
+        self._position = self.current.next_chunk
         self.phase = Phase.ENDING
         self._ended_at = self._end_mark_at = now
         self._receivers.awaited.clear()
@@ -397,4 +446,5 @@ class Engine:
         self.phase = Phase.IDLE
         self.current = None
         self._wait_until = now + self._policy.pass_grace_seconds
+        self._ready_until = now + self._policy.ready_grace_seconds
         self._start_if_due(now)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from fleetcast_wire.geometry import Geometry
@@ -9,6 +10,34 @@ from numpy.typing import NDArray
 
 ChunkMembers = NDArray[np.bool_]
 """Shape (chunk_count,): which chunks of the image are meant."""
+
+
+class UnicastReason(StrEnum):
+    """Why a receiver gets chunks by unicast."""
+
+    NO_MULTICAST = "no-multicast"
+    """It said at joining that it takes no multicast."""
+    OPERATOR = "operator"
+    """An operator wants it so."""
+    LIMITS = "limits"
+    """It has too little memory for a window, cannot take datagrams so large, or does not know the parity codec."""
+    DEAF = "deaf"
+    """It hears nothing of the group: a switch, a firewall or its radio drops multicast."""
+    SLOW = "slow"
+    """It is slower than the others, and the policy is to serve slow receivers by unicast."""
+    NO_ANSWER = "no-answer"
+    """It lives, and has not said for long what it holds."""
+    NO_PROGRESS = "no-progress"
+    """Several passes in a row brought it nothing."""
+    ALONE = "alone"
+    """It takes multicast, but no other receiver lacks anything now."""
+    SMALL_REST = "small-rest"
+    """It takes multicast, but what all receivers lack now is so little that a pass would take longer."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the receiver returns to the group on the same stream; else it may do so with another stream."""
+        return self in (UnicastReason.NO_ANSWER, UnicastReason.NO_PROGRESS)
 
 
 @dataclass(frozen=True)
@@ -19,6 +48,8 @@ class Join:
     """Resource name, `machines/{id}`."""
     held: ChunkMembers
     unicast_only: bool = False
+    unicast_reason: UnicastReason = UnicastReason.NO_MULTICAST
+    """Why `unicast_only`: it may be the machine itself that wants it, or the sender."""
     window_memory_bytes: int = 1 << 40
     """What it can spend on windows of symbols."""
     max_payload_bytes: int = 65507

@@ -63,9 +63,13 @@ class Needs:
         """Returns the stored size of all that the receiver lacks."""
         return int(self._sizes[self.lacking(seat)].sum())
 
-    def first_bytes(self, members: ChunkMembers, limit_bytes: int) -> ChunkMembers:
-        """Returns the first of `members` whose stored sizes add up to `limit_bytes` at most, at least one."""
+    def first_bytes(self, members: ChunkMembers, limit_bytes: int, start: int = 0) -> ChunkMembers:
+        """Returns the first of `members` whose stored sizes add up to `limit_bytes` at most, at least one.
+
+        They are taken from the chunk `start` on, and after the last chunk from the first on.
+        """
         chunks = np.flatnonzero(members)
+        chunks = np.roll(chunks, -int(np.searchsorted(chunks, start)))
         count = int(np.searchsorted(np.cumsum(self._sizes[chunks]), limit_bytes, side="right"))
         first = np.zeros(len(self._sizes), np.bool_)
         first[chunks[: max(count, 1)]] = True

@@ -109,7 +109,7 @@ class Pass:
         self._open: dict[int, WindowRepair] = {}
         self._credit = 0.0
         self._mark_at = 0.0
-        self._abandoned = False
+        self._broke_off_at: int | None = None
         self._load()
 
     @property
@@ -122,8 +122,23 @@ class Pass:
         """Windows that may still be repaired."""
         return len(self._open)
 
+    @property
+    def next_chunk(self) -> int:
+        """The chunk of the image that comes next; after the pass the one behind its last."""
+        if self._broke_off_at is not None:
+            return self._broke_off_at
+        if self._current is None:
+            return int(self.layout.chunks[-1]) + 1
+        return int(self.layout.chunks[self.layout.window_chunks(self._current).start])
+
+    def postpone(self, seconds: float) -> None:
+        """Keep windows open for longer by a time in which the sender stood still: no report could come in."""
+        for repair in self._open.values():
+            repair.changed_at += seconds
+
     def abandon(self) -> None:
         """Send nothing more, as when nobody needs anything."""
+        self._broke_off_at = self.next_chunk
         self._next_load = self.layout.window_count
         self._current = None
         self._open.clear()

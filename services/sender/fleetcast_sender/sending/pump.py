@@ -25,7 +25,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from fleetcast_sender.engine.engine import Engine, Phase
-from fleetcast_sender.engine.messages import Join, Reception, Told
+from fleetcast_sender.engine.messages import Join, Reception, Told, UnicastReason
 from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
 from fleetcast_sender.engine.passes import Pass, SendMark, Train
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
@@ -187,15 +187,7 @@ class Pump:
 
         def take(now: float) -> None:
             if not join.unicast_only:  # what hears no group does not bound its rate
-                self._hearing.join(seat, self._sealer.counter, now)
-                self.controller.join(
-                    seat,
-                    self._sealer.counter,
-                    now,
-                    window_memory_bytes=join.window_memory_bytes,
-                    receive_buffer_bytes=join.receive_buffer_bytes,
-                    link_bits_per_second=join.link_bits_per_second,
-                )
+                self._take_in(seat, join, now)
             self.engine.ready(seat, now)
 
         self.put(take)
@@ -225,6 +217,18 @@ class Pump:
             self._sender.join()
 
     # The sending thread
+
+    def _take_in(self, seat: int, join: Join, now: float) -> None:
+        """Let the rate follow a receiver too, and notice if it hears nothing."""
+        self._hearing.join(seat, self._sealer.counter, now)
+        self.controller.join(
+            seat,
+            self._sealer.counter,
+            now,
+            window_memory_bytes=join.window_memory_bytes,
+            receive_buffer_bytes=join.receive_buffer_bytes,
+            link_bits_per_second=join.link_bits_per_second,
+        )
 
     def _run(self) -> None:
         try:
@@ -272,13 +276,15 @@ class Pump:
             self._probe(now)
             return
         if not self.controller.may_send(self._sealer.counter, now):
+            self.engine.wait(now)
+            self._serve(now)
             self._wait(_HELD_SECONDS)
             return
         controller = self.controller
         burst = burst_datagrams(controller.rate, self._carried, self._datagram_bits, self._train, self._limit)
         most = self._limit if self._carried else self._limit // 2
         sent = self.engine.next(now, min(_BURSTS_AT_ONCE * burst, most))
-        self._serve()
+        self._serve(now)
         if isinstance(sent, Train):
             self._send(sent, burst, now)
         elif isinstance(sent, SendMark):
@@ -338,10 +344,12 @@ class Pump:
             return self._memory.get(train.pass_number, train.window).source
         return self._memory.parity(train.pass_number, train.window, train.symbols)
 
-    def _serve(self) -> None:
+    def _serve(self, now: float) -> None:
         """Hand out the messages and the work that the engine has."""
         if told := self.engine.take_told():
             self._deliver(told)
+        for seat, join in self.engine.take_returned():
+            self._take_in(seat, join, now)
         for item in self.engine.take_work():
             self._preparer.submit(item)
         if (self._traced and self._traced[0]) is not self.engine.current:
@@ -424,7 +432,7 @@ class Pump:
         for seat in self._hearing.judge(self._sealer.counter, now, interval_seconds):
             _logger.warning("a receiver hears nothing of the group and is served by unicast for a while")
             self.forget(seat)
-            self.engine.move_to_unicast(seat)
+            self.engine.move_to_unicast(seat, UnicastReason.DEAF)
             self._apart(seat, True)
         if self._hearing.holding and not held:
             _logger.warning("no receiver hears the group any more: sending waits until one does")
@@ -437,7 +445,7 @@ class Pump:
     def _probe(self, now: float) -> None:
         """Send a datagram now and then, while nobody hears, and let time pass."""
         self.engine.wait(now)
-        self._serve()
+        self._serve(now)
         current = self.engine.current
         if current and now >= self._probe_at:
             self._probe_at = now + _PROBE_SECONDS

@@ -12,7 +12,7 @@ from fleetcast_wire.errors import RunsError
 
 from fleetcast_sender.chunks.source import ChunkSource, ChunkTable
 from fleetcast_sender.engine.geometry_choice import choose_geometry
-from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join, Reception, Told
+from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join, Reception, Told, UnicastReason
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RatePolicy
 from fleetcast_sender.sending.interfaces import IPAddress
@@ -87,6 +87,7 @@ class Transmission:
         self._lane: Lane | None = None
         self._slow_lane: Lane | None = None
         self._slow_machines: set[str] = set()
+        self._away_reasons: dict[str, UnicastReason] = {}
         self._apart: set[str] = set()
         """Machines that are to get everything by unicast."""
         self._returns = Returns(self._invite)
@@ -183,7 +184,8 @@ class Transmission:
         if join.machine in self._slow_machines:
             lane = self._slow_lane = self._slow_lane or self._make_slow_lane([join])
         if join.machine in self._apart or self._returns.away(join.machine):
-            join = replace(join, unicast_only=True)
+            reason = UnicastReason.OPERATOR if join.machine in self._apart else self._away_reasons[join.machine]
+            join = replace(join, unicast_only=True, unicast_reason=reason)
         seat = Seat(next(self._numbers), join, lane)
         self._seats[seat.number] = seat
         lane.pump.put(lambda now: lane.pump.engine.join(seat.number, join, now))
@@ -333,6 +335,7 @@ class Transmission:
     def _note_apart(self, number: int, deaf: bool) -> None:
         """Let a machine that is served by unicast now try the group again later, and not before."""
         if seat := self._seats.get(number):
+            self._away_reasons[seat.join.machine] = UnicastReason.DEAF if deaf else UnicastReason.SLOW
             self._returns.expect(seat.join.machine, soon=deaf)
 
     def _invite(self, machine: str) -> None:
