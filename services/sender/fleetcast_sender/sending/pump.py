@@ -407,6 +407,7 @@ class Pump:
             self._rate,
             self.engine.member_count,
             self.engine.participant_count,
+            self.engine.unicast_machines(),
         )
 
     def _part_with(self, seat: int) -> None:
