@@ -26,6 +26,7 @@ class Disturbance(Enum):
     SLOW_DISK = "a disk of 20 MB/s"
     LATE = "joins at half"
     HOSTILE = "a host that injects 10,000 datagrams/s"
+    STAGGERED = "the machines are switched on one after the other"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Case:
     agent_flags: tuple[str, ...] = ()
     disturbance: Disturbance = Disturbance.NONE
     only_for_plots: bool = False
+    gap_seconds: float = 0.0
+    """Between one receiver's start and the next one's, if they are staggered."""
 
 
 _PEERS = (OURS, UDPCAST, UFTP)
@@ -65,6 +68,16 @@ CASES = (
     Case("slow-4", "1 Gbit/s, 4 receivers, one slow", 4, (OURS,), GIGABIT, disturbance=Disturbance.SLOW_DISK),
     Case("late-4", "1 Gbit/s, 4 receivers, one late", 4, (OURS,), GIGABIT, disturbance=Disturbance.LATE),
     Case("hostile-4", "1 Gbit/s, 4 receivers, a hostile host", 4, (OURS,), GIGABIT, disturbance=Disturbance.HOSTILE),
+    Case("together-8", "1 Gbit/s, 8 receivers together", 8, (OURS,), GIGABIT),
+    Case(
+        "staggered-8",
+        "1 Gbit/s, 8 receivers 2 s apart",
+        8,
+        (OURS,),
+        GIGABIT,
+        disturbance=Disturbance.STAGGERED,
+        gap_seconds=2.0,
+    ),
 )
 
 
@@ -155,7 +168,26 @@ def _delays(results: Results) -> list[Target]:
     if calm and hostile:
         value = (1 - _goodput(hostile) / _goodput(calm)) * 100
         found.append(Target(f"{_title('hostile-4')}: loss of goodput", "%", 10.0, 1.0, value, at_most=True))
-    return found
+    return found + _staggered(results)
+
+
+def _staggered(results: Results) -> list[Target]:
+    """Returns what machines that come one after the other cost, against the same machines together."""
+    together, staggered = results.get(("together-8", OURS)), results.get(("staggered-8", OURS))
+    if not together or not staggered:
+        return []
+    # A carousel sends from the first arrival until one copy after the last.
+    copies = spread(staggered, lambda run: run.extra["carousel_copies"]).median
+    sent = spread(staggered, lambda run: run.wire_bytes).median / spread(together, lambda run: run.wire_bytes).median
+    last = spread(staggered, lambda run: run.extra["last_machine_seconds"]).median
+    alone = spread(together, lambda run: run.seconds).median
+    title = _title("staggered-8")
+    return [
+        Target(f"{title}: bytes on the wire, against a carousel's", "times", 1.3, 1.15, sent / copies, at_most=True),
+        Target(
+            f"{title}: the last machine, against one of those together", "times", 1.4, 1.2, last / alone, at_most=True
+        ),
+    ]
 
 
 def _others(runs: Sequence[Measurement]) -> float:

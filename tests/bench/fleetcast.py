@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.bench.cases import Case, Disturbance
+from tests.bench.cases import GIGABIT, PAYLOAD_SHARE, Case, Disturbance
 from tests.bench.measurement import Measurement
 from tests.bench.peers import check_copies, timeout_seconds
 from tests.bench.process import BenchError, Meter, cpu_seconds_of, poll
@@ -77,7 +77,8 @@ class Fleetcast:
                 shutil.rmtree(self._machines[-1].state_directory / "journals", ignore_errors=True)
                 targets[-1] = stack.enter_context(SlowDisk(outputs[-1], size_bytes, _SLOW_BYTES_PER_SECOND)).device
             late = 1 if case.disturbance is Disturbance.LATE else 0
-            session = self._create_session(len(targets) - late)
+            staggered = case.disturbance is Disturbance.STAGGERED
+            session = self._create_session(1 if staggered else len(targets) - late)
             if case.disturbance is Disturbance.HOSTILE:
                 stack.callback(_end, self._attack(folder / "hostile.log"))
             started_at = time.monotonic()
@@ -86,6 +87,8 @@ class Fleetcast:
             for machine, target in zip(self._machines, targets, strict=True):
                 if late and machine is self._machines[-1]:
                     self._await_sent(sent_before + size_bytes // 4)  # it starts and joins until half is sent
+                if staggered and receptions:
+                    time.sleep(case.gap_seconds)
                 receptions.append(
                     self._installation.receive(machine, target, session=session, flags=(*_MULTICAST, *case.agent_flags))
                 )
@@ -113,6 +116,7 @@ class Fleetcast:
             wire_bytes=self._lab.sent_bytes(self._lab.sender) - sent_before,
             extra={
                 "undisturbed_seconds": undisturbed_seconds,
+                **self._shares_of(session, size_bytes),
                 "unicast_bytes": sum(float(summary["unicast_bytes"]) for summary in summaries),
                 "rejected_datagrams": max(float(summary["rejected_datagram_count"]) for summary in summaries),
                 "needless_chunks": _needless_chunks(summaries[-1], size_bytes),
@@ -146,11 +150,28 @@ class Fleetcast:
                 raise BenchError(f"the session does not end: {json.dumps(shown)}")
         return (datetime.fromisoformat(shown["end_time"]) - datetime.fromisoformat(shown["start_time"])).total_seconds()
 
+    def _shares_of(self, session: str, size_bytes: int) -> dict[str, float]:
+        """Returns what a carousel would send, in copies, and how long the last machine took from its joining."""
+        joined = [
+            (_timestamp(it["join_time"]), _timestamp(it["end_time"]))
+            for it in self._installation.fleetcast("session", "show", session)["participants"]
+            if it.get("end_time")
+        ]
+        if not joined:
+            return {}
+        first, (last, ended) = min(joined)[0], max(joined)
+        copy_seconds = size_bytes * 8 / (GIGABIT * PAYLOAD_SHARE)
+        return {"carousel_copies": 1 + (last - first) / copy_seconds, "last_machine_seconds": ended - last}
+
     def _seconds_since_start(self, session: str, ended_at: float) -> float:
         """Returns the seconds from the instant at which all had joined to an instant of the monotonic clock."""
         shown = self._installation.fleetcast("session", "show", session)
         ended = time.time() - (time.monotonic() - ended_at)
         return ended - datetime.fromisoformat(shown["start_time"]).timestamp()
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _await(meter: Meter, reception: Reception, size_bytes: int) -> dict[str, Any]:
