@@ -11,7 +11,7 @@ from tests.unit.dataplane.arrivals import SYMBOL_BYTES, Away, MachinePlan, Outco
 
 MEBIBYTE = 1 << 20
 GIGABIT = 1e9
-LATENCY_SECONDS = 1.0
+LATENCY_SECONDS = 2.0
 """What does not depend on the image: between two passes receivers say what they hold, and some are not ready yet."""
 
 
