@@ -19,6 +19,7 @@ from fleetcast_agent.sequence.engine.interface import RunResources, SequenceOutc
 from fleetcast_agent.sequence.engine.records import Outcome
 from fleetcast_agent.sequence.engine.runner import SequenceRunner
 from fleetcast_agent.sequence.errors import RunJournalError, StepError
+from fleetcast_agent.sequence.execution import execute
 from fleetcast_agent.sequence.machine.disks import Disks
 from fleetcast_agent.sequence.steps import step_functions
 from fleetcast_sequence import Scope, VariableError, Variables, parse
@@ -102,6 +103,22 @@ async def test_steps_run_in_order_and_hand_on_variables(tmp_path: Path) -> None:
         (3, 3, 0),
     ]
     assert machine.reports[-1].fraction == 1
+
+
+async def test_conditions_know_a_machine_by_the_names_that_rules_use(tmp_path: Path) -> None:
+    wanted = "machine.smbios_uuid == machine.uuid && machine.serial_number == 'S1' && machine.display_name == 'pc1'"
+    condition = f"{wanted} && machine.processor_count == machine.cpu_count"
+    step = f'{{name: One, type: run-command, when: "{condition}", with: {{command: [echo, there]}}}}'
+    await execute(
+        parse(source(step)),
+        tmp_path / "run",
+        machine="pc1",
+        content=DirectoryContent(tmp_path),
+        disks=Disks(),
+        control=Control(),
+        gather=lambda: {"serial": "S1", "uuid": "u", "cpu_count": 2, "disks": []},
+    )
+    assert "there" in (tmp_path / "run/log.txt").read_text()
 
 
 async def test_a_failure_says_which_step_and_why_with_the_end_of_its_output(tmp_path: Path) -> None:

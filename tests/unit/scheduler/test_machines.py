@@ -256,7 +256,7 @@ MACHINE = Machine(
     name="machines/a",
     create_time=0.0,
     display_name="pc-7",
-    inventory=replace(INVENTORY, memory_bytes=16 * 2**30, disks=(Disk("/dev/sda", size_bytes=500),)),
+    inventory=replace(INVENTORY, memory_bytes=16 * 2**30, processor_count=4, disks=(Disk("/dev/sda", size_bytes=500),)),
     variables={"room": "5"},
 )
 
@@ -272,10 +272,22 @@ MACHINE = Machine(
         ('machine.variables.floor == "5"', False),
         ('machine.display_name.matches("^pc-[0-9]+$")', True),
         ("machine.disks[0].size_bytes > 100", True),
+        ('machine.name == "pc-7"', True),
+        ('machine.name in ["machines/a"]', True),
+        ('machine.name != "pc-7"', False),
+        ('machine.serial == "B0SJ23" && machine.serial_number == machine.serial', True),
+        ('machine.uuid.startsWith("4c4c") && machine.uuid == machine.smbios_uuid', True),
+        ("machine.cpu_count == 4 && machine.processor_count == 4", True),
+        ('machine.adapters.exists(adapter, adapter.mac == "aa:bb:cc:00:00:01")', True),
+        ('machine.disks.exists(disk, disk.path == "/dev/sda" && disk.device == disk.path)', True),
     ],
 )
 def test_rules_select_machines_by_their_hardware(rule: str, holds: bool) -> None:
     assert Rule(rule).holds(MACHINE) is holds
+
+
+def test_a_rule_that_an_older_program_stored_selects_what_it_did() -> None:
+    assert Rule('machine.model.startsWith("OptiPlex") || machine.colour == "red"', stored=True).holds(MACHINE)
 
 
 def test_a_rule_that_cannot_be_computed_for_a_machine_does_not_hold_for_it() -> None:
@@ -287,7 +299,12 @@ def test_a_rule_that_cannot_be_computed_for_a_machine_does_not_hold_for_it() -> 
     ("rule", "part"),
     [
         ("machine.", "cannot be read"),
-        ("machine.colour == 'red'", "names 'colour', which a machine does not have"),
+        (
+            "machine.colour == 'red'",
+            "names 'colour', which a machine does not have: it has adapters, architecture, code",
+        ),
+        ('machine.model == "X" && machine.serail == "Y"', "names 'serail'"),
+        ('machine.model == "machine.colour" || machine . size > 3', "names 'size'"),
         ("machines.model == 'x'", "cannot be computed"),
         ("machine.model", "it must be true or false"),
         ("machine.model + 1 == 2", "cannot be computed"),

@@ -53,7 +53,7 @@ def simulate(
     try:
         sequence = load(file)
         about = inventory.gather(_disks(disk)) if machine is None else json.loads(machine.read_text())
-        context = {"machine": about, "deployment": {}, "environment": "boot", "last": {}}
+        context = {"machine": inventory.with_rule_names(about), "deployment": {}, "environment": "boot", "last": {}}
         given = {Scope.DEPLOYMENT: settings(values)}
         variables = Variables(sequence.variables, given, context=context, functions=FUNCTIONS)
         planned = plan(sequence, variables)

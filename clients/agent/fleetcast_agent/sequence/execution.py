@@ -55,7 +55,7 @@ async def execute(
 
     async def gathered() -> dict[str, Any]:
         found = await asyncio.to_thread(gather or partial(inventory.gather, disks))
-        return found | {"name": machine}
+        return inventory.with_rule_names(found | {"name": machine})
 
     variables = Variables(
         sequence.variables,

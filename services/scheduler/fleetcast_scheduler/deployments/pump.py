@@ -15,6 +15,7 @@ from fleetcast_scheduler.deployments.domain.events import (
     RunClosed,
     RunControlled,
     RunEvent,
+    RunFailed,
     RunOrdered,
     StandbyTold,
 )
@@ -139,8 +140,14 @@ class RunPump(Cycle[RunEvent]):
                 self._post(machine, event)
             case MachinesWoken(mac_addresses):
                 self._wake_machines(mac_addresses)
+            case RunFailed():
+                name = event.display_name or "no name"
+                _logger.warning("%s (%s) failed in %s: %s", event.machine, name, event.run, event.error)
             case DeploymentEnded(deployment):
-                _logger.info("%s has ended", deployment)
+                if (ended := self.ledger.deployments.get(deployment)) is not None:
+                    counts = ", ".join(f"{count} {word}" for word, count in sorted(ended.counts.items()) if count)
+                    where = f"{ended.content.partition('@')[0]} to {ended.collection}"
+                    _logger.info("%s (%s) is %s: %s", deployment, where, ended.state.lower(), counts or "no machines")
                 self._holds_changed()
 
     def _post(self, machine: str, message: RunNews) -> None:

@@ -129,5 +129,5 @@ class Collections:
             named = await tables.members(name)
             if not collection.rule:
                 return await tables.machines(after, limit, named)
-            rule = Rule(collection.rule)
+            rule = Rule(collection.rule, stored=True)
             return await tables.select(after, limit, lambda machine: machine.name in named or rule.holds(machine))

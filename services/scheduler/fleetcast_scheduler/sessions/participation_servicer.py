@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from fleetcast_scheduler.sessions.domain.session import Session
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
 from fleetcast_scheduler.sessions.pump import Pump
 from fleetcast_scheduler.sessions.sessions import Sessions
+
+_logger = logging.getLogger(__name__)
 
 
 class RunSessions(Protocol):
@@ -114,6 +117,8 @@ class ParticipationServicer(ParticipationServiceServicer):
                 outcome = request.outcome
                 error = None if outcome.succeeded else outcome.error or "the machine did not say why"
                 dispatcher.finish(*key, stream_convert.totals_of(outcome.totals), error, now)
+                if error is not None:
+                    _logger.warning("%s failed in %s: %s", mailbox.machine, mailbox.session, error)
                 mailbox.finished = True
                 self._pump.wake()
             case "sender_unreachable":

@@ -175,7 +175,9 @@ class Pump(Cycle[Event]):
                 self._begin_trace(event.session)
                 self._holds_changed()
             case SessionEnded():
-                _logger.info("%s has ended", event.session)
+                ended = self.dispatcher.ledger.sessions.get(event.session)
+                state = ended.state.lower() if ended is not None else "over"
+                _logger.info("%s (%s) is %s", event.session, event.image.partition("@")[0], state)
                 self._holds_changed()
 
     def _collect(self, now: float) -> tuple[Batch, list[tuple[SessionMailbox, int]], set[str]]:

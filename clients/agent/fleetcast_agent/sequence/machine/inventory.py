@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from fleetcast_agent.sequence.machine.disks import Disks
 _DMI = Path("/sys/class/dmi/id")
 _NETWORK = Path("/sys/class/net")
 _POWER = Path("/sys/class/power_supply")
+_RULE_NAMES = {
+    "name": "display_name",
+    "serial": "serial_number",
+    "uuid": "smbios_uuid",
+    "cpu_count": "processor_count",
+}
+"""What rules of collections call what is here."""
 
 
 def gather(disks: Disks, name: str = "") -> dict[str, Any]:
@@ -47,6 +55,17 @@ def gather(disks: Disks, name: str = "") -> dict[str, Any]:
         "adapters": _adapters(),
         "mac_addresses": [adapter["mac"] for adapter in _adapters()],
     }
+
+
+def with_rule_names(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an inventory with the names that rules of collections use beside its own; they mean the same."""
+    named = {theirs: machine[ours] for ours, theirs in _RULE_NAMES.items() if ours in machine}
+    disks = [
+        disk
+        | {theirs: disk[ours] for ours, theirs in (("path", "device"), ("serial", "serial_number")) if ours in disk}
+        for disk in machine.get("disks", ())
+    ]
+    return dict(machine) | named | {"disks": disks}
 
 
 def external_power() -> bool:

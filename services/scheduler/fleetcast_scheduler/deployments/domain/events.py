@@ -65,6 +65,16 @@ class MachinesWoken:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A run has failed: the log says so."""
+
+    run: str
+    machine: str
+    display_name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentEnded:
     """A deployment is over and nothing of it is open: what the catalog holds for it is to be released."""
 
@@ -72,4 +82,4 @@ class DeploymentEnded:
 
 
 RunMessage = RunOrdered | RunControlled | RunClosed | StandbyTold
-RunEvent = RunMessage | MachinesWoken | DeploymentEnded
+RunEvent = RunMessage | MachinesWoken | RunFailed | DeploymentEnded

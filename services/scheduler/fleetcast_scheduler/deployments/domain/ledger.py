@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
-from fleetcast_scheduler.deployments.domain.events import ControlAction, RunControlled, RunEvent, RunOrdered
+from fleetcast_scheduler.deployments.domain.events import ControlAction, RunControlled, RunEvent, RunFailed, RunOrdered
 from fleetcast_scheduler.deployments.domain.run import Ending, Run, RunState, StepRun
 from fleetcast_scheduler.machines.domain.fleet import Fleet
 
@@ -123,6 +123,8 @@ class DeploymentLedger:
         run.reason, run.end_time, run.ending = "", now, None
         run.restart_time = run.pause_time = run.variables = None
         deployment.move(run, state)
+        if state is RunState.FAILED:
+            self.events.append(RunFailed(run.name, run.machine, run.display_name, run.error))
         self.record(deployment, run)
 
     def follow(self, deployment: Deployment, run: Run, state: RunState, reason: str = "") -> None:

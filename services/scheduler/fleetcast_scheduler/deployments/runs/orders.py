@@ -89,6 +89,9 @@ def _facts(inventory: Inventory) -> dict[str, object]:
         "uuid": inventory.smbios_uuid,
         "firmware": inventory.firmware,
         "cpu_count": inventory.processor_count,
+        "serial_number": inventory.serial_number,
+        "smbios_uuid": inventory.smbios_uuid,
+        "processor_count": inventory.processor_count,
         "memory_bytes": inventory.memory_bytes,
         "mac_addresses": list(inventory.mac_addresses),
         "disks": [

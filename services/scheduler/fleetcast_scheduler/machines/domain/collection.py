@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from fleetcast_scheduler.machines.domain.machine import Disk, Inventory, Machine
 from fleetcast_scheduler.machines.domain.maintenance import MaintenanceWindow
 
 MAX_RULE_LENGTH = 4096
+_TEXT = re.compile(r"""("|')(?:\\.|(?!\1).)*\1""")
+_FIELD = re.compile(r"\bmachine\s*\.\s*([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +35,8 @@ class Collection:
 class Rule:
     """An expression over a machine."""
 
-    def __init__(self, text: str) -> None:
-        """Compiles `text`.
+    def __init__(self, text: str, *, stored: bool = False) -> None:
+        """Compiles `text`, and checks what it names unless it was `stored` before: that may be by an older program.
 
         Raises:
             InvalidArgumentError: it is not an expression of the Common Expression Language.
@@ -50,12 +53,14 @@ class Rule:
             raise InvalidArgumentError(
                 f"the rule {text!r} cannot be read: {str(error).splitlines()[0]}", field="rule"
             ) from error
-        self._check(text)
+        self._resource_names = "machines/" in text
+        if not stored:
+            self._check(text)
 
     def holds(self, machine: Machine) -> bool:
         """Returns whether it holds for a machine. What cannot be computed for this machine does not hold."""
         try:
-            return self._program.execute({"machine": _fields(machine)}) is True
+            return self._program.execute({"machine": self._fields(machine)}) is True
         except (LookupError, NameError, RuntimeError, TypeError, ValueError, ArithmeticError):
             return False
 
@@ -66,8 +71,15 @@ class Rule:
             create_time=0.0,
             inventory=Inventory(mac_addresses=("aa:bb:cc:dd:ee:ff",), disks=(Disk(),)),
         )
+        fields = self._fields(example)
+        for name in _FIELD.findall(_TEXT.sub('""', text)):  # also where the example does not lead
+            if name not in fields:
+                known = ", ".join(sorted(fields))
+                raise InvalidArgumentError(
+                    f"the rule {text!r} names {name!r}, which a machine does not have: it has {known}", field="rule"
+                )
         try:
-            value = self._program.execute({"machine": _fields(example)})
+            value = self._program.execute({"machine": fields})
         except KeyError as error:
             if "variables" in text:
                 return  # which variables machines have is not known here
@@ -81,11 +93,21 @@ class Rule:
         if not isinstance(value, bool):
             raise InvalidArgumentError(f"the rule {text!r} gives {value!r}: it must be true or false", field="rule")
 
+    def _fields(self, machine: Machine) -> dict[str, Any]:
+        """Returns a machine by the names of its API and by those of conditions and templates, which mean the same.
 
-def _fields(machine: Machine) -> dict[str, Any]:
-    return asdict(machine.inventory) | {
-        "name": machine.name,
-        "code": machine.code,
-        "display_name": machine.display_name,
-        "variables": machine.variables,
-    }
+        `name` is the name for people, as there; where a rule writes `machines/...`, it is the resource name.
+        """
+        inventory = machine.inventory
+        fields = asdict(inventory)
+        fields["disks"] = [disk | {"path": disk["device"], "serial": disk["serial_number"]} for disk in fields["disks"]]
+        return fields | {
+            "name": machine.name if self._resource_names else machine.display_name,
+            "code": machine.code,
+            "display_name": machine.display_name,
+            "variables": machine.variables,
+            "serial": inventory.serial_number,
+            "uuid": inventory.smbios_uuid,
+            "cpu_count": inventory.processor_count,
+            "adapters": [{"mac": mac} for mac in inventory.mac_addresses],
+        }

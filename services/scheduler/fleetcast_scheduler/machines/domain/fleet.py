@@ -97,7 +97,7 @@ class Fleet:
         if present is None or present.rule != collection.rule:
             self._rules.pop(collection.name, None)
             if collection.rule:
-                self._rules[collection.name] = Rule(collection.rule)
+                self._rules[collection.name] = Rule(collection.rule, stored=True)
 
     def remove_collection(self, name: str) -> None:
         """A collection was deleted."""
