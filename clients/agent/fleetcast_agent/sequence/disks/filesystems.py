@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fleetcast_agent.sequence.errors import StepError
@@ -9,6 +10,7 @@ from fleetcast_agent.sequence.machine import geometry
 from fleetcast_agent.sequence.tools import Tools
 
 _LABEL_BYTES = {"ntfs": 32, "fat32": 11, "ext4": 16, "xfs": 12, "swap": 15}
+_END_BYTES = 1 << 20
 _BTRFS_LEAST_BYTES = 256 << 20
 _GROWS_NOT = {
     "vfat": "no tool grows FAT while its files stay",
@@ -39,9 +41,31 @@ async def make(tools: Tools, device: Path, filesystem: str, *, label: str, start
         "xfs": ["mkfs.xfs", "-q", "-f", "-s", f"size={size}", *named],
         "swap": ["mkswap", "--force", *named],
     }
-    # A maker of file systems clears what its own kind would be confused by, and leaves superblocks of others.
-    await tools.run(["wipefs", "--all", "--force", "--quiet", device])
-    await tools.run([*commands[filesystem], device])
+    ends = await asyncio.to_thread(_ends, device)
+    try:
+        # A maker of file systems clears what its own kind would be confused by, and leaves superblocks of others.
+        await tools.run(["wipefs", "--all", "--force", "--quiet", device])
+        await tools.run([*commands[filesystem], device])
+    except StepError:
+        # One that refuses (the volume is too small) leaves the volume as it was.
+        await asyncio.to_thread(_put_back, device, ends)
+        raise
+
+
+def _ends(device: Path) -> list[tuple[int, bytes]]:
+    """Returns what is at both ends of the device, where file systems say what they are, each with its place."""
+    size_bytes = geometry.of_path(device)[0]
+    with device.open("rb") as volume:
+        head = volume.read(_END_BYTES)
+        place = volume.seek(max(len(head), size_bytes - _END_BYTES))
+        return [(0, head), (place, volume.read())]
+
+
+def _put_back(device: Path, ends: list[tuple[int, bytes]]) -> None:
+    with device.open("r+b") as volume:
+        for place, content in ends:
+            volume.seek(place)
+            volume.write(content)
 
 
 def refuse_other_sectors(image: str, head: bytes, sector_bytes: int) -> None:
