@@ -1,1 +1,1 @@
-"""The catalog: image versions, their content, and who needs them."""
+"""The catalog: image versions, their content, task sequences, and what holds them."""

@@ -65,7 +65,7 @@ class Catalog:
             self._channel = self._stub = self._sequence_stub = None
 
     async def resolve(self, image: str) -> PinnedImage:
-        """Returns the version that `image` names now. Those who ask at the same time share one call.
+        """Returns the version that `image` names now. Requests for it at the same time share one call.
 
         Raises:
             NotFoundError: there is no such READY version.
@@ -131,7 +131,7 @@ class Catalog:
             await stub.ReleaseTaskSequence(request, timeout=CALL_SECONDS)
 
     async def sequence_holders(self, holder_prefix: str) -> set[str]:
-        """Returns those who hold task sequences and whose names start with a prefix."""
+        """Returns the holders of task sequences whose names start with a prefix."""
         async with self._calling_sequences() as stub:
             request = task_sequence_service_pb2.ListTaskSequenceHoldsRequest(holder_prefix=holder_prefix)
             return {hold.holder for hold in (await stub.ListTaskSequenceHolds(request, timeout=CALL_SECONDS)).holds}

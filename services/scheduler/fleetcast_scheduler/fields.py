@@ -20,7 +20,7 @@ def enum_name(kind: _Names, number: int, prefix: str, field: str) -> str:
     """Returns the name of an enum's value without its prefix.
 
     Raises:
-        InvalidArgumentError: this server does not know the value: it may be older than who sent it.
+        InvalidArgumentError: this server does not know the value: it may be older than the sender of the message.
     """
     names = dict(zip(kind.values(), kind.keys(), strict=True))
     if number not in names:

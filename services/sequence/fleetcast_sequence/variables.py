@@ -183,7 +183,7 @@ class Variables:
             except ValueError:
                 pass
         shown = "its value" if self._is_secret(name) else repr(value)
-        raise VariableError(f"the variable {name!r} is declared as {kind}, and {shown} is none")
+        raise VariableError(f"the variable {name!r} is declared as {kind}, and {shown} is not one")
 
 
 class Redactor:

@@ -1,4 +1,4 @@
-"""The agent's life on a machine: waits for work, runs it, goes on with what was begun."""
+"""The agent on a machine: waits for a deployment, runs it, and goes on with what was begun after a restart."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class RunDisplay(Protocol):
         """A run begins, or goes on."""
 
     def progressed(self, progress: RunProgress) -> None:
-        """A run is so far."""
+        """A run has made progress."""
 
     def controlled(self, control: RunControl) -> None:
-        """Someone pauses, resumes or cancels the run."""
+        """An operator pauses, resumes or cancels the run."""
 
     def restarting(self, environment: Environment) -> None:
         """The machine restarts."""
@@ -63,7 +63,7 @@ class RunDisplay(Protocol):
 
 
 class Agent:
-    """Attends, and runs one thing at a time."""
+    """Keeps the stream to the scheduler open, and runs one deployment at a time."""
 
     def __init__(
         self, local: LocalMachine, display: RunDisplay, *, accepted: Collection[str] = (), once: bool = False
@@ -273,7 +273,7 @@ class Agent:
         return goes_on
 
     async def _close(self, kept: KeptRun) -> RunEnd | None:
-        """Lets go of a run that is over for the scheduler; returns how it ended, if it did."""
+        """Puts away a run that the scheduler has ended; returns how it ended here, if it did."""
         if self._execution is not None:
             execution, self._execution = self._execution, None
             await execution.stop()

@@ -58,7 +58,7 @@ class PlainDisplay:
         _say(f"{order.title} {'goes on' if again else 'begins'}{what}")
 
     def progressed(self, progress: RunProgress) -> None:
-        """A run is so far."""
+        """A run has made progress."""
         step, now = (progress.step, progress.step_name), time.monotonic()
         if not progress.step_count or (step == self._step and now - self._line_at < _LINE_SECONDS):
             return
@@ -67,7 +67,7 @@ class PlainDisplay:
         _say(f"  step {progress.step} of {progress.step_count}: {progress.step_name}{part}")
 
     def controlled(self, control: RunControl) -> None:
-        """Someone pauses, resumes or cancels the run."""
+        """An operator pauses, resumes or cancels the run."""
         _say(f"  {_CONTROLLED[control.action]}" + (f": {control.reason}" if control.reason else ""))
 
     def restarting(self, environment: Environment) -> None:
@@ -107,12 +107,12 @@ class JsonDisplay:
         _print("order", run=order.run, attempt=order.attempt, image=order.image, again=again)
 
     def progressed(self, progress: RunProgress) -> None:
-        """A run is so far."""
+        """A run has made progress."""
         if progress.step_count:
             _print("progress", **vars(progress))
 
     def controlled(self, control: RunControl) -> None:
-        """Someone pauses, resumes or cancels the run."""
+        """An operator pauses, resumes or cancels the run."""
         _print("control", run=control.run, action=control.action.value, reason=control.reason)
 
     def restarting(self, environment: Environment) -> None:

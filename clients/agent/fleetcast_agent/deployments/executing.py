@@ -1,4 +1,4 @@
-"""One run on this machine: executed, told about while it goes on, and brought to an end that the scheduler knows."""
+"""One run on this machine: executed, its progress reported, and its outcome told until the scheduler knows it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LocalMachine:
 
 
 class Execution:
-    """One run. `task` ends with its end; or with a restart that must come first, while `kept.end` stays None."""
+    """One run. `task` ends when the run has ended, or when a restart must come first; then `kept.end` stays None."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Execution:
         self.task: asyncio.Task[Environment | None] = asyncio.create_task(self._run(), name="run")
 
     async def stop(self) -> None:
-        """Leave it where it is, as a power cut would; it goes on when it is executed again."""
+        """Stops as a power cut would; the run goes on when it is executed again."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 

@@ -160,7 +160,7 @@ class ControlAction(Enum):
 
 @dataclass(frozen=True)
 class RunControl:
-    """Someone wants something of a run."""
+    """An operator pauses, resumes or cancels a run."""
 
     run: str
     action: ControlAction

@@ -1,4 +1,4 @@
-"""What this machine has started, and how it starts anew."""
+"""What this machine has started from, and how it is restarted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Rehearsal:
             self._start(environment or "boot")
 
     async def restart(self, environment: Environment) -> bool:
-        """Notes durably that the machine has started anew."""
+        """Notes on disk that the machine has restarted."""
         await asyncio.to_thread(self._start, environment)
         return True
 

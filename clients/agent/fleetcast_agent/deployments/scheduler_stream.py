@@ -31,7 +31,7 @@ _CALL_SECONDS = 30.0
 _RENEW_SECONDS = 12 * 3600.0
 """How often to look whether the certificate is to be renewed, while the stream lasts."""
 _UNREGISTERED_CODES = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND})
-"""After these the machine registers anew: an operator may have removed it."""
+"""After these the machine registers again: an operator may have removed it."""
 _FINAL_CODES = _UNREGISTERED_CODES | {
     grpc.StatusCode.ABORTED,  # another agent with this identity has its stream open
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -113,35 +113,35 @@ class SchedulerStream:
         return word
 
     def tell(self, message: Message) -> None:
-        """Say something once, and again on each new stream until the scheduler knows it durably."""
+        """Send a message, and again on each new stream until the scheduler has stored it."""
         self._told.append(_Told(message))
         self._all_known.clear()
         self._something_to_say.set()
 
     def forget(self) -> None:
-        """Say nothing more of what is not known yet: the run is over for the scheduler."""
+        """Drop the messages that the scheduler has not stored: it has ended the run."""
         self._told.clear()
         self._progress = None
         self._all_known.set()
 
     def report(self, progress: RunProgress) -> None:
-        """Say how far the run is; only the latest counts."""
+        """Send how far the run is; a newer report replaces one that is not sent yet."""
         self._progress = progress
         self._something_to_say.set()
 
     @property
     def all_known(self) -> bool:
-        """Whether the scheduler knows durably all that was told."""
+        """Whether the scheduler has stored every message."""
         return self._all_known.is_set()
 
     async def known(self, timeout_seconds: float) -> bool:
-        """Returns whether the scheduler knows all that was told, as soon as it does."""
+        """Waits until the scheduler has stored every message, or for the time-out; returns whether it has."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_known.wait(), timeout_seconds)
         return self._all_known.is_set()
 
     def reopen(self) -> None:
-        """Arrive anew: what the machine says first has changed."""
+        """Open the stream again: what the machine says first has changed."""
         if self._call is not None:
             self._reopening = True
             self._call.cancel()

@@ -60,7 +60,7 @@ class StepContext:
     volumes: Mapping[str, dict[str, Any]]
     """Volumes that earlier steps named."""
     gather: Callable[[], Awaitable[dict[str, Any]]]
-    """Reads the machine's inventory anew and returns it."""
+    """Reads the machine's inventory again and returns it."""
     remark: Callable[[str], None] = lambda sentence: None
     """Says, in one sentence, what does not change the worth of the step's result but must be known: the run then
     succeeds with remarks. It is kept in the journal when this returns, and shown wherever the run is; secrets are

@@ -1,4 +1,4 @@
-"""A task sequence run on this very machine: the one call for those who have one to run."""
+"""Runs a task sequence on this machine: the one function that the agent's commands and deployments call."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def create(
 
 
 async def _refuse_windows_images(catalog: CatalogServiceAsyncStub, name: str) -> None:
-    """Returns if an image is more than a file to the machines of a session.
+    """Makes sure that the machines of a session can use an image as it is.
 
     Raises:
         FailedPreconditionError: it is a WIM or ESD, which a task sequence applies to a volume.

@@ -132,7 +132,11 @@ class SessionFlags(Flags):
     site: Annotated[str | None, _option("--site", _OTHER, "Only senders of this site serve it.", metavar="NAME")] = None
     any_site: Annotated[
         bool | None,
-        _option("--any-site/--only-site", _OTHER, "Senders of other sites serve it while there is none of --site."),
+        _option(
+            "--any-site/--only-site",
+            _OTHER,
+            "Whether senders of other sites may serve it while no sender of --site is connected.",
+        ),
     ] = None
 
     def apply(self, message: Session | SessionTemplate | CreateSessionRequest, clock: Clock) -> list[str]:

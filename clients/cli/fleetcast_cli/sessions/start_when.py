@@ -34,7 +34,7 @@ def parse_start_when(text: str, clock: Clock) -> StartRules:
     """Returns the start rules that `text` says.
 
     Raises:
-        InvalidArgumentError: a rule is none, comes twice, or 'and' and 'or' are mixed.
+        InvalidArgumentError: a rule is not known, comes twice, or 'and' and 'or' are mixed.
     """
     body = " ".join(text.split())
     if body.lower() in ("first machine", "first"):

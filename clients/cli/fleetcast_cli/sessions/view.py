@@ -113,7 +113,7 @@ def template_fields(message: Session | SessionTemplate) -> list[tuple[str, str]]
 
 
 def state_line(session: Session) -> str:
-    """Returns a session's state, why it is in it, and who is there and who is missing."""
+    """Returns a session's state and the reason, how many machines are there and how many are missing."""
     parts = [short_name(session, "state")]
     if session.state == Session.STATE_RUNNING and session.transmission.rate_bits_per_second:
         parts.append(

@@ -1,4 +1,4 @@
-"""What the catalog does, whoever asks."""
+"""What is done with images: imported, verified, read, deleted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Catalog:
         self._imports: set[RunningImport] = set()
 
     def start_import(self, spec: ImportSpec) -> RunningImport:
-        """Starts an import in a task of its own; who started it abandons it or takes its result."""
+        """Starts an import in a task of its own; the caller abandons it or takes its result."""
         work = ImageImport(spec, self._storage)
         running = RunningImport(work, asyncio.create_task(work.run(), name=f"import {spec.image}"))
         self._imports.add(running)

@@ -40,7 +40,7 @@ class ImageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.deciding = asyncio.Lock()
-        """Held by whoever reads and then writes, about images or about what needs them."""
+        """The lock for everything that reads and then writes images, or what needs images."""
 
     async def add_importing(self, image: Image, request_id: str) -> Image:
         """Adds a CREATING version and returns it with its id."""

@@ -42,7 +42,7 @@ class CheckedSequence:
     sequence: TaskSequence
     broken: tuple[BrokenReference, ...]
     document: Document | None = None
-    """The file it was read from, if it is at hand."""
+    """The file that it was read from, if it is known."""
 
 
 class TaskSequences:

@@ -1,1 +1,1 @@
-"""Certificates, and who is who."""
+"""Certificates, and which identity they prove."""

@@ -1,4 +1,4 @@
-"""Who calls: the identity that a certificate proves, and the one of the call at hand."""
+"""The caller: the identity that a certificate proves, and that of the call that is handled now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a server lets in: bearers of the authority's certificates, and holders of enrolment tokens."""
+"""Which callers a server accepts: those with a certificate of the authority, and those with an enrolment token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sends traces, metrics and logs by OTLP: a module of its own, for to import it takes a third of a second."""
+"""Sends traces, metrics and logs by OTLP. It is a module of its own because importing it takes a third of a second."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ GRACE_SECONDS = 10.0
 """How long calls in flight may take to finish when the server stops."""
 
 NOTICE_SECONDS = 0.05
-"""What those who watch the health get to hear of the end before their streams end."""
+"""Time between the health NOT_SERVING and the end of streams, so that those who watch the health see it."""
 
 _OPTIONS = (
     *COMMON_OPTIONS,

@@ -13,7 +13,7 @@ _MAX_SECONDS = 100 * 365 * 86400
 
 
 def parse_duration(text: str, *, field: str = "") -> timedelta:
-    """Returns the duration that `text` says: days, hours, minutes and seconds, each once, largest first; `0` is none.
+    """Returns the duration that `text` says: days, hours, minutes and seconds, each once, largest first, or `0`.
 
     Raises:
         InvalidArgumentError: it says none, or more than 100 years; `field` is the name given to the value.

@@ -1,4 +1,4 @@
-"""The record of what people did: written in the transaction of what it tells."""
+"""The record of what people did: each entry is stored in the same transaction as the change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class AuditTables(Protocol):
 
 
 class Audit:
-    """Records what the caller at hand does."""
+    """Records what the caller of the present request does."""
 
     def __init__(self, queue: AuditQueue, store: AuditStore) -> None:
         self._queue = queue
@@ -64,7 +64,7 @@ class Audit:
         await tables.put_audit(self.row(action, resource, request_id, **detail))
 
     def row(self, action: str, resource: str, request_id: str = "", **detail: object) -> dict[str, Any]:
-        """Returns the row of a new entry about the caller at hand."""
+        """Returns the row of a new entry about the caller of the present request."""
         now, caller = self._queue.clock(), current_peer()
         entry = AuditEntry(
             name=f"auditEntries/{round(now * 1e6):016x}{secrets.token_hex(4)}",
@@ -80,5 +80,5 @@ class Audit:
         return asdict(entry)
 
     async def recorded(self, request_id: str) -> str | None:
-        """Returns the resource that a request was carried out on, or None if it was not yet."""
+        """Returns the resource that a request has changed; None if the request was not carried out yet."""
         return await self._store.find_audited(request_id) if request_id else None

@@ -70,7 +70,7 @@ def parse_rule(text: str, time_zone: str = "", *, field: str = "recurrence") -> 
     """Returns a recurrence rule.
 
     Raises:
-        InvalidArgumentError: it is none, or one that recurs more often than daily.
+        InvalidArgumentError: the text is not a rule, or recurs more often than daily.
     """
     # Recurrences are on the clock of the zone, and so has the end to be, which RFC 5545 wants in UTC.
     written = text.strip().upper().removeprefix("RRULE:")

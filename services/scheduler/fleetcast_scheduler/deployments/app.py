@@ -51,7 +51,7 @@ class DeploymentPart:
         self._waking = waking
 
     def awaited(self, deployment: str) -> dict[str, str] | None:
-        """Returns whom a deployment's sessions wait for, with the names for display; None if it is over."""
+        """Returns the machines that a deployment's sessions wait for, with names for people; None if it is over."""
         present = self.pump.ledger.deployments.get(deployment)
         if present is None or (present.state.final and not present.open_runs):
             return None

@@ -1,4 +1,4 @@
-"""What deployments have machines run: pinned, and held at the catalog for as long as they are open."""
+"""What deployments install: pinned to one version, and held at the catalog while the deployment is open."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fleetcast_scheduler.deployments.domain.deployment import (
 )
 from fleetcast_scheduler.deployments.domain.planning import PlannedRun
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
-from fleetcast_scheduler.deployments.secret_variables import public_variables
+from fleetcast_scheduler.deployments.domain.secret_variables import public_variables
 from fleetcast_scheduler.fields import duration, enum_name, timestamp
 from fleetcast_scheduler.machines.convert import MAX_TEXT_LENGTH
 from fleetcast_scheduler.machines.domain.machine import check_variables

@@ -1,4 +1,4 @@
-"""What operators do with deployments, around the rules: content is pinned and held, decisions awaited."""
+"""What operators do with deployments: content is pinned and held, the rules decide, the decision is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sessions that carry the images of deployments: opened by the first machine that needs one."""
+"""The sessions that send the images of deployments: the first machine that needs an image opens one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DeploymentSessions:
         self._sessions = sessions
 
     def check(self, machine: str, session: Session) -> None:
-        """Returns if a machine may join a session of a deployment by the session's name: if it runs that now.
+        """Lets a machine that runs the deployment now join one of its sessions by name, or raises.
 
         Raises:
             FailedPreconditionError: it does not.

@@ -36,7 +36,7 @@ REVISION_LEAP = 1_000_000
 
 
 class RunPump(Cycle[RunEvent]):
-    """Runs deployments: one turn settles, stores in one transaction, then says and does."""
+    """Runs deployments: a turn decides, stores in one transaction, then tells machines."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Enrolment: tokens that an administrator hands out, and the identities that their holders get for them."""
+"""Enrolment: an administrator gives out tokens, and whoever has one gets an identity for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks by name, for as long as somebody needs them."""
+"""Locks by name. A lock exists only while it is in use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Locks:
 
     @asynccontextmanager
     async def held(self, name: str) -> AsyncIterator[None]:
-        """Keeps everybody else with the same name out."""
+        """Holds the lock of a name: others with the same name wait."""
         lock = self._locks.setdefault(name, asyncio.Lock())
         self._users[name] += 1
         try:

@@ -1,4 +1,4 @@
-"""Who may take part: asked at every join and every stream, so it is kept in memory."""
+"""Which machines may take part. It is asked at every join and every stream, so it is kept in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Admission:
         self.policy = RegistrationPolicy()
 
     async def start(self, store: MachineStore) -> None:
-        """Learns who is held or removed. To be awaited before the server opens its port."""
+        """Reads which machines are held or removed. To be awaited before the server opens its port."""
         async with store.transaction(reads_only=True) as tables:
             self._approved = await tables.in_state(MachineState.APPROVED)
             self._held = await tables.in_state(MachineState.HELD)
@@ -26,10 +26,10 @@ class Admission:
             self.policy = await tables.policy()
 
     def check(self, name: str) -> None:
-        """Returns if a machine may take part; one that has not registered yet may where unknown machines are accepted.
+        """Lets a machine take part, or raises. One that never registered may, if unknown machines are accepted.
 
         Raises:
-            FailedPreconditionError: an operator must approve it first, or it must register (anew).
+            FailedPreconditionError: an operator must approve the machine first, or it must register.
         """
         if name in self._approved:
             return

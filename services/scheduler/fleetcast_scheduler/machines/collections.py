@@ -16,7 +16,7 @@ from fleetcast_scheduler.machines.store import MachineStore
 
 
 class Collections:
-    """Collections and who is in them."""
+    """Collections and the machines in them."""
 
     def __init__(self, store: MachineStore, audit: Audit, fleet: FleetKeeper, clock: Callable[[], float]) -> None:
         self._store = store
@@ -119,7 +119,7 @@ class Collections:
         return collection, count
 
     async def list_members(self, name: str, after: str, limit: int) -> list[Machine]:
-        """Returns who is in a collection, by name and by rule, in the order of names, after one.
+        """Returns the machines of a collection, members by name and by rule, in the order of names, after one.
 
         Raises:
             NotFoundError: there is none of that name.

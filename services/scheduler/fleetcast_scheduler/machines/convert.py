@@ -120,7 +120,7 @@ def policy_of(message: machine_service_pb2.RegistrationPolicy) -> RegistrationPo
     """Returns the registration policy in a request. A collection alone is for accepted machines.
 
     Raises:
-        InvalidArgumentError: it says nothing, or the collection is none.
+        InvalidArgumentError: the message is empty, or the name of the collection is not valid.
     """
     if not message.action and not message.collection:
         raise InvalidArgumentError(
@@ -231,10 +231,10 @@ def _windows_of(messages: Sequence[collection_service_pb2.MaintenanceWindow]) ->
 
 
 def local_time_of(text: str, field: str) -> datetime:
-    """Returns a time on some clock, such as `2026-12-01T22:00`.
+    """Returns a local time without a zone, such as `2026-12-01T22:00`.
 
     Raises:
-        InvalidArgumentError: it is none.
+        InvalidArgumentError: the text is not such a time.
     """
     try:
         time = datetime.fromisoformat(text)

@@ -39,7 +39,7 @@ _NAMED_CONFLICTS = 8
 
 
 class Machines:
-    """Machines, around their rules."""
+    """What is done with machines: each change is decided by the rules, stored, recorded, and told to the fleet."""
 
     def __init__(self, store: MachineStore, audit: Audit, fleet: FleetKeeper, clock: Callable[[], float]) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Machines:
         self.admission = Admission()
 
     async def start(self) -> None:
-        """Learns who may take part. To be awaited before the server opens its port."""
+        """Reads which machines may take part. To be awaited before the server opens its port."""
         await self.admission.start(self._store)
 
     def admit(self, name: str) -> str:

@@ -78,7 +78,9 @@ def _subnets_of(message: sender_registry_service_pb2.SenderRegistration) -> tupl
     try:
         return tuple(str(ip_network(subnet, strict=False)) for subnet in message.subnets)
     except ValueError as error:
-        raise InvalidArgumentError(f"a subnet is none: {error}", field="registration.subnets") from error
+        raise InvalidArgumentError(
+            f"a subnet is not valid, write 192.0.2.0/24: {error}", field="registration.subnets"
+        ) from error
 
 
 def report_of(message: sender_registry_service_pb2.TransmissionReport) -> TransmissionReport:

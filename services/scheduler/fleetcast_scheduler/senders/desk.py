@@ -36,7 +36,7 @@ class SenderDesk(Protocol):
         """A sender's stream ended."""
 
     def wake_machines(self, mac_addresses: tuple[str, ...]) -> bool:
-        """Has every sender that is there wake machines; returns whether there is one."""
+        """Has every connected sender wake machines; returns whether one is connected."""
 
     def answer_command(self, stream: SenderStream, command_id: int, error: str) -> None:
         """A sender answered a command."""

@@ -1,4 +1,4 @@
-"""Wakes machines: through every sender that is there, or from here if there is none."""
+"""Wakes machines: through every connected sender, or from this host if no sender is connected."""
 
 from __future__ import annotations
 

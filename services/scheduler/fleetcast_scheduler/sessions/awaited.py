@@ -1,4 +1,4 @@
-"""Whom sessions wait for: the members of their collections, or the targets of their deployments, as they are now."""
+"""Which machines a session waits for: the members of its collection, or the targets of its deployment, as of now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE_SIZE = 500
 
 
 class Awaited:
-    """Tells the dispatcher whom open sessions wait for.
+    """Tells the dispatcher which machines the open sessions wait for.
 
     `targets` returns the machines that the sessions of a deployment wait for, with the names for display, or None if
     the deployment is over: then its sessions admit nobody any more.

@@ -36,11 +36,11 @@ class RunSessions(Protocol):
         """A machine joins the open session for an image of its run, or opens it."""
 
     def check(self, machine: str, session: Session) -> None:
-        """Returns if a machine may join a session of a deployment by the session's name."""
+        """Lets a machine join a session of a deployment by the session's name, or raises."""
 
 
 class ParticipationServicer(ParticipationServiceServicer):
-    """Reads what a machine says into the rules, and writes what its mailbox holds."""
+    """Passes a machine's messages to the rules, and sends what waits in its mailbox."""
 
     def __init__(
         self, sessions: Sessions, deployments: RunSessions, pump: Pump, told_address: Callable[[str, str], str]
@@ -94,7 +94,7 @@ class ParticipationServicer(ParticipationServiceServicer):
     async def _read(
         self, requests: AsyncIterator[participation_service_pb2.ParticipateRequest], mailbox: SessionMailbox
     ) -> None:
-        """Takes in what the machine says; ends the stream if that makes no sense."""
+        """Reads the machine's messages; ends the stream with an error if one is not valid."""
         try:
             async for request in requests:
                 if not self._pump.attached(mailbox):

@@ -40,7 +40,7 @@ _tracer = telemetry.tracer(__name__)
 
 
 class Pump(Cycle[Event]):
-    """Runs the dispatcher: one turn settles, stores in one transaction, then says and does."""
+    """Runs the dispatcher: a turn decides, stores in one transaction, then tells machines and senders."""
 
     def __init__(
         self,

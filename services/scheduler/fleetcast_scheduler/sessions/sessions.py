@@ -1,4 +1,4 @@
-"""What operators and machines do with sessions, around the rules: images are held, decisions awaited."""
+"""What operators and machines do with sessions: the image is held, the rules decide, the decision is stored."""
 
 from __future__ import annotations
 
@@ -285,10 +285,10 @@ class Sessions:
 
 
 def _check_medium(image: PinnedImage, joiner: Joiner) -> None:
-    """Returns if an image belongs onto what a machine writes it to.
+    """Makes sure that the image is for what the machine writes to: a disk, or a volume.
 
     Raises:
-        FailedPreconditionError: it does not.
+        FailedPreconditionError: it is for the other one.
     """
     if problem := unfit_for(image, joiner.medium, joiner.medium_sector_size_bytes):
         raise FailedPreconditionError(

@@ -112,7 +112,7 @@ class StepEnded(_Record):
 
 
 class Restarted(_Record):
-    """The machine has started anew."""
+    """The machine has restarted."""
 
     kind: Literal["restarted"] = "restarted"
 

@@ -53,7 +53,7 @@ async def _unreachable(place: str) -> str:
 
 
 async def gather_inventory(arguments: GatherInventory, context: StepContext) -> None:
-    """Reads the hardware anew."""
+    """Reads the hardware again."""
     machine = await context.gather()
     context.log(f"{machine['manufacturer']} {machine['model']} {machine['serial']}, {machine['firmware']}".strip())
 

@@ -1,4 +1,4 @@
-"""An import, from its first byte to its publication or to its last trace."""
+"""One import: from its first byte until the version is READY, or until nothing of it is left."""
 
 from __future__ import annotations
 

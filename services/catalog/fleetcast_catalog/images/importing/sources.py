@@ -19,7 +19,7 @@ from fleetcast_catalog.images.domain import truncated
 
 
 class ImportInterruptedError(AbortedError):
-    """The import was cancelled; whoever waits for it already knows why."""
+    """The import was cancelled. The caller knows that already, so there is nothing to say."""
 
     def __init__(self) -> None:
         super().__init__("the import was interrupted", reason="IMPORT_INTERRUPTED")
@@ -161,7 +161,7 @@ class FileSource(Source):
 class UploadSource(Source):
     """Bytes that arrive on the event loop and are read on a thread.
 
-    At most `_ROOM_BYTES` wait between the two; who feeds waits for room, without blocking the loop.
+    At most `_ROOM_BYTES` wait between the two. While they do, `feed` waits, without blocking the loop.
     """
 
     _ROOM_BYTES = 8 << 20

@@ -27,7 +27,7 @@ class RunTiming:
 
 @dataclass(frozen=True, slots=True)
 class UnexpectedRun:
-    """A run that a machine executes, and that is over for the scheduler."""
+    """A run that a machine still executes although the scheduler has ended it."""
 
     run: str
     give_up_time: float
@@ -55,7 +55,7 @@ class DeploymentLedger:
         self.unsettled: set[str] = set()
         """Deployments to look at."""
         self.restless: set[str] = set()
-        """Machines without a run that may have to be told something else."""
+        """Machines without a run whose reason to wait may have changed."""
         self.events: list[RunEvent] = []
         self.new_content: set[str] = set()
         self.changed: set[str] = set()
@@ -134,7 +134,7 @@ class DeploymentLedger:
         self.record(deployment, run)
 
     def order_end(self, deployment: Deployment, run: Run, state: RunState, now: float, error: str) -> None:
-        """Ends a run that has begun: by the machine's word if it is there, at once if it is not."""
+        """Ends a run that has begun: once the machine confirms it if it is connected, else at once."""
         if run.machine not in self.connected:
             self.end(deployment, run, state, now, error)
             return
@@ -144,7 +144,7 @@ class DeploymentLedger:
         self.record(deployment, run)
 
     def touch_machine(self, machine: str) -> None:
-        """Looks again at everything that waits for a machine."""
+        """Has the rules look again at all deployments that wait for a machine."""
         self.restless.add(machine)
         for deployment in self.deployments.values():
             run = deployment.runs.get(machine)

@@ -1,4 +1,4 @@
-"""What machines do to deployments: they come, run, report and go."""
+"""What machines report about deployments: they connect, run, report progress and outcomes, and disconnect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fleetcast_scheduler.machines.domain.presence import MachinePresence
 
 
 class MachineReports:
-    """The machines' verbs. What they come to is written in the ledger."""
+    """Takes what machines report, and writes what follows from it into the ledger."""
 
     def __init__(self, ledger: DeploymentLedger) -> None:
         self._ledger = ledger
@@ -71,7 +71,7 @@ class MachineReports:
             self._hear(machine, now)
 
     def register(self, machine: str, now: float) -> None:
-        """A machine registered anew: what it ran before may run again."""
+        """A machine registered again: a deployment that it has run may run again."""
         for deployment in self._ledger.open_deployments:
             run = deployment.runs.get(machine)
             if run is None or not run.state.final or run.excepted or deployment.purpose is not Purpose.REQUIRED:

@@ -64,7 +64,7 @@ def plan(fleet: Fleet, draft: Deployment, now: float) -> list[PlannedRun]:
 def check_plan(
     fleet: Fleet, draft: Deployment, planned: Sequence[PlannedRun], required_variables: Sequence[str]
 ) -> None:
-    """Returns if a deployment may be made.
+    """Makes sure that a deployment may be made.
 
     Raises:
         FailedPreconditionError: a variable has no value somewhere, or its sessions would wait for more machines than
@@ -94,7 +94,7 @@ def check_plan(
 
 
 def check_image(image: PinnedImage | None, *, unpartitioned: bool) -> None:
-    """Returns if an image, deployed as it is, may be written to whole disks.
+    """Makes sure that an image, deployed without a task sequence, may be written to whole disks.
 
     Raises:
         FailedPreconditionError: it belongs onto a volume, or has no partition table and nobody said `unpartitioned`.
@@ -110,7 +110,7 @@ def check_image(image: PinnedImage | None, *, unpartitioned: bool) -> None:
 
 
 def check_begins(draft: Deployment, planned: Sequence[PlannedRun]) -> None:
-    """Returns if some machine can begin, or nothing must; a collection without machines may get some later.
+    """Makes sure that some machine can begin. A collection without machines passes: it may get some later.
 
     Raises:
         FailedPreconditionError: none of the machines that must run it could ever begin.

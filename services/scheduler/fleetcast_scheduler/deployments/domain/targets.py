@@ -1,4 +1,4 @@
-"""Who a deployment is for: the machines of its collection but those that can never be targeted."""
+"""The targets of a deployment: the machines of its collection, without protected and held ones."""
 
 from __future__ import annotations
 

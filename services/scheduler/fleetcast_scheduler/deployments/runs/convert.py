@@ -52,7 +52,7 @@ def step_of(message: deployment_pb2.StepRun) -> StepRun:
     """Returns a step that began or ended; its run is not known here.
 
     Raises:
-        InvalidArgumentError: its outcome or a time is none.
+        InvalidArgumentError: its outcome or one of its times is not valid.
     """
     return StepRun(
         run="",

@@ -24,7 +24,7 @@ _UNREAD_SECONDS = 10.0
 
 
 class RunServicer(RunServiceServicer):
-    """Reads what a machine says into the rules, and writes what its mailbox holds."""
+    """Passes a machine's messages to the rules, and sends what waits in its mailbox."""
 
     def __init__(self, pump: RunPump, logs: RunLogs, check_admission: Callable[[str], None]) -> None:
         self._pump = pump
@@ -79,7 +79,7 @@ class RunServicer(RunServiceServicer):
         return run_service_pb2.UploadRunLogResponse()
 
     async def _read(self, requests: AsyncIterator[run_service_pb2.AttendRequest], mailbox: RunMailbox) -> None:
-        """Takes in what the machine says; ends the stream if that makes no sense."""
+        """Reads the machine's messages; ends the stream with an error if one is not valid."""
         try:
             async for request in requests:
                 if not self._pump.attached(mailbox):

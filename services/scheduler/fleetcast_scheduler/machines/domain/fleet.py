@@ -59,7 +59,7 @@ class Fleet:
         return sorted(found, key=lambda facts: facts.name)
 
     def exclusion(self, facts: MachineFacts) -> str:
-        """Returns why a machine can never be targeted now, in one sentence; empty if it can."""
+        """Returns why no deployment may target a machine now, in one sentence; empty if they may."""
         if facts.protected:
             return "it is protected"
         protecting = next((name for name in facts.collections if self._collections[name].protected), "")
@@ -90,7 +90,7 @@ class Fleet:
     # Changes
 
     def put_collection(self, collection: Collection) -> None:
-        """A collection was made or changed. Where its rule or members changed, `place` must follow."""
+        """A collection was made or changed. If its rule or members changed, call `place` for every machine."""
         present = self._collections.get(collection.name)
         self._collections[collection.name] = collection
         self.changed.add(collection.name)
@@ -129,7 +129,7 @@ class Fleet:
             self.changed.update(found, present.collections if present else ())
 
     def place(self, machine: Machine, collection: str, *, named: bool) -> None:
-        """Looks up anew whether a machine is in a collection."""
+        """Evaluates again whether a machine is in a collection."""
         facts = self._machines.get(machine.name)
         if facts is None or collection not in self._collections:
             return

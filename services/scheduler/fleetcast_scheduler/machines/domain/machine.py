@@ -170,7 +170,7 @@ def mac_address(text: str) -> str:
     """Returns a MAC address in the form `aa:bb:cc:dd:ee:ff`.
 
     Raises:
-        InvalidArgumentError: it is none.
+        InvalidArgumentError: the text is not a MAC address.
     """
     plain = re.sub(r"[-:.]", "", text.strip().lower())
     address = ":".join(plain[start : start + 2] for start in range(0, len(plain), 2))

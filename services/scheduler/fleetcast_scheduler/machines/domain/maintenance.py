@@ -41,7 +41,7 @@ class MaintenanceWindow:
         return f"({', '.join(filter(None, parts))})"
 
     def check(self) -> None:
-        """Returns if it can be.
+        """Makes sure that a window with these values can exist.
 
         Raises:
             InvalidArgumentError: a field is wrong, or it never opens.

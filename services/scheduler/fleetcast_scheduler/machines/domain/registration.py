@@ -1,4 +1,4 @@
-"""What becomes of a machine that registers: by what it was, whom it resembles, and what the policy says."""
+"""What a registration makes of a machine: known, a new record, or the place of an imported record that it matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a session admits, and until when."""
+"""Which machines a session admits, and until when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EndPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """Whom a session admits, and until when."""
+    """Which machines a session admits, and until when."""
 
     until_time: float | None = None
     late_policy: LatePolicy = LatePolicy.JOIN

@@ -204,7 +204,7 @@ class Dispatcher:
         self.ledger.events.append(MachinesNotified(name, (machine,), farewell(session, participant)))
 
     def sender_unreachable(self, name: str, machine: str, now: float) -> None:
-        """A machine could not reach its sender: it is admitted and assigned anew, to another one if most cannot."""
+        """A machine could not reach its sender: it is assigned again, to another sender if most machines cannot."""
         session = self.ledger.sessions[name]
         participant = session.participants[machine]
         participant.contact_time = now

@@ -1,4 +1,4 @@
-"""What has changed and not been stored, and what is to be done after that."""
+"""What has changed and is not stored yet, and what is to be done once it is."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Ledger:
         self.changed_sessions: set[str] = set()
         self.changed_participants: set[ParticipantKey] = set()
         self.reported: set[ParticipantKey] = set()
-        """Participants of which only the totals are newer than stored."""
+        """Participants of which only the byte counts have changed since they were stored."""
         self.unsettled: set[str] = set()
-        """Sessions about which a conclusion may be due."""
+        """Sessions that the rules must look at again."""
         self.events: list[Event] = []
 
     def record(self, session: Session, participant: Participant | None = None) -> None:
@@ -47,7 +47,7 @@ class Ledger:
         self.events.append(MachinesNotified(session.name, tuple(machines), message))
 
     def touch_starved(self) -> None:
-        """A sender or a lease became available: every session that lacks one may go on."""
+        """A sender, or a group of one, became free: every session that waits for that may go on."""
         for session in self.sessions.values():
             if not session.state.final and not session.transmission and session.present_count:
                 self.unsettled.add(session.name)

@@ -248,7 +248,7 @@ def begin_series(
     """Returns the series of a session with these rules; None without a recurrence rule.
 
     Raises:
-        InvalidArgumentError: the rule is none, it never recurs, or there is no start time.
+        InvalidArgumentError: the text is not a recurrence rule, it never recurs, or there is no start time.
     """
     if not rule:
         return None

@@ -344,7 +344,7 @@ class Progression:
 
 
 def _absent(session: Session) -> str:
-    """Returns who has not come, and who came and is gone again, as the end of a sentence."""
+    """Returns the machines that never joined, and those that joined and left, as the end of a sentence."""
     lost = [session.participants[machine] for machine in session.machines(ParticipantState.LOST)]
     missing = [session.expected[machine] or machine for machine in session.missing]
     gone = [participant.display_name or participant.machine for participant in lost]
@@ -372,7 +372,7 @@ def _queued(session: Session, position: int) -> str:
 
 
 def farewell(session: Session, participant: Participant) -> Dismissal:
-    """Returns what a machine hears whose part in a session is over."""
+    """Returns the last message to a machine: why it no longer takes part in the session."""
     if participant.state is ParticipantState.DISMISSED:
         if session.state is SessionState.CANCELLED and participant.end_time == session.end_time:
             return Dismissal(DismissalReason.CANCELLED, f"{session.name} was cancelled")

@@ -1,4 +1,4 @@
-"""A series: a session that opens anew at each recurrence of its start time."""
+"""A series: at each recurrence of its start time, the next session opens by itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Series:
         """Returns the series whose pattern is a session from `start_time` until `until_time`.
 
         Raises:
-            InvalidArgumentError: the rule is none.
+            InvalidArgumentError: the text is not a recurrence rule.
         """
         zone = Recurrence(rule, time_zone, datetime.min)
         first = zone.local(start_time)

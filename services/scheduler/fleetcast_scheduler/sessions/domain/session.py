@@ -34,7 +34,7 @@ _FINAL = frozenset({SessionState.COMPLETED, SessionState.CANCELLED, SessionState
 
 
 class SessionMode(StrEnum):
-    """Who opened a session."""
+    """What opened a session."""
 
     AUTO = "AUTO"
     SCHEDULED = "SCHEDULED"
@@ -89,7 +89,7 @@ class Session:
     series: Series | None = None
     """How it recurs; None for not."""
     closed: bool = False
-    """It admits nobody who has not joined before."""
+    """It admits only machines that have joined before."""
     run: int = 0
     """How often its start rules have been met."""
     traceparent: str = ""
@@ -140,7 +140,7 @@ class Session:
 
     @property
     def present_machines(self) -> PresentMachines:
-        """Who is there."""
+        """How many machines are there, and since when."""
         return PresentMachines(self.present_count, self.first_join_time, self.last_join_time)
 
     @property

@@ -1,4 +1,4 @@
-"""When a session starts: the rules, and their verdict at an instant."""
+"""When a session starts: the rules, and what they decide at an instant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StartRules:
 
 @dataclass(frozen=True, slots=True)
 class PresentMachines:
-    """Who is there."""
+    """How many machines are there, and since when."""
 
     present_count: int
     """Machines that joined and whose streams live."""
