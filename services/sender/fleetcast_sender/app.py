@@ -24,7 +24,7 @@ from fleetcast_sender.engine.geometry_choice import GeometryOverrides
 from fleetcast_sender.engine.policy import SlowPolicy, TransmissionPolicy
 from fleetcast_sender.sending.groups import SpareGroups, parse_group, split_range
 from fleetcast_sender.sending.interfaces import Interface, IPAddress, find_interface
-from fleetcast_sender.sending.lane import Outlet
+from fleetcast_sender.sending.lane import Egress
 from fleetcast_sender.sending.link import Link
 from fleetcast_sender.sending.transmission import Transmission
 from fleetcast_sender.servicer import Transmissions, transmission_service
@@ -50,7 +50,7 @@ class SenderApp:
         first, last = _group_range(settings, interface)
         border, spare = split_range(first, last)
         self._groups = str(first), str(border)
-        self._outlet = _outlet(settings, interface, spare)
+        self._egress = _egress(settings, interface, spare)
         self._channels: list[grpc.aio.Channel] = []
         self._catalog: Catalog | None = None
         self._catalog_address = self._scheduler_address = ""
@@ -88,7 +88,7 @@ class SenderApp:
         registration = sender_registry_service_pb2.SenderRegistration(
             address=join_address(*split_address(address)),
             interface=self._interface.name,
-            link_bits_per_second=self._outlet.link.bits_per_second,
+            link_bits_per_second=self._egress.link.bits_per_second,
             first_group=self._groups[0],
             last_group=self._groups[1],
             first_port=settings.first_port,
@@ -158,7 +158,7 @@ class SenderApp:
             command.transmission,
             table=table,
             source=self._source(command.image, table),
-            outlet=replace(self._outlet, slow=convert.slow_policy_of(command.slow_policy, self._outlet.slow)),
+            egress=replace(self._egress, slow=convert.slow_policy_of(command.slow_policy, self._egress.slow)),
             group=group,
             port=command.port,
             rate=rate,
@@ -190,8 +190,8 @@ async def open_sender(
     return SenderApp(settings, interface)
 
 
-def _outlet(settings: SenderSettings, interface: Interface, spare: SpareGroups) -> Outlet:
-    return Outlet(
+def _egress(settings: SenderSettings, interface: Interface, spare: SpareGroups) -> Egress:
+    return Egress(
         interface,
         Link(settings.link_bits_per_second or interface.link_bits_per_second),
         ttl=settings.ttl,

@@ -1,4 +1,4 @@
-"""Builds the scheduler's part that deploys."""
+"""Builds the deployments part of the scheduler."""
 
 from __future__ import annotations
 

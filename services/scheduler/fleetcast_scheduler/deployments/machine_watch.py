@@ -1,4 +1,4 @@
-"""What people see of one machine while it lives: whether it is there, and what it runs."""
+"""The live view of one machine: whether it is connected, and what it runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MachineView:
 
 
 class MachineWatch:
-    """Machines, watched."""
+    """Live views of machines."""
 
     def __init__(self, machines: Machines, deployments: Deployments, pump: RunPump) -> None:
         self._machines = machines

@@ -70,7 +70,7 @@ class RunPump(Cycle[RunEvent]):
             self.ledger.record(deployment)
 
     async def conclude(self) -> None:
-        """As Cycle.conclude; machines that are there are heard until this moment."""
+        """As Cycle.conclude; connected machines count as heard at this moment."""
         self.presence.hear_connected(self.clock())
         await super().conclude()
 
@@ -95,7 +95,7 @@ class RunPump(Cycle[RunEvent]):
             self.wake()
 
     def remove_machine(self, machine: str) -> None:
-        """An operator removed a machine: what it runs is over, and its stream ends. It may register anew."""
+        """An operator removed a machine: its run and its stream end. It may register again."""
         run = self.ledger.current.get(machine)
         if run is not None:
             error = "an operator removed the machine"

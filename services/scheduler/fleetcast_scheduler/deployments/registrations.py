@@ -7,7 +7,7 @@ from fleetcast_scheduler.deployments.pump import RunPump
 
 
 class Registrations:
-    """Hears of each machine that has registered, once the fleet shows it as it is now."""
+    """Is called for each machine that has registered, once the fleet shows the machine as it is now."""
 
     def __init__(self, pump: RunPump) -> None:
         self._pump = pump

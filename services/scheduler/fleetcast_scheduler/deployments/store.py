@@ -141,7 +141,7 @@ class DeploymentStore:
             await session.exec(delete(RunLogRow).where(col(RunLogRow.run) == upload))
 
     async def forget_unfinished_logs(self) -> None:
-        """Drops what uploads left that ended in the middle. Call it before any begins."""
+        """Removes the pieces of uploads that were interrupted. Call it before an upload begins."""
         async with self._database.session() as session:
             await session.exec(delete(RunLogRow).where(col(RunLogRow.run).contains("#")))
 

@@ -108,7 +108,7 @@ class MachineTables:
         await self._session.merge(RemovedMachineRow(name=name, remove_time=now))
 
     async def forget_removed(self, name: str) -> None:
-        """A machine that was removed has registered anew."""
+        """A machine that was removed has registered again."""
         await self._session.exec(delete(RemovedMachineRow).where(col(RemovedMachineRow.name) == name))
 
     async def removed(self) -> set[str]:

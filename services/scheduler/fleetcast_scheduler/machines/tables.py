@@ -31,7 +31,7 @@ class MachineRow(SQLModel, table=True):
 
 
 class RemovedMachineRow(SQLModel, table=True):
-    """A machine that an operator removed and that has not registered anew."""
+    """A machine that an operator removed and that has not registered again."""
 
     __tablename__ = "removed_machine"
 

@@ -42,4 +42,4 @@ class SenderDesk(Protocol):
         """A sender answered a command."""
 
     def report_transmission(self, stream: SenderStream, report: TransmissionReport) -> None:
-        """A sender said what a transmission does."""
+        """A sender reported on a transmission."""

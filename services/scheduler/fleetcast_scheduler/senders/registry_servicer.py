@@ -21,7 +21,7 @@ from fleetcast_scheduler.senders.streams import SenderStream
 
 
 class SenderRegistryServicer(SenderRegistryServiceServicer):
-    """Reads what a sender says into the rules, and writes the commands for it."""
+    """Passes a sender's messages to the rules, and sends the commands for it."""
 
     def __init__(self, pump: SenderDesk, catalog_address: str) -> None:
         self._pump = pump
@@ -52,7 +52,7 @@ class SenderRegistryServicer(SenderRegistryServiceServicer):
     async def _read(
         self, requests: AsyncIterator[sender_registry_service_pb2.ServeSenderRequest], stream: SenderStream
     ) -> None:
-        """Takes in what the sender says; ends the stream if that makes no sense."""
+        """Reads the sender's messages; ends the stream with an error if one is not valid."""
         try:
             async for request in requests:
                 match request.WhichOneof("message"):

@@ -26,7 +26,7 @@ class Waking:
             self._queue.put_nowait(mac_addresses)
 
     async def run(self) -> None:
-        """Wakes until cancelled."""
+        """Sends the wake-ups that wait, until cancelled."""
         while True:
             mac_addresses = await self._queue.get()
             _logger.info("waking machines, %d addresses", len(mac_addresses))

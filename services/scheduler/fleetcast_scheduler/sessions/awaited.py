@@ -70,7 +70,7 @@ class Awaited:
         self._pump.wake()
 
     async def run(self) -> None:
-        """Refreshes every while until cancelled."""
+        """Refreshes every REFRESH_SECONDS until cancelled."""
         while True:
             try:
                 await self.refresh()

@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RunSessions(Protocol):
-    """The sessions that carry what runs need."""
+    """The sessions that send the images that runs need."""
 
     async def join(self, run: str, image: str, joiner: Joiner) -> SessionMailbox:
         """A machine joins the open session for an image of its run, or opens it."""
@@ -132,7 +132,7 @@ class ParticipationServicer(ParticipationServiceServicer):
                 )
 
     def _half_closed(self, mailbox: SessionMailbox) -> None:
-        """The machine says nothing more: fine after its outcome, otherwise it is gone."""
+        """The machine has closed its side of the stream: right after its outcome, otherwise it has left."""
         if not mailbox.finished:
             mailbox.close()
 

@@ -123,7 +123,7 @@ class Pump(Cycle[Event]):
             _logger.warning("%s is gone", stream.sender)
 
     def wake_machines(self, mac_addresses: tuple[str, ...]) -> bool:
-        """Has every sender that is there wake machines; returns whether there is one."""
+        """Has every connected sender wake machines; returns whether one is connected."""
         due_time = self.clock() + self.dispatcher.timing.command
         for stream in self._senders.values():
             stream.post(WakeMachines(mac_addresses), due_time, trace.INVALID_SPAN)
@@ -142,7 +142,7 @@ class Pump(Cycle[Event]):
         self.wake()
 
     def report_transmission(self, stream: SenderStream, report: TransmissionReport) -> None:
-        """A sender said what a transmission does."""
+        """A sender reported on a transmission."""
         if self._senders.get(stream.sender) is stream:
             self.dispatcher.report_transmission(stream.sender, report, self.clock())
             self.pulse.beat(report.transmission.rpartition("/transmissions/")[0])

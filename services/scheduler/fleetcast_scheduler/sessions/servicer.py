@@ -142,7 +142,7 @@ class SessionServicer(SessionServiceServicer):
     async def DrainSession(
         self, request: session_service_pb2.DrainSessionRequest, context: Context
     ) -> session_service_pb2.DrainSessionResponse:
-        """Lets a session run out."""
+        """Admits no more machines to a session, and lets those that receive finish."""
         session = await self._operate(request, "drain", lambda session: self._operations.drain(session, self._clock()))
         return session_service_pb2.DrainSessionResponse(session=session)
 

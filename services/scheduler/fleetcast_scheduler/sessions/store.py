@@ -1,4 +1,4 @@
-"""What the scheduler keeps, and how it gets it back."""
+"""Reads and writes the tables of sessions, senders and transmissions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ more would be dropped by queues that keep delays short, as CoDel's from 5 ms on,
 
 
 @dataclass(frozen=True)
-class Outlet:
+class Egress:
     """How transmissions leave this host."""
 
     interface: Interface
@@ -59,7 +59,7 @@ class Lane:
 
     def __init__(
         self,
-        outlet: Outlet,
+        egress: Egress,
         group: IPAddress,
         port: int,
         *,
@@ -80,33 +80,33 @@ class Lane:
         self._plan: tuple[Planned, transmission_service_pb2.ReceiveResponse] | None = None
         payload = datagram_bytes(geometry.symbol_bytes)
         overhead = 28 if group.version == 4 else 48
-        link = outlet.link.bits_per_second or outlet.interface.link_bits_per_second
+        link = egress.link.bits_per_second or egress.interface.link_bits_per_second
         socket = GroupSocket(
             group,
             port,
-            outlet.interface,
-            ttl=outlet.ttl,
-            loop=outlet.loop,
+            egress.interface,
+            ttl=egress.ttl,
+            loop=egress.loop,
             datagram_bytes=payload,
-            segmentation=outlet.segmentation,
+            segmentation=egress.segmentation,
             send_buffer_bytes=_SEND_BUFFER_BYTES,
         )
         self.source_address = socket.source_address
-        slots = min(max(outlet.memory_bytes // geometry.window_bytes, _MIN_SLOTS), _MAX_SLOTS)
+        slots = min(max(egress.memory_bytes // geometry.window_bytes, _MIN_SLOTS), _MAX_SLOTS)
         self.pump = Pump(
-            Engine(geometry, table.stored_size_bytes, outlet.policy, window_slots=slots),
+            Engine(geometry, table.stored_size_bytes, egress.policy, window_slots=slots),
             RateController(rate, link_bits_per_second=link, datagram_bits=(payload + overhead) * 8),
             WindowMemory(geometry, source),
             keys=self.keys,
             socket=socket,
-            link=outlet.link,
-            slow_policy=outlet.slow,
+            link=egress.link,
+            slow_policy=egress.slow,
             wire_overhead_bytes=overhead,
             deliver=deliver,
             failed=failed,
             slow=slow,
             apart=apart,
-            hearing=outlet.hearing,
+            hearing=egress.hearing,
             span=span,
         )
 

@@ -16,7 +16,7 @@ from fleetcast_sender.engine.messages import Deficits, Dismissed, Holding, Join,
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RatePolicy
 from fleetcast_sender.sending.interfaces import IPAddress
-from fleetcast_sender.sending.lane import Lane, Outlet
+from fleetcast_sender.sending.lane import Egress, Lane
 from fleetcast_sender.sending.returns import Returns
 from fleetcast_sender.sending.snapshot import Snapshot
 
@@ -46,7 +46,7 @@ class Transmission:
         name: `sessions/{session}/transmissions/{id}`.
         table: of the image.
         source: of its chunks.
-        outlet: where datagrams leave.
+        egress: where datagrams leave.
         group: leased for it.
         port: leased for it.
         rate: how fast.
@@ -60,7 +60,7 @@ class Transmission:
         *,
         table: ChunkTable,
         source: ChunkSource,
-        outlet: Outlet,
+        egress: Egress,
         group: IPAddress,
         port: int,
         rate: RatePolicy,
@@ -77,7 +77,7 @@ class Transmission:
         self.unicast_bytes = 0
         """Chunk bytes delivered by unicast."""
         self.rate = rate
-        self._outlet = outlet
+        self._egress = egress
         self._loop = asyncio.get_running_loop()
         self._admitted = set(machines)
         self._admission = asyncio.Event()
@@ -252,8 +252,8 @@ class Transmission:
             await asyncio.gather(self._opening, return_exceptions=True)
         for lane in self._lanes:
             await asyncio.to_thread(lane.stop)
-        if self._slow_lane and self._outlet.spare_groups:
-            self._outlet.spare_groups.release(self._slow_lane.group)
+        if self._slow_lane and self._egress.spare_groups:
+            self._egress.spare_groups.release(self._slow_lane.group)
         snapshot = self.snapshot
         self._span.set_attribute(semconv.MULTICAST_BYTES, snapshot.source_bytes + snapshot.repair_bytes)
         self._span.set_attribute(semconv.UNICAST_BYTES, self.unicast_bytes)
@@ -270,7 +270,7 @@ class Transmission:
             except TimeoutError:
                 break
         try:
-            lane = self._make_lane(self._outlet, self.group, self._joins, len(self._admitted))
+            lane = self._make_lane(self._egress, self.group, self._joins, len(self._admitted))
         except FleetcastError as error:
             self._fail(error)
             raise
@@ -280,7 +280,7 @@ class Transmission:
         self._lane = lane
         return lane
 
-    def _make_lane(self, outlet: Outlet, group: IPAddress, joins: Sequence[Join], receiver_count: int) -> Lane:
+    def _make_lane(self, egress: Egress, group: IPAddress, joins: Sequence[Join], receiver_count: int) -> Lane:
         """Returns a lane that is not started.
 
         Raises:
@@ -290,12 +290,12 @@ class Transmission:
             joins,
             receiver_count=receiver_count,
             stream_bytes=int(self.table.stored_size_bytes.sum()),
-            mtu_bytes=outlet.interface.mtu_bytes,
+            mtu_bytes=egress.interface.mtu_bytes,
             ip_version=group.version,
-            overrides=outlet.overrides,
+            overrides=egress.overrides,
         )
         return Lane(
-            outlet,
+            egress,
             group,
             self.port,
             geometry=geometry,
@@ -315,11 +315,11 @@ class Transmission:
         Raises:
             FleetcastError: there is no group for it.
         """
-        if self._outlet.spare_groups is None:
+        if self._egress.spare_groups is None:
             raise UnavailableError(f"{self.name} has no group for slow machines: widen the sender's range of groups")
         # Whoever is slow among the slow bounds them: there is no third lane.
-        outlet = replace(self._outlet, slow=SlowPolicy(SlowAction.KEEP))
-        lane = self._make_lane(outlet, self._outlet.spare_groups.lease(), joins, len(self._slow_machines))
+        egress = replace(self._egress, slow=SlowPolicy(SlowAction.KEEP))
+        lane = self._make_lane(egress, self._egress.spare_groups.lease(), joins, len(self._slow_machines))
         lane.start()
         _logger.info("%s serves slow machines in group %s", self.name, lane.group)
         return lane

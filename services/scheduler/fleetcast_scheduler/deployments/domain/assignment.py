@@ -26,11 +26,11 @@ class Verdict:
     due_time: float | None = None
     """When to ask again, if nothing happens before."""
     wake: bool = False
-    """It would begin if it were there."""
+    """It would begin if it were connected."""
 
 
 class Judge:
-    """Gives verdicts at one instant; remembers what many machines have in common."""
+    """Decides for each machine at one instant; what many machines share is computed once."""
 
     def __init__(self, fleet: Fleet, now: float) -> None:
         self._fleet = fleet

@@ -26,7 +26,7 @@ class Purpose(StrEnum):
 
 
 class Rerun(StrEnum):
-    """Whether a machine that ran it runs it again when it registers anew."""
+    """Whether a machine that has run it runs it again when it registers again."""
 
     NEVER = "NEVER"
     ALWAYS = "ALWAYS"
@@ -134,7 +134,7 @@ class Deployment:
     wake: bool = False
     phases: tuple[Phase, ...] = ()
     current_phase: int = 0
-    """From 0; `len(phases)` means everybody who is left."""
+    """From 0; `len(phases)` means all machines that are left."""
     phase_success_time: float | None = None
     """When the present phase reached its success."""
     variables: dict[str, str] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class Deployment:
 
     @property
     def target_count(self) -> int:
-        """Machines that are targets: the excepted ones are none."""
+        """Machines that are targets, without those that an operator excluded."""
         return self.counts.total() - self.counts["remarked"]
 
     def _count(self, run: Run, difference: int) -> None:

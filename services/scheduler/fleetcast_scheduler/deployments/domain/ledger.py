@@ -13,7 +13,7 @@ from fleetcast_scheduler.machines.domain.fleet import Fleet
 
 @dataclass(frozen=True, slots=True)
 class RunTiming:
-    """How long deployments wait for what, in seconds."""
+    """Time limits of deployments, in seconds."""
 
     ending: float = 60.0
     """A machine that is told to end its run has so long to say that it did."""
@@ -47,11 +47,11 @@ class DeploymentLedger:
         self.contact_times: dict[str, float] = {}
         """When each machine was last heard."""
         self.connected: set[str] = set()
-        """Machines whose streams live."""
+        """Machines that are connected."""
         self.current: dict[str, Run] = {}
         """The run that each machine executes, as far as the scheduler knows."""
         self.unexpected_runs: dict[str, UnexpectedRun] = {}
-        """Runs that machines execute and should not: they are cancelled before anything else begins there."""
+        """Runs that machines still execute although the scheduler has ended them: they end before another begins there."""
         self.unsettled: set[str] = set()
         """Deployments to look at."""
         self.restless: set[str] = set()

@@ -66,7 +66,7 @@ class MachineReports:
             self._lose(run)
 
     def hear_connected(self, now: float) -> None:
-        """Notes that the machines that are there were heard until now."""
+        """Notes that the connected machines were heard until now."""
         for machine in self._ledger.connected:
             self._hear(machine, now)
 
@@ -125,7 +125,7 @@ class MachineReports:
             self.forget_stray(machine, now)
 
     def forget_stray(self, machine: str, now: float) -> None:
-        """A machine no longer executes what it should not: it may begin, or go on with, what it should."""
+        """A machine has stopped a run that the scheduler had ended: it may begin its own run, or go on with it."""
         self._ledger.unexpected_runs.pop(machine, None)
         self._ledger.touch_machine(machine)
         run = self._ledger.current.get(machine)

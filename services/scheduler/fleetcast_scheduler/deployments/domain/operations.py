@@ -16,7 +16,7 @@ from fleetcast_scheduler.deployments.domain.run import Run, RunState
 
 
 class DeploymentOperations:
-    """The operators' verbs. Each counts as an edit if it changed anything."""
+    """What operators do with deployments. Each operation counts as an edit if it changed anything."""
 
     def __init__(self, ledger: DeploymentLedger, rollout: Rollout) -> None:
         self._ledger = ledger

@@ -17,7 +17,7 @@ class PhaseVerdict:
     succeeded: bool = False
     """The present phase reached its success."""
     reason: str = ""
-    """What holds the next phase up, in one sentence; empty if there is none."""
+    """Why the next phase does not begin yet, in one sentence; empty if there is no next phase."""
     due_time: float | None = None
 
 

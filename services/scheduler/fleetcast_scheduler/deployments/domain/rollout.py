@@ -15,14 +15,14 @@ from fleetcast_scheduler.deployments.domain.targets import refresh_targets
 
 
 class Rollout:
-    """Draws conclusions about deployments and writes them in the ledger."""
+    """Decides what deployments do next, and writes it into the ledger."""
 
     def __init__(self, ledger: DeploymentLedger, presence: MachineReports) -> None:
         self._ledger = ledger
         self._presence = presence
 
     def settle(self, now: float) -> None:
-        """Draws every conclusion that is due at `now`."""
+        """Decides everything that is due at `now`."""
         ledger = self._ledger
         if ledger.fleet.changed:
             ledger.fleet.changed.clear()
@@ -99,7 +99,7 @@ class Rollout:
                 wake(deployment, start)
 
     def _step_open_runs(self, deployment: Deployment, now: float) -> None:
-        """Ends what takes too long, and loses what does not come back."""
+        """Ends runs that take too long, and marks as lost those whose machines do not come back."""
         ledger = self._ledger
         for run in deployment.open_runs:
             if run.ending is not None:
@@ -124,7 +124,7 @@ class Rollout:
                     wake(deployment, run.restart_time + ledger.timing.restart)
 
     def _give_up(self, deployment: Deployment, run: Run, ending: Ending, now: float) -> None:
-        """Ends a run without its machine's word. As long as the machine is there it is given nothing else."""
+        """Ends a run that its machine has not confirmed. While the machine stays connected, it gets no other run."""
         if run.machine in self._ledger.connected:
             self._ledger.unexpected_runs[run.machine] = UnexpectedRun(run.name, float("inf"))
         self._ledger.end(deployment, run, ending.state, now, ending.error)

@@ -43,7 +43,7 @@ RUN_COUNTS = {
     RunState.CANCELLED: "failed",
     RunState.LOST: "unknown",
 }
-"""What a machine counts as in a summary; one that was excepted is no target."""
+"""How a machine is counted in a summary; one that an operator excluded is not counted as a target."""
 
 
 class StepOutcome(StrEnum):
@@ -95,12 +95,12 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The decision to end a run that has begun; it takes effect when the machine says so, or soon anyway."""
+    """The decision to end a run that has begun; it takes effect when the machine confirms it, or after a time limit."""
 
     state: RunState
     error: str
     give_up_time: float
-    """The machine's word is awaited no longer than this."""
+    """The machine's confirmation is awaited no longer than this."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,9 +140,9 @@ class Run:
     reason: str = ""
     """What it waits for."""
     wanted: bool = False
-    """Somebody asked for it: it begins whatever its purpose and phase."""
+    """Somebody asked for it: it begins independently of purpose and phase."""
     excepted: bool = False
-    """An operator excepted the machine, until one has it run again."""
+    """An operator excluded the machine, until an operator has it run again."""
     variables: dict[str, dict[str, str]] | None = None
     """Of its machine and of that one's collections, by `machine` and `collection`, as they were when it began; None
     before and after, for they may be secret."""

@@ -1,4 +1,4 @@
-"""Which variables of a deployment nobody is shown: those that its task sequence declares as secret."""
+"""Which variables of a deployment are hidden: those that its task sequence declares as secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The senders that live, and the transmissions they run: placement, leases, commands, reconciliation."""
+"""The connected senders and their transmissions: which sender takes a session, groups and ports, commands."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class SenderPool:
         return outcomes
 
     def disconnect(self, name: str, epoch: int, now: float) -> None:
-        """The stream with this epoch broke. Nothing happens if the sender has a newer one."""
+        """The sender's stream with this epoch broke. Nothing happens if the sender has a newer stream."""
         sender = self.senders[name]
         if sender.epoch != epoch:
             return
@@ -324,7 +324,7 @@ class SenderPool:
         return [MachinesAdmitted(transmission, command.machines)]
 
     def report(self, sender: str, report: TransmissionReport, now: float) -> list[Outcome]:
-        """A sender said what a transmission does."""
+        """A sender reported on a transmission."""
         transmission = self.transmissions.get(report.transmission)
         goes_on = report.state in (ReportState.SENDING, ReportState.IDLE)
         if transmission is None or transmission.sender != sender:

@@ -42,7 +42,7 @@ class Sender:
     registration: Registration
     register_time: float
     contact_time: float
-    """When its stream last lived."""
+    """When it was last connected."""
     draining: bool = False
     """It gets no more sessions."""
     epoch: int = 0
@@ -50,7 +50,7 @@ class Sender:
 
     @property
     def connected(self) -> bool:
-        """True while its stream lives."""
+        """True while it is connected."""
         return self.epoch > 0
 
 

@@ -1,4 +1,4 @@
-"""The scheduler's mind: every open session, and what machines, senders, operators and time do to it."""
+"""Every open session in memory, and what machines, senders, operators and time change in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Dispatcher:
         self.ledger.record(session)
 
     def recall(self, session: Session) -> None:
-        """Knows a stored session again that ended before; it is forgotten with the next cycle."""
+        """Takes a session that ended before back into memory; the next turn drops it again."""
         self.ledger.sessions.setdefault(session.name, session)
 
     def session(self, name: str) -> Session:
@@ -109,7 +109,7 @@ class Dispatcher:
         return None
 
     def fail(self, name: str, error: str, now: float) -> None:
-        """A session cannot go on, nor could a later one of its series."""
+        """A session cannot go on, and no later session of its series could."""
         session = self.session(name)
         session.series = None
         self._progression.fail(session, error, now)
@@ -188,7 +188,7 @@ class Dispatcher:
         self.ledger.reported.add((name, machine))
 
     def finish(self, name: str, machine: str, totals: ReceptionTotals, error: str | None, now: float) -> None:
-        """A machine ended: with the proven image if `error` is None. Its dismissal follows."""
+        """A machine's part has ended: it has the verified image if `error` is None. A dismissal follows."""
         session = self.ledger.sessions[name]
         participant = session.participants[machine]
         if not participant.state.final:
@@ -238,7 +238,7 @@ class Dispatcher:
         self._progression.follow(self.pool.answer(sender, command, error, now), now)
 
     def report_transmission(self, sender: str, report: TransmissionReport, now: float) -> None:
-        """A sender said what a transmission does."""
+        """A sender reported on a transmission."""
         self._progression.follow(self.pool.report(sender, report, now), now)
         transmission = self.pool.transmissions.get(report.transmission)
         session = self.ledger.sessions.get(transmission.session) if transmission else None
@@ -248,7 +248,7 @@ class Dispatcher:
     # Time
 
     def settle(self, now: float) -> None:
-        """Draws every conclusion that is due at `now`."""
+        """Decides everything that is due at `now`."""
         self._progression.settle(now)
 
     def wake_time(self) -> float | None:

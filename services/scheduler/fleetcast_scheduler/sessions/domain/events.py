@@ -1,4 +1,4 @@
-"""What the rules want done: messages for machines, commands for senders."""
+"""What is to be done once a decision is stored: messages for machines, commands for senders."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Ledger:
                 self.unsettled.add(session.name)
 
     def touch_running(self) -> None:
-        """A sender came or went: every session that has one may have to say something else."""
+        """A sender came or went: what a session with a sender shows may have to change."""
         self.unsettled.update(session.name for session in self.sessions.values() if session.transmission)
 
 

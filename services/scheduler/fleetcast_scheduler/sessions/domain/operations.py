@@ -40,7 +40,7 @@ class SessionEdit:
 
 
 class Operations:
-    """The verbs of an operator. Those that end something change nothing when repeated."""
+    """What operators do with sessions. An operation that ends something changes nothing when repeated."""
 
     def __init__(self, ledger: Ledger, pool: SenderPool, progression: Progression) -> None:
         self._ledger = ledger
@@ -72,13 +72,13 @@ class Operations:
             self._progression.finish(session, SessionState.COMPLETED, now, dismissal="an operator stopped the session")
 
     def close(self, session: Session) -> None:
-        """Admits nobody else. A waiting session no longer waits for a number of machines."""
+        """Admits no more machines. A waiting session no longer waits for a number of machines."""
         if not session.state.final and not session.closed:
             session.closed = True
             self._edited(session)
 
     def drain(self, session: Session, now: float) -> None:
-        """Admits nobody else, dismisses those that wait, and lets the others finish."""
+        """Admits no more machines, dismisses those that wait, and lets the others finish."""
         self.close(session)
         if session.queue:
             session.edit_count += 1

@@ -28,7 +28,7 @@ class ParticipantState(StrEnum):
 
     @property
     def present(self) -> bool:
-        """True when the machine's stream lives."""
+        """True while the machine is connected."""
         return self in _PRESENT
 
 

@@ -37,7 +37,7 @@ from fleetcast_scheduler.sessions.domain.start_rules import evaluate
 
 
 class Progression:
-    """Draws conclusions about sessions and writes them in the ledger."""
+    """Decides what sessions do next, and writes it into the ledger."""
 
     def __init__(self, ledger: Ledger, pool: SenderPool, timing: Timing) -> None:
         self._ledger = ledger
@@ -45,7 +45,7 @@ class Progression:
         self._timing = timing
 
     def settle(self, now: float) -> None:
-        """Draws every conclusion that is due at `now`."""
+        """Decides everything that is due at `now`."""
         ledger = self._ledger
         ledger.unsettled.update(
             session.name
@@ -63,7 +63,7 @@ class Progression:
         return precedence(self._ledger.sessions[name])
 
     def follow(self, outcomes: Iterable[Outcome], now: float) -> None:
-        """Draws the conclusions from what happened to transmissions."""
+        """Decides what follows from what happened to transmissions."""
         for outcome in outcomes:
             match outcome:
                 case MachinesAdmitted(transmission, machines):
@@ -126,7 +126,7 @@ class Progression:
             self._notify_waiting(session, now)
 
     def _step_series(self, session: Session, now: float) -> None:
-        """Sees to it that no occurrence is in the way of the next: one that waits becomes it, one that idles ends."""
+        """Makes way for the next occurrence: a session that still waits becomes it, one that is idle ends."""
         if session.series is None or session.series.next_time is None:
             return
         if now < session.series.next_time:

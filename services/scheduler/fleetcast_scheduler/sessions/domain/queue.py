@@ -8,7 +8,7 @@ from fleetcast_scheduler.sessions.domain.participant import ParticipantState
 from fleetcast_scheduler.sessions.domain.session import Session
 
 ESTIMATE_SECONDS = 15.0
-"""Estimates are made anew this often."""
+"""Estimates are made again this often."""
 
 Precedence = tuple[int, float, str]
 

@@ -42,7 +42,7 @@ class SessionMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timing(SenderTiming):
-    """How long the scheduler waits for what, in seconds."""
+    """Time limits of sessions, in seconds."""
 
     idle: float = 600.0
     """A session that nobody needs completes after this."""
@@ -85,7 +85,7 @@ class Session:
     deployment: str = ""
     """The deployment that it carries the image for, `deployments/{id}`; empty for none."""
     collection: str = ""
-    """Whose machines are awaited, `collections/{id}`; empty if nobody in particular is."""
+    """The collection whose machines are awaited, `collections/{id}`; empty for none."""
     series: Series | None = None
     """How it recurs; None for not."""
     closed: bool = False
@@ -113,7 +113,7 @@ class Session:
     retry_time: float | None = None
     """No new transmission before this."""
     start_requested: bool = False
-    """An operator started it: the rules count no more."""
+    """An operator started it: the start rules no longer matter."""
     hold_released: bool = False
     revision: int = 0
     edit_count: int = 0
@@ -145,7 +145,7 @@ class Session:
 
     @property
     def present_count(self) -> int:
-        """Participants whose streams live."""
+        """Participants that are connected."""
         return self.counts[ParticipantState.WAITING] + self.counts[ParticipantState.RECEIVING]
 
     @property
@@ -160,12 +160,12 @@ class Session:
 
     @property
     def succeeded_count(self) -> int:
-        """Participants that hold the proven image."""
+        """Participants that have the verified image."""
         return self.counts[ParticipantState.SUCCEEDED]
 
     @property
     def failed_count(self) -> int:
-        """Participants that ended without the proven image."""
+        """Participants that ended without the verified image."""
         return self.counts[ParticipantState.FAILED] + self.counts[ParticipantState.DISMISSED]
 
     @property
@@ -187,7 +187,7 @@ class Session:
 
     @property
     def effective_rules(self) -> StartRules:
-        """The start rules that count now: nobody waits for more machines than can come."""
+        """The start rules that count now: a session does not wait for more machines than can come."""
         if self.closed:
             return replace(self.rules, min_clients=0)
         if self.deployment:

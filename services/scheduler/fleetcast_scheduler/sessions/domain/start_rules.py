@@ -29,7 +29,7 @@ class StartRules:
     start_time: float | None = None
     """An instant."""
     manual: bool = False
-    """Only an operator starts it, unless another rule matches first under `Match.ANY`."""
+    """An operator must start it, unless another rule holds first under `Match.ANY`."""
     match: Match = Match.ANY
 
 
@@ -38,7 +38,7 @@ class PresentMachines:
     """How many machines are there, and since when."""
 
     present_count: int
-    """Machines that joined and whose streams live."""
+    """Machines that have joined and are connected."""
     first_join_time: float | None
     last_join_time: float | None
 
