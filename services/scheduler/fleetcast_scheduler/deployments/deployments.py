@@ -16,8 +16,8 @@ from fleetcast_scheduler.deployments.contents import Contents
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.planning import PlannedRun, check_begins, check_image, check_plan, plan
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
+from fleetcast_scheduler.deployments.domain.secret_variables import short_secrets
 from fleetcast_scheduler.deployments.pump import RunPump
-from fleetcast_scheduler.deployments.secret_variables import short_secrets
 from fleetcast_scheduler.deployments.store import DeploymentStore
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch

@@ -51,7 +51,7 @@ class DeploymentLedger:
         self.current: dict[str, Run] = {}
         """The run that each machine executes, as far as the scheduler knows."""
         self.unexpected_runs: dict[str, UnexpectedRun] = {}
-        """Runs that machines still execute although the scheduler has ended them: they end before another begins there."""
+        """Runs that machines still execute although the scheduler has ended them. They end before others begin."""
         self.unsettled: set[str] = set()
         """Deployments to look at."""
         self.restless: set[str] = set()
