@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_kit.process import semconv, telemetry
+from fleetcast_wire.errors import RunsError
 from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.memory import Buffer, Symbols
 from fleetcast_wire.packet import Kind, Mark, datagram_bytes, pack_mark
@@ -25,12 +26,12 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from fleetcast_sender.engine.engine import Engine, Phase
-from fleetcast_sender.engine.messages import Join, Reception, Told, UnicastReason
+from fleetcast_sender.engine.messages import Deficits, Join, Reception, Told, UnicastReason
 from fleetcast_sender.engine.pacing import Pacer, burst_datagrams
 from fleetcast_sender.engine.passes import Pass, SendMark, Train
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
 from fleetcast_sender.engine.rate import RateController
-from fleetcast_sender.sending.claims import possible
+from fleetcast_sender.sending.claims import RepairClaims, possible
 from fleetcast_sender.sending.hearing import GroupHearing, HearingPolicy
 from fleetcast_sender.sending.link import Link
 from fleetcast_sender.sending.preparing import Preparer
@@ -142,6 +143,7 @@ class Pump:
         self._slow = slow
         self._apart = apart
         self._hearing = GroupHearing(hearing)
+        self._claims = RepairClaims(geometry.window_symbols)
         self._context = trace.set_span_in_context(span)
         self._traced: tuple[Pass, Span] | None = None
         controller.slowness.policy = slow_policy
@@ -204,8 +206,27 @@ class Pump:
 
         self.put(take)
 
+    def deficits(self, seat: int, deficits: Deficits) -> None:
+        """Hand in what one window lacks at a receiver, from any thread."""
+        symbols = sum(
+            max(0, value) * max(0, length)
+            for value, length in zip(deficits.run_values, deficits.run_lengths, strict=False)
+        )
+
+        def take(now: float) -> None:
+            if not self._claims.takes(seat, symbols, self.engine.totals.source_symbol_count):
+                self.engine.heard(seat, now)
+                return
+            try:
+                self.engine.deficits(seat, deficits, now)
+            except RunsError as error:
+                self.engine.dismiss(seat, f"its report on window {deficits.window} makes no sense: {error}")
+
+        self.put(take)
+
     def forget(self, seat: int) -> None:
         """Leave a receiver out of the rate, from the pump's thread."""
+        self._claims.forget(seat)
         self.controller.forget(seat)
         self._hearing.forget(seat)
 
@@ -220,6 +241,7 @@ class Pump:
 
     def _take_in(self, seat: int, join: Join, now: float) -> None:
         """Let the rate follow a receiver too, and notice if it hears nothing."""
+        self._claims.join(seat, self.engine.totals.source_symbol_count)
         self._hearing.join(seat, self._sealer.counter, now)
         self.controller.join(
             seat,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from fleetcast_kit.errors import FleetcastError, PermissionDeniedError, UnavailableError
 from fleetcast_kit.process import semconv, telemetry
-from fleetcast_wire.errors import RunsError
 
 from fleetcast_sender.chunks.source import ChunkSource, ChunkTable
 from fleetcast_sender.engine.geometry_choice import choose_geometry
@@ -208,15 +207,7 @@ class Transmission:
 
     def deficits(self, seat: Seat, deficits: Deficits) -> None:
         """What one window lacks."""
-        engine = seat.lane.pump.engine
-
-        def take(now: float) -> None:
-            try:
-                engine.deficits(seat.number, deficits, now)
-            except RunsError as error:
-                engine.dismiss(seat.number, f"its report on window {deficits.window} makes no sense: {error}")
-
-        seat.lane.pump.put(take)
+        seat.lane.pump.deficits(seat.number, deficits)
 
     def holding(self, seat: Seat, holding: Holding) -> None:
         """Everything that the receiver holds."""
