@@ -22,7 +22,7 @@ from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
 from fleetcast_agent.receiving.multicast import interfaces
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.receiving.timing import Timing
-from fleetcast_agent.receiving.writing import target
+from fleetcast_agent.receiving.writing.medium import Medium
 from fleetcast_agent.settings import save_server_address
 from fleetcast_kit.errors import InternalError, NotFoundError, UnavailableError
 from fleetcast_kit.identity.peer import Role
@@ -200,21 +200,21 @@ async def test_a_chunk_that_is_always_damaged_ends_the_reception(tmp_path: Path)
         assert not site.script.outcomes[0].succeeded
 
 
-async def test_a_target_that_fails_is_the_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, count = target._write_at, [0]
+class FullAfterTenWrites(Medium):
+    count = 0
 
-    def fill(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
-        count[0] += 1
-        if count[0] > 10:
+    def write_at(self, descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
+        self.count += 1
+        if self.count > 10:
             raise OSError(28, "No space left on device")
-        return real(descriptor, contents, offset)
+        return super().write_at(descriptor, contents, offset)
 
-    monkeypatch.setattr(target, "_write_at", fill)
+
+async def test_a_target_that_fails_is_the_outcome(tmp_path: Path) -> None:
     async with running_site(Script(IMAGE), tmp_path) as site:
         with pytest.raises(TargetFailedError, match="is full: make room"):
-            await receive(site.request())
+            await receive(site.request(medium=FullAfterTenWrites()))
         assert "is full" in site.script.outcomes[0].error
-        monkeypatch.undo()
         summary = await receive(site.request())
     assert summary.totals.held_bytes > 0
     assert (tmp_path / "disk").read_bytes() == IMAGE.content

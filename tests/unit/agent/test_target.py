@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fleetcast_agent.receiving.errors import TargetFailedError, TargetRefusedError
-from fleetcast_agent.receiving.writing import target as target_module
+from fleetcast_agent.receiving.writing.medium import Medium
 from fleetcast_agent.receiving.writing.target import Target
 from fleetcast_wire.manifest import Manifest
 
@@ -55,14 +55,15 @@ def test_what_an_existing_file_had_where_the_image_is_zero_is_gone(tmp_path: Pat
     assert content[: 2 * CHUNK] == (b"old" * CHUNK)[: 2 * CHUNK]
 
 
-def test_zeros_are_written_where_holes_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: int) -> None:
+class WithoutHoles(Medium):
+    def punch_hole(self, descriptor: int, start: int, length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "no holes here")
 
-    monkeypatch.setattr(target_module, "_punch_hole", refuse)
+
+def test_zeros_are_written_where_holes_cannot_be_made(tmp_path: Path) -> None:
     image = manifest(4 * CHUNK, (1, 2))
     (tmp_path / "disk").write_bytes(b"o" * 5 * CHUNK)
-    target = Target(tmp_path / "disk")
+    target = Target(tmp_path / "disk", medium=WithoutHoles())
     target.prepare(image)
     target.zero(image.zero, image)
     target.close()
@@ -116,29 +117,32 @@ def test_a_full_target_fails_with_what_to_do(tmp_path: Path) -> None:
     target.close()
 
 
-def test_what_the_system_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
+class FiveBytesAtOnce(Medium):
+    def write_at(self, descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
         return os.pwrite(descriptor, b"".join(contents)[:5], offset)
 
-    monkeypatch.setattr(target_module, "_write_at", write)
-    target = Target(tmp_path / "disk")
+
+def test_what_the_system_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
+    target = Target(tmp_path / "disk", medium=FiveBytesAtOnce())
     target.prepare(manifest(CHUNK))
     target.write(3, b"abcd", b"efg", b"hijkl", b"mnopqrstu")
     assert (tmp_path / "disk").read_bytes()[:24] == bytes(3) + b"abcdefghijklmnopqrstu"
     target.close()
 
 
-def test_writers_wait_for_a_slow_medium_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_module, "_FLUSH_FROM_BYTES", CHUNK)
-    monkeypatch.setattr(target_module, "_DIRTY_LIMIT_BYTES", 2 * CHUNK)
-    release, real = threading.Event(), os.fdatasync
+class FlushedWhenLetGo(Medium):
+    def __init__(self) -> None:
+        super().__init__(flush_from_bytes=CHUNK, dirty_limit_bytes=2 * CHUNK)
+        self.release = threading.Event()
 
-    def slow(descriptor: int) -> None:
-        release.wait()
-        real(descriptor)
+    def flush(self, descriptor: int) -> None:
+        self.release.wait()
+        super().flush(descriptor)
 
-    monkeypatch.setattr(os, "fdatasync", slow)
-    target = Target(tmp_path / "disk")
+
+def test_writers_wait_for_a_slow_medium_and_go_on(tmp_path: Path) -> None:
+    medium = FlushedWhenLetGo()
+    target = Target(tmp_path / "disk", medium=medium)
     target.prepare(manifest(10 * CHUNK))
     written: list[int] = []
 
@@ -152,19 +156,19 @@ def test_writers_wait_for_a_slow_medium_and_go_on(tmp_path: Path, monkeypatch: p
     writer.join(0.2)
     assert writer.is_alive()
     assert len(written) < 5
-    release.set()
+    medium.release.set()
     writer.join(10)
     assert len(written) == 10
     target.close()
 
 
-def test_a_medium_that_fails_behind_the_writer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> None:
+class NeverFlushed(Medium):
+    def flush(self, descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(target_module, "_FLUSH_FROM_BYTES", CHUNK)
-    monkeypatch.setattr(os, "fdatasync", fail)
-    target = Target(tmp_path / "disk")
+
+def test_a_medium_that_fails_behind_the_writer_is_noticed(tmp_path: Path) -> None:
+    target = Target(tmp_path / "disk", medium=NeverFlushed(flush_from_bytes=CHUNK))
     target.prepare(manifest(100 * CHUNK))
 
     def write_everything() -> None:

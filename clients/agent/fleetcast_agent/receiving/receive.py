@@ -28,6 +28,7 @@ from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing.download import open_target
 from fleetcast_agent.receiving.writing.journal import Journal
+from fleetcast_agent.receiving.writing.medium import Medium
 from fleetcast_agent.receiving.writing.target import Target
 
 _logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class ReceiveRequest:
     memory_bytes: int = 0
     """About what the process may use in all; 0 chooses."""
     timing: Timing = field(default_factory=Timing)
+    medium: Medium | None = None
+    """How the target's bytes are written; None as the system does."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ async def receive_image(
     network.look_towards(*split_address(request.server, field="server"))
     if request.no_multicast_reason:
         network.take_none(request.no_multicast_reason)
-    target, journal = open_target(request.output, request.state_dir / "journals", keep_size=request.keep_size)
+    target, journal = open_target(
+        request.output, request.state_dir / "journals", keep_size=request.keep_size, medium=request.medium
+    )
     try:
         async with open_channel(request.server, request.credentials) as channel:
             receiving = _Receiving(request, observer, network=network, target=target, journal=journal, channel=channel)

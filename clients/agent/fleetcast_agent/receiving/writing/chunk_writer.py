@@ -42,6 +42,7 @@ class ChunkWriter:
     Those who submit bound how many wait: the ring of windows, and the number of unicast chunks under way.
 
     Args:
+        settle_seconds: for so long chunks are proven that are written together.
         failed: called once, on a writer's thread, when the target failed; nothing is written after that.
     """
 
@@ -54,6 +55,7 @@ class ChunkWriter:
         journal: Journal,
         failed: Callable[[TargetFailedError], None],
         threads: int = 2,
+        settle_seconds: float = _SETTLE_SECONDS,
     ) -> None:
         self._table = table
         self._target = target
@@ -62,6 +64,7 @@ class ChunkWriter:
         self._failed = failed
         self._broken = threading.Event()
         self._chunk_bytes = table.manifest.chunk_size_bytes
+        self._settle_seconds = settle_seconds
         self._slow = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._run, name=f"write-{n}", daemon=True) for n in range(threads)]
@@ -98,7 +101,7 @@ class ChunkWriter:
         settled, proven, written = dict[int, Buffer](), dict[int, Buffer](), set[int]()
         began_at = time.monotonic()
         try:
-            while waiting and (not settled or (not self._slow and time.monotonic() - began_at < _SETTLE_SECONDS)):
+            while waiting and (not settled or (not self._slow and time.monotonic() - began_at < self._settle_seconds)):
                 chunk, stored = waiting.popleft()
                 settled[chunk] = stored
                 if not self._broken.is_set() and (content := self._proven(chunk, stored)) is not None:
@@ -107,7 +110,7 @@ class ChunkWriter:
             for chunks in _runs(proven):
                 self._target.write(chunks[0] * self._chunk_bytes, *map(proven.__getitem__, chunks))
                 written.update(chunks)
-            self._slow = time.monotonic() - began_at > _SETTLE_SECONDS
+            self._slow = time.monotonic() - began_at > self._settle_seconds
         except TargetFailedError as error:
             if not self._broken.is_set():
                 self._broken.set()

@@ -15,6 +15,7 @@ from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 from fleetcast_agent.receiving.writing.chunk_writer import ChunkWriter
 from fleetcast_agent.receiving.writing.holding import Holding
 from fleetcast_agent.receiving.writing.journal import Journal, prove_claims
+from fleetcast_agent.receiving.writing.medium import Medium
 from fleetcast_agent.receiving.writing.target import Target
 
 _MAX_DAMAGES = 16
@@ -158,13 +159,15 @@ class Download:
             self.failed.set_exception(error)
 
 
-def open_target(path: Path, journals: Path, *, keep_size: bool = False) -> tuple[Target, Journal]:
+def open_target(
+    path: Path, journals: Path, *, keep_size: bool = False, medium: Medium | None = None
+) -> tuple[Target, Journal]:
     """Returns a checked target and its journal; with `keep_size` a file that is larger than the image stays so.
 
     Raises:
         TargetRefusedError, JournalError: see there.
     """
-    target = Target(path, keep_size=keep_size)
+    target = Target(path, keep_size=keep_size, medium=medium)
     try:
         return target, Journal(journals, path)
     except BaseException:

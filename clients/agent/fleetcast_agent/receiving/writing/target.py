@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,13 @@ from numpy.typing import NDArray
 
 from fleetcast_agent.receiving.errors import TargetFailedError, TargetRefusedError
 from fleetcast_agent.receiving.writing import block_device as blockdevice
+from fleetcast_agent.receiving.writing.medium import Medium
 
 if sys.platform != "win32":
     import fcntl
 
-_FALLOC_PUNCH_HOLE_KEEP_SIZE = 0x03
 _ZERO_STEP_BYTES = 64 << 20
 _ZEROS = bytes(1 << 20)
-_FLUSH_FROM_BYTES = 32 << 20
-"""The medium gets its data in portions of about so much, while more arrives."""
-_DIRTY_LIMIT_BYTES = 192 << 20
-"""Writers wait for the medium beyond so much, so that what counts as written is nearly so and the end is short."""
 
 
 class Target:
@@ -40,8 +35,9 @@ class Target:
         TargetRefusedError: it cannot be used; the sentence says why.
     """
 
-    def __init__(self, path: Path, *, keep_size: bool = False) -> None:
+    def __init__(self, path: Path, *, keep_size: bool = False, medium: Medium | None = None) -> None:
         self.path = path
+        self._calls = medium or Medium()
         self._keep_size = keep_size
         self._descriptor = -1
         self._is_device = False
@@ -183,7 +179,7 @@ class Target:
         size = sum(map(len, rest))
         with self._failing():
             while rest:
-                done = _write_at(self._descriptor, rest, offset)
+                done = self._calls.write_at(self._descriptor, rest, offset)
                 offset += done
                 while rest and done >= len(rest[0]):
                     done -= len(rest.pop(0))
@@ -191,16 +187,16 @@ class Target:
                     rest[0] = rest[0][done:]
         with self._flushed:
             self._dirty_bytes += size
-            if self._dirty_bytes >= _FLUSH_FROM_BYTES:
+            if self._dirty_bytes >= self._calls.flush_from_bytes:
                 self._flushed.notify_all()
-            while self._dirty_bytes > _DIRTY_LIMIT_BYTES and not self._failure and not self._closing:
+            while self._dirty_bytes > self._calls.dirty_limit_bytes and not self._failure and not self._closing:
                 self._flushed.wait()
         self._raise_failure()
 
     def read(self, offset: int, length: int) -> bytes:
         """Returns what is at an offset, fewer bytes if the target ends there or cannot be read."""
         try:
-            return _read_at(self._descriptor, length, offset)
+            return self._calls.read_at(self._descriptor, length, offset)
         except OSError:
             return b""
 
@@ -226,7 +222,7 @@ class Target:
             if self._is_device:
                 blockdevice.zero_out(self._descriptor, start, length)
             else:
-                _punch_hole(self._descriptor, start, length)
+                self._calls.punch_hole(self._descriptor, start, length)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC):
                 raise self._failed(error) from error
@@ -259,13 +255,13 @@ class Target:
     def _flush_along(self) -> None:
         while True:
             with self._flushed:
-                while self._dirty_bytes < _FLUSH_FROM_BYTES and not self._closing:
+                while self._dirty_bytes < self._calls.flush_from_bytes and not self._closing:
                     self._flushed.wait()
                 if self._closing:
                     return
                 taken = self._dirty_bytes
             try:
-                os.fdatasync(self._descriptor) if sys.platform == "linux" else os.fsync(self._descriptor)
+                self._calls.flush(self._descriptor)
             except OSError as error:  # said to whoever writes next
                 self._failure = error
             with self._flushed:
@@ -295,33 +291,3 @@ class Target:
         return TargetFailedError(
             f"writing to {self.path} failed: {error.strerror}; its medium may be broken", reason="TARGET_FAILED"
         )
-
-
-def _punch_hole(descriptor: int, start: int, length: int) -> None:
-    if sys.platform != "linux":
-        raise OSError(errno.EOPNOTSUPP, "no holes here")
-    libc = ctypes.CDLL(None, use_errno=True)
-    offsets = (ctypes.c_int64(start), ctypes.c_int64(length))
-    if libc.fallocate64(descriptor, _FALLOC_PUNCH_HOLE_KEEP_SIZE, *offsets):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-_SEEK_LOCK = threading.Lock()
-
-
-def _write_at(descriptor: int, contents: Sequence[memoryview], offset: int) -> int:
-    """Write the first of some bytes, end to end; return how many."""
-    if sys.platform != "win32":
-        return os.pwritev(descriptor, contents, offset)
-    with _SEEK_LOCK:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.write(descriptor, contents[0])
-
-
-def _read_at(descriptor: int, length: int, offset: int) -> bytes:
-    if sys.platform != "win32":
-        return os.pread(descriptor, length, offset)
-    with _SEEK_LOCK:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
