@@ -14,7 +14,7 @@ class ReceptionCounts:
     rejected_datagram_count: int = 0
     """Datagrams that are not of this transmission, or do not open."""
     forged_datagram_count: int = 0
-    """Symbols that a member sealed and the sender did not send. Counted as rejected, too."""
+    """Datagrams that a member sealed and the sender did not send, as far as that is known. Counted as rejected, too."""
     first_packet_counter: int = -1
     highest_packet_counter: int = -1
     """Of those that are proven to be the sender's, or cannot be beyond it; -1 if none is."""

@@ -134,6 +134,7 @@ class TransmissionStream:
         self._welcomed = asyncio.Event()
         self._ended_pass = 0
         self._pass_span: Span | None = None
+        self._warned = False
 
     async def run(self) -> None:
         """Take part until everything is held.
@@ -290,8 +291,16 @@ class TransmissionStream:
                 self._group.announce()
             self._sequence += 1
             self._outbox.put_nowait(convert.report_message(self._totals()))
-            if self._group is not None and self._group.failure is not None:
+            if self._group is None:
+                continue
+            if self._group.failure is not None:
                 raise self._group.failure
+            if self._group.reception.counts.forged_datagram_count and not self._warned:
+                self._warned = True
+                self._notice(
+                    "a machine of this session forges what the sender sends: that is told apart and harms no image; "
+                    "find the machine, it has joined with a credential of this server"
+                )
 
     def _totals(self) -> ReceptionTotals:
         holding = self._download.holding

@@ -64,7 +64,7 @@ class Reception:
         self._run: NativeRun | None = None
         self._mark_counter = -1
         self._now = 0.0
-        self._signatures = Signatures(self._suspect)
+        self._signatures = Signatures(self._note_forgery)
         self._kept = KeptFingerprints()
         self.settle_codeword = self._ring.settle_codeword
         self.end_pass = self._ring.end_pass
@@ -108,10 +108,14 @@ class Reception:
             self._suspect()
         self._ring.settle_chunk(arrived, proven)
 
+    def _note_forgery(self) -> None:
+        self.counts.forged_datagram_count += 1
+        self._suspect()
+
     def _suspect(self) -> None:
         """Look at the sender's fingerprints from now on, and at those that came: a member forges."""
         if not self._ring.suspicious:
-            _logger.warning("a machine of this session forges datagrams: each is compared with what the sender signed")
+            _logger.warning("something wrong came by multicast: what comes is compared with what the sender signed")
             self._ring.suspect()
             self._window = self._run = None
         for signed in self._kept.take():
