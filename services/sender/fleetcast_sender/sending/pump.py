@@ -466,8 +466,7 @@ class Pump:
         self._listen_until = now + _LISTEN_SECONDS
 
     def _probe(self, now: float) -> None:
-        """Send a datagram now and then, while nobody hears, and let time pass."""
-        self.engine.wait(now)
+        """Send a datagram now and then while nobody hears. No time passes for the engine: it would forget them all."""
         self._serve(now)
         current = self.engine.current
         if current and now >= self._probe_at:
