@@ -13,7 +13,7 @@ from fleetcast.scheduler.v1 import sender_registry_service_pb2, sender_registry_
 from fleetcast.type.v1 import chunk_table_pb2
 from fleetcast_agent.receiving.messages import Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
-from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table
 from fleetcast_agent.receiving.writing.download import Download

@@ -19,7 +19,7 @@ from fleetcast_agent.receiving.errors import (
     TargetRefusedError,
 )
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
-from fleetcast_agent.receiving.multicast import interfaces
+from fleetcast_agent.receiving.multicast.sockets import interfaces
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing.medium import Medium

@@ -14,19 +14,19 @@ import numpy as np
 import psutil
 import pytest
 from fleetcast_agent.receiving.errors import MulticastError
-from fleetcast_agent.receiving.multicast import datagrams, readers
-from fleetcast_agent.receiving.multicast.datagrams import GroupSocket
-from fleetcast_agent.receiving.multicast.interfaces import (
+from fleetcast_agent.receiving.multicast.listening import Listener
+from fleetcast_agent.receiving.multicast.reception.reception import Reception
+from fleetcast_agent.receiving.multicast.sockets import datagrams, readers
+from fleetcast_agent.receiving.multicast.sockets.datagrams import GroupSocket
+from fleetcast_agent.receiving.multicast.sockets.interfaces import (
     find_interface,
     interface_towards,
     largest_payload_bytes,
     unfit_for_multicast,
 )
-from fleetcast_agent.receiving.multicast.listening import Listener
-from fleetcast_agent.receiving.multicast.membership import announce_membership
-from fleetcast_agent.receiving.multicast.network import Network
-from fleetcast_agent.receiving.multicast.readers import SingleReader, TrainReader, train_slots
-from fleetcast_agent.receiving.multicast.reception import Reception
+from fleetcast_agent.receiving.multicast.sockets.membership import announce_membership
+from fleetcast_agent.receiving.multicast.sockets.network import Network
+from fleetcast_agent.receiving.multicast.sockets.readers import SingleReader, TrainReader, train_slots
 from fleetcast_kit.process import logs
 from fleetcast_wire.ciphers import PortableCipher, best_cipher
 from fleetcast_wire.keys import SenderKeys

@@ -14,8 +14,8 @@ from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServiceStub
 from fleetcast_agent.receiving import convert
 from fleetcast_agent.receiving.errors import SenderLostError
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.packet import VERSION
+from fleetcast_wire.parity.fec import CODECS
 
 from tests.integration.sender_site import running_site
 

@@ -1,5 +1,5 @@
 /* Adds up multiples of symbols over GF(2^16), for making parity and for rebuilding what is lost of a codeword.
- * What the field is, is not known here: field.py gives each factor as what it makes of each of the 16 bits of an element.
+ * What the field is, is not known here: parity/field.py gives each factor as what it makes of each of the 16 bits of an element.
  * A symbol is blocks of 64 bytes, the low bytes of 32 elements and then the high ones. */
 
 #include <immintrin.h>

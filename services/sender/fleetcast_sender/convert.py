@@ -9,10 +9,10 @@ from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.packet import VERSION
+from fleetcast_wire.parity.fec import CODECS
 
 from fleetcast_sender.chunks.convert import chunk_set
 from fleetcast_sender.chunks.source import ChunkTable

@@ -1,7 +1,5 @@
 """The format of task sequences: what the catalog checks and the agent runs."""
 
-from fleetcast_sequence.canonical import canonical, digest, from_canonical
-from fleetcast_sequence.document import renamed
 from fleetcast_sequence.errors import (
     BrokenReferenceError,
     ExpressionError,
@@ -13,7 +11,9 @@ from fleetcast_sequence.errors import (
 from fleetcast_sequence.model import Group, InterruptionRule, Node, Retry, Step, TaskSequence, Variable
 from fleetcast_sequence.references import Reference, expand, pin, references
 from fleetcast_sequence.registry import StepType, step_types
-from fleetcast_sequence.schema import schema
+from fleetcast_sequence.text.canonical import canonical, digest, from_canonical
+from fleetcast_sequence.text.document import renamed
+from fleetcast_sequence.text.schema import schema
 from fleetcast_sequence.uploads import uploads
 from fleetcast_sequence.validation import parse, parse_located
 from fleetcast_sequence.variables import HIDDEN, SHORTEST_MASK, Redactor, Scope, Variables

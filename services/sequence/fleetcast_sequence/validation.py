@@ -8,8 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fleetcast_sequence import document
-from fleetcast_sequence.document import Document, Path
 from fleetcast_sequence.errors import ExpressionError, Problem, SequenceFileError
 from fleetcast_sequence.expression import (
     CONTEXT_NAMES,
@@ -25,6 +23,8 @@ from fleetcast_sequence.model import NAME_PATTERN, VARIABLE_PATTERN, TaskSequenc
 from fleetcast_sequence.references import is_reference
 from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.steps.control import holds_command_line
+from fleetcast_sequence.text import document
+from fleetcast_sequence.text.document import Document, Path
 from fleetcast_sequence.volumes import StepArguments, unnamed_volumes
 
 

@@ -5,13 +5,18 @@ from collections.abc import Iterable
 import numpy as np
 import zstandard
 from fleetcast_agent.receiving.multicast.decoding import rebuild
-from fleetcast_agent.receiving.multicast.events import ChunkArrived, CodewordCompleted, DeficitsCounted, PassSettled
-from fleetcast_agent.receiving.multicast.reception import Reception
-from fleetcast_agent.receiving.multicast.windows import WindowMemories
-from fleetcast_wire.fec import CODECS
+from fleetcast_agent.receiving.multicast.reception.events import (
+    ChunkArrived,
+    CodewordCompleted,
+    DeficitsCounted,
+    PassSettled,
+)
+from fleetcast_agent.receiving.multicast.reception.reception import Reception
+from fleetcast_agent.receiving.multicast.reception.windows import WindowMemories
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
 from fleetcast_wire.manifest import chunk_digest
+from fleetcast_wire.parity.fec import CODECS
 from fleetcast_wire.seal import Opener
 
 from tests.unit.agent.transmitting import StoredImage

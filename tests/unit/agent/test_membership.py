@@ -1,4 +1,4 @@
-from fleetcast_agent.receiving.multicast.membership import igmp_report, internet_checksum
+from fleetcast_agent.receiving.multicast.sockets.membership import igmp_report, internet_checksum
 
 
 def test_a_report_names_the_group_and_sums_up() -> None:

@@ -6,11 +6,11 @@ from random import Random
 
 import numpy as np
 import zstandard
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
 from fleetcast_wire.packet import Kind, Mark, MarkedWindow, pack_mark
+from fleetcast_wire.parity.fec import CODECS
 from fleetcast_wire.prover import Prover
 from fleetcast_wire.seal import Sealer
 from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
-from fleetcast_catalog.images.importing.fixed_vhd import RawDisk
+from fleetcast_catalog.images.importing.formats.fixed_vhd import RawDisk
 from fleetcast_catalog.images.importing.sources import FileSource
 from hypothesis import given
 from hypothesis import strategies as st

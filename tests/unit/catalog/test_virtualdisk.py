@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
-from fleetcast_catalog.images.importing.virtual_disk_headers import check_self_contained, needs_replay
+from fleetcast_catalog.images.importing.formats.virtual_disk_headers import check_self_contained, needs_replay
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from fleetcast_catalog.images.domain import ImageFileError, WimImage
-from fleetcast_catalog.images.importing.wim import HEADER_BYTES, Header, parse_xml, read_wim
+from fleetcast_catalog.images.importing.formats.wim import HEADER_BYTES, Header, parse_xml, read_wim
 from hypothesis import given
 from hypothesis import strategies as st
 

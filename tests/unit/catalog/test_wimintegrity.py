@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 from fleetcast_catalog.images.domain import ImageFileError
-from fleetcast_catalog.images.importing.wim import HEADER_BYTES, Extent, Header
-from fleetcast_catalog.images.importing.wim_integrity import check_integrity
+from fleetcast_catalog.images.importing.formats.wim import HEADER_BYTES, Extent, Header
+from fleetcast_catalog.images.importing.formats.wim_integrity import check_integrity
 from hypothesis import given
 from hypothesis import strategies as st
 

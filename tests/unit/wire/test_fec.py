@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fleetcast_wire import native
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.fec import CODECS, Leopard, ParityCodec, SymbolPlaces
 from fleetcast_wire.memory import GatheredSymbols, SymbolMemory
+from fleetcast_wire.parity.fec import CODECS, Leopard, ParityCodec, SymbolPlaces
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fleetcast_wire.field import combine, divide, invert_cauchy, multiply, pack_elements, unpack_elements
+from fleetcast_wire.parity.field import combine, divide, invert_cauchy, multiply, pack_elements, unpack_elements
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fleetcast_sender.engine.repair import WindowRepair
 from fleetcast_wire.chunkset import unpack_chunk_set
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.parity.fec import CODECS
 
 from tests.unit.wire.vectors import compute, pattern
 

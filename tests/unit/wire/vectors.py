@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from fleetcast_wire.chunkset import pack_chunk_set
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.fingerprints import Fingerprinter
 from fleetcast_wire.geometry import Geometry, PassLayout
 from fleetcast_wire.keys import SenderKeys
 from fleetcast_wire.manifest import ZERO_DIGEST, Manifest, chunk_digest
 from fleetcast_wire.packet import Fingerprints, Kind, Mark, MarkedWindow, pack_fingerprints, pack_mark
+from fleetcast_wire.parity.fec import CODECS
 from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import Sealer
 

@@ -10,11 +10,11 @@ from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_wire.chunkset import pack_chunk_set, unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError, GeometryError, ManifestError
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import INITIALIZATION_VECTOR_BYTES, KEY_BYTES, VERIFICATION_KEY_BYTES, SealKeys
 from fleetcast_wire.manifest import DIGEST_BYTES, Manifest
 from fleetcast_wire.packet import VERSION
+from fleetcast_wire.parity.fec import CODECS
 from fleetcast_wire.runs import pack_runs
 
 from fleetcast_agent.receiving.errors import ChunkTableError, GroupUnusableError, TransmissionError
@@ -34,7 +34,7 @@ from fleetcast_agent.receiving.messages import (
     Waiting,
     Welcome,
 )
-from fleetcast_agent.receiving.multicast.events import DeficitsCounted
+from fleetcast_agent.receiving.multicast.reception.events import DeficitsCounted
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable
 
 _MAX_INT64 = (1 << 63) - 1

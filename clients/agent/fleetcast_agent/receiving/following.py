@@ -22,7 +22,7 @@ from fleetcast_agent.receiving.errors import (
 )
 from fleetcast_agent.receiving.messages import HEAD_BYTES, Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
-from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.transmission import TransmissionStream, fetch_chunk_table, fetch_head

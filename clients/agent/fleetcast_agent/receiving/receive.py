@@ -23,7 +23,7 @@ from fleetcast_agent.receiving.errors import DismissedError, InterruptedReceptio
 from fleetcast_agent.receiving.following import AssignmentFollower, unless_failed
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan, peak_memory_bytes
-from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing.download import open_target

@@ -15,8 +15,8 @@ from fleetcast.sender.v1.transmission_service_pb2_grpc import TransmissionServic
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.process import semconv, telemetry
 from fleetcast_kit.values.addresses import split_address
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.memory import Buffer
+from fleetcast_wire.parity.fec import CODECS
 from opentelemetry.trace import Span
 
 from fleetcast_agent.receiving import convert
@@ -37,10 +37,10 @@ from fleetcast_agent.receiving.messages import (
     UnicastOffered,
     Welcome,
 )
-from fleetcast_agent.receiving.multicast.events import DeficitsCounted, PassSettled
 from fleetcast_agent.receiving.multicast.group_receiver import GroupReceiver
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
-from fleetcast_agent.receiving.multicast.network import Network
+from fleetcast_agent.receiving.multicast.reception.events import DeficitsCounted, PassSettled
+from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.unicast import ChunkFetcher
 from fleetcast_agent.receiving.writing.chunk_table import ChunkTable

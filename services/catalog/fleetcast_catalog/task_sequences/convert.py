@@ -18,8 +18,8 @@ from fleetcast_sequence import (
     references,
     uploads,
 )
-from fleetcast_sequence.document import path_text
 from fleetcast_sequence.expression import text_of
+from fleetcast_sequence.text.document import path_text
 
 from fleetcast_catalog.images.convert import file_name, timestamp
 from fleetcast_catalog.images.domain import Hold, Image

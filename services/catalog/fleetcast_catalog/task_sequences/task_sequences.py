@@ -17,8 +17,8 @@ from fleetcast_sequence import (
     parse_located,
     references,
 )
-from fleetcast_sequence.document import Document
 from fleetcast_sequence.model import walk
+from fleetcast_sequence.text.document import Document
 
 from fleetcast_catalog.images.domain import Hold
 from fleetcast_catalog.task_sequences.domain import (

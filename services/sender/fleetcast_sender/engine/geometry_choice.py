@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleetcast_kit.errors import FailedPreconditionError
-from fleetcast_wire.fec import CODECS, Leopard
 from fleetcast_wire.geometry import MAX_SYMBOL_BYTES, MAX_WINDOW_SYMBOLS, MIN_SYMBOL_BYTES, Geometry
 from fleetcast_wire.packet import datagram_bytes
+from fleetcast_wire.parity.fec import CODECS, Leopard
 
 from fleetcast_sender.engine.messages import Join
 

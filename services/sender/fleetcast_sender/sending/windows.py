@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from fleetcast_wire.fec import CODECS, SymbolPlaces
 from fleetcast_wire.geometry import Geometry, PassLayout, WindowShape
 from fleetcast_wire.memory import Buffer, GatheredSymbols, Numbers
+from fleetcast_wire.parity.fec import CODECS, SymbolPlaces
 
 from fleetcast_sender.chunks.patience import PatientSource
 from fleetcast_sender.chunks.source import ChunkSource

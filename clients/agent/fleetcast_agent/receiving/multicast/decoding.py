@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.fec import ParityCodec, SymbolPlaces
 from fleetcast_wire.geometry import Geometry
+from fleetcast_wire.parity.fec import ParityCodec, SymbolPlaces
 
-from fleetcast_agent.receiving.multicast.events import CodewordCompleted
+from fleetcast_agent.receiving.multicast.reception.events import CodewordCompleted
 
 _logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from fleetcast_agent.receiving.multicast.events import ChunkArrived
+from fleetcast_agent.receiving.multicast.reception.events import ChunkArrived
 from fleetcast_agent.receiving.writing.download import Download
 
 _CHUNKS_AT_ONCE = 4

@@ -7,29 +7,29 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.fec import CODECS
 from fleetcast_wire.geometry import PassLayout
 from fleetcast_wire.packet import datagram_bytes
+from fleetcast_wire.parity.fec import CODECS
 from fleetcast_wire.seal import Opener
 
 from fleetcast_agent.receiving.errors import TransmissionError
 from fleetcast_agent.receiving.messages import ChunkMembers, PassPlanned, Welcome
-from fleetcast_agent.receiving.multicast.datagrams import GroupSocket
 from fleetcast_agent.receiving.multicast.decoding import Decoder
 from fleetcast_agent.receiving.multicast.delivery import ChunkDelivery
-from fleetcast_agent.receiving.multicast.events import (
+from fleetcast_agent.receiving.multicast.listening import Listener
+from fleetcast_agent.receiving.multicast.memory import MemoryPlan
+from fleetcast_agent.receiving.multicast.reception.events import (
     ChunkArrived,
     CodewordCompleted,
     DeficitsCounted,
     Event,
     PassSettled,
 )
-from fleetcast_agent.receiving.multicast.interfaces import Interface
-from fleetcast_agent.receiving.multicast.listening import Listener
-from fleetcast_agent.receiving.multicast.membership import announce_membership
-from fleetcast_agent.receiving.multicast.memory import MemoryPlan
-from fleetcast_agent.receiving.multicast.readers import train_slots
-from fleetcast_agent.receiving.multicast.reception import Reception
+from fleetcast_agent.receiving.multicast.reception.reception import Reception
+from fleetcast_agent.receiving.multicast.sockets.datagrams import GroupSocket
+from fleetcast_agent.receiving.multicast.sockets.interfaces import Interface
+from fleetcast_agent.receiving.multicast.sockets.membership import announce_membership
+from fleetcast_agent.receiving.multicast.sockets.readers import train_slots
 from fleetcast_agent.receiving.writing.download import Download
 
 _TRAINS = 96

@@ -13,10 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fleetcast_agent.receiving.multicast.datagrams import GroupSocket
-from fleetcast_agent.receiving.multicast.events import Event
-from fleetcast_agent.receiving.multicast.readers import BATCH_DATAGRAMS
-from fleetcast_agent.receiving.multicast.reception import Reception
+from fleetcast_agent.receiving.multicast.reception.events import Event
+from fleetcast_agent.receiving.multicast.reception.reception import Reception
+from fleetcast_agent.receiving.multicast.sockets.datagrams import GroupSocket
+from fleetcast_agent.receiving.multicast.sockets.readers import BATCH_DATAGRAMS
 
 _logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 from fleetcast_wire.geometry import Geometry
 
-from fleetcast_agent.receiving.multicast.windows import WindowMemories
+from fleetcast_agent.receiving.multicast.reception.windows import WindowMemories
 
 if sys.platform != "win32":
     import resource

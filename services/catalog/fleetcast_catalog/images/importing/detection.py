@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 
 from fleetcast_catalog.images.domain import ImageFileError, ImageFormat, unsupported
-from fleetcast_catalog.images.importing import wim
-from fleetcast_catalog.images.importing.foreign import HEAD_BYTES, foreign_kind
+from fleetcast_catalog.images.importing.formats import wim
+from fleetcast_catalog.images.importing.formats.foreign import HEAD_BYTES, foreign_kind
 from fleetcast_catalog.images.importing.sources import Source
 
 _VDI_SIGNATURE = struct.pack("<I", 0xBEDA107F)

@@ -39,6 +39,8 @@ from fleetcast_catalog.images.domain import (
 from fleetcast_catalog.images.importing.backups.file_set import files_in, unpack
 from fleetcast_catalog.images.importing.blocking import BlockingWork, finish
 from fleetcast_catalog.images.importing.cutting import Cutter
+from fleetcast_catalog.images.importing.formats.wim import read_wim
+from fleetcast_catalog.images.importing.formats.wim_integrity import check_integrity
 from fleetcast_catalog.images.importing.preparation import (
     ImportPhase,
     Meter,
@@ -49,8 +51,6 @@ from fleetcast_catalog.images.importing.preparation import (
     recognise_files,
 )
 from fleetcast_catalog.images.importing.sources import FileSource, ImportInterruptedError, Source, UploadSource
-from fleetcast_catalog.images.importing.wim import read_wim
-from fleetcast_catalog.images.importing.wim_integrity import check_integrity
 from fleetcast_catalog.images.inspection.contents import ImageContents
 from fleetcast_catalog.images.inspection.inspect import inspect
 from fleetcast_catalog.images.pins import PinnedStore, Pins

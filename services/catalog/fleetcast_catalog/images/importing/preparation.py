@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from threading import Event
 
 from fleetcast_catalog.images.domain import ImageFormat, listed, unsupported
-from fleetcast_catalog.images.importing import partclone, split_wim, virtual_disk, windows_disc
 from fleetcast_catalog.images.importing.backups.clonezilla import is_clonezilla
 from fleetcast_catalog.images.importing.backups.clonezilla import plan as plan_clonezilla
 from fleetcast_catalog.images.importing.backups.disk_plan import DiskPlan, assemble
@@ -20,10 +19,11 @@ from fleetcast_catalog.images.importing.backups.fog import plan as plan_fog
 from fleetcast_catalog.images.importing.blocking import BlockingWork
 from fleetcast_catalog.images.importing.decompression import Container, container_of, decompressed
 from fleetcast_catalog.images.importing.detection import check_head, detect
-from fleetcast_catalog.images.importing.fixed_vhd import RawDisk
+from fleetcast_catalog.images.importing.formats import partclone, split_wim, virtual_disk, windows_disc
+from fleetcast_catalog.images.importing.formats.fixed_vhd import RawDisk
+from fleetcast_catalog.images.importing.formats.virtual_disk_headers import check_self_contained, needs_replay
 from fleetcast_catalog.images.importing.sources import FileSource, Source
 from fleetcast_catalog.images.importing.tools import spool
-from fleetcast_catalog.images.importing.virtual_disk_headers import check_self_contained, needs_replay
 
 
 class ImportPhase(IntEnum):

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleetcast_catalog.images.domain import MAX_IMAGE_BYTES, ImageFileError, ImageFormat, corrupt, unsupported
-from fleetcast_catalog.images.importing import partclone
 from fleetcast_catalog.images.importing.backups.file_set import PiecesSource
 from fleetcast_catalog.images.importing.decompression import container_of, decompressed
-from fleetcast_catalog.images.importing.foreign import HEAD_BYTES, foreign_kind
+from fleetcast_catalog.images.importing.formats import partclone
+from fleetcast_catalog.images.importing.formats.foreign import HEAD_BYTES, foreign_kind
 from fleetcast_catalog.images.importing.sources import ImportInterruptedError, Source
 from fleetcast_catalog.images.importing.tools import run, tool
 from fleetcast_catalog.images.inspection.contents import Partition

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fleetcast_wire import native
 from fleetcast_wire.errors import GeometryError
-from fleetcast_wire.field import Elements, combine, divide, invert_cauchy, multipliers
 from fleetcast_wire.memory import Buffer, Numbers, SymbolMemory, Symbols
+from fleetcast_wire.parity.field import Elements, combine, divide, invert_cauchy, multipliers
 
 MemoryT_co = TypeVar("MemoryT_co", bound=Symbols, covariant=True)
 

@@ -10,7 +10,7 @@ import logging
 import socket
 import struct
 
-from fleetcast_agent.receiving.multicast.interfaces import Interface
+from fleetcast_agent.receiving.multicast.sockets.interfaces import Interface
 
 _logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast_agent.receiving.multicast.windows import Window
+from fleetcast_agent.receiving.multicast.reception.windows import Window
 
 
 @dataclass(frozen=True, eq=False)

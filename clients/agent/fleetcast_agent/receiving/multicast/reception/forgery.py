@@ -17,7 +17,7 @@ from fleetcast_wire.memory import Numbers, SymbolMemory
 from fleetcast_wire.packet import Fingerprints, Kind, unpack_fingerprints
 from fleetcast_wire.seal import Signed
 
-from fleetcast_agent.receiving.multicast.windows import Window
+from fleetcast_agent.receiving.multicast.reception.windows import Window
 
 _KEPT = 512
 """Datagrams of fingerprints that are kept, 1.4 KB each: those of 0.2 GB of symbols."""

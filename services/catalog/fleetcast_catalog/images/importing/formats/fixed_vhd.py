@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from fleetcast_catalog.images.domain import ImageFormat, unsupported
-from fleetcast_catalog.images.importing.foreign import APPLE_TRAILER, apple_disk
+from fleetcast_catalog.images.importing.formats.foreign import APPLE_TRAILER, apple_disk
 from fleetcast_catalog.images.importing.sources import FileSource, Source
 
 FOOTER_BYTES = 512

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from fleetcast_wire.geometry import PassLayout
 
-from fleetcast_agent.receiving.multicast.windows import Piece
+from fleetcast_agent.receiving.multicast.reception.windows import Piece
 
 
 @dataclass

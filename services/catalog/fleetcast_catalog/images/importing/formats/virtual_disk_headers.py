@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from fleetcast_catalog.images.domain import MAX_IMAGE_BYTES, ImageFormat, corrupt, truncated, unsupported
-from fleetcast_catalog.images.importing.fixed_vhd import FOOTER_BYTES, is_vhd_footer
+from fleetcast_catalog.images.importing.formats.fixed_vhd import FOOTER_BYTES, is_vhd_footer
 
 _START_BYTES = 256 << 10
 # Wherever the header says the descriptor is, QEMU looks for a parent here (block/vmdk.c).

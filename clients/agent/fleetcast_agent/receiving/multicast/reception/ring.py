@@ -11,16 +11,22 @@ from fleetcast_wire.packet import Fingerprints, Kind, Mark, MarkedWindow
 from numpy.typing import NDArray
 
 from fleetcast_agent.receiving.counts import ReceptionCounts
-from fleetcast_agent.receiving.multicast.events import (
+from fleetcast_agent.receiving.multicast.reception.events import (
     ChunkArrived,
     CodewordCompleted,
     DeficitsCounted,
     Event,
     PassSettled,
 )
-from fleetcast_agent.receiving.multicast.forgery import forged_symbols, genuine_parity
-from fleetcast_agent.receiving.multicast.straddling import StraddlingChunks
-from fleetcast_agent.receiving.multicast.windows import Piece, Window, WindowMemories, WindowMemory, cut_pieces
+from fleetcast_agent.receiving.multicast.reception.forgery import forged_symbols, genuine_parity
+from fleetcast_agent.receiving.multicast.reception.straddling import StraddlingChunks
+from fleetcast_agent.receiving.multicast.reception.windows import (
+    Piece,
+    Window,
+    WindowMemories,
+    WindowMemory,
+    cut_pieces,
+)
 
 _STALE_SECONDS = 2.0
 """An incomplete window that has not grown for so long gives its memory to a new one. Rounds of repair take 0.05 s."""

@@ -6,7 +6,7 @@ import hashlib
 import struct
 
 from fleetcast_catalog.images.domain import corrupt
-from fleetcast_catalog.images.importing.wim import HEADER_BYTES, Header, Read
+from fleetcast_catalog.images.importing.formats.wim import HEADER_BYTES, Header, Read
 
 _MAX_TABLE_BYTES = 16 << 20
 _READ_BYTES = 1 << 20

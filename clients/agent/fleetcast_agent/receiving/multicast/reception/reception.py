@@ -20,10 +20,10 @@ from fleetcast_wire.seal import Opener, Signed
 from numpy.typing import NDArray
 
 from fleetcast_agent.receiving.counts import ReceptionCounts
-from fleetcast_agent.receiving.multicast.events import ChunkArrived, Event
-from fleetcast_agent.receiving.multicast.forgery import KeptFingerprints, Signatures, fingerprints_in
-from fleetcast_agent.receiving.multicast.ring import WindowRing
-from fleetcast_agent.receiving.multicast.windows import Window, WindowMemories
+from fleetcast_agent.receiving.multicast.reception.events import ChunkArrived, Event
+from fleetcast_agent.receiving.multicast.reception.forgery import KeptFingerprints, Signatures, fingerprints_in
+from fleetcast_agent.receiving.multicast.reception.ring import WindowRing
+from fleetcast_agent.receiving.multicast.reception.windows import Window, WindowMemories
 
 _logger = logging.getLogger(__name__)
 

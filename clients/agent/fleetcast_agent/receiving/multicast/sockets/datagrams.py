@@ -13,8 +13,14 @@ from fleetcast_kit.process import logs
 from fleetcast_wire.native import NativeRun
 
 from fleetcast_agent.receiving.errors import MulticastError
-from fleetcast_agent.receiving.multicast.interfaces import Interface
-from fleetcast_agent.receiving.multicast.readers import UDP_GRO, BatchReader, Received, SingleReader, TrainReader
+from fleetcast_agent.receiving.multicast.sockets.interfaces import Interface
+from fleetcast_agent.receiving.multicast.sockets.readers import (
+    UDP_GRO,
+    BatchReader,
+    Received,
+    SingleReader,
+    TrainReader,
+)
 
 _say_once = partial(logs.once, logging.getLogger(__name__), logging.INFO)
 

@@ -7,7 +7,7 @@ import socket
 import time
 
 from fleetcast_agent.receiving.errors import InterfaceError, MulticastError
-from fleetcast_agent.receiving.multicast.interfaces import (
+from fleetcast_agent.receiving.multicast.sockets.interfaces import (
     Interface,
     find_interface,
     interface_towards,

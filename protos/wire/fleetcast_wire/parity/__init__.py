@@ -1,0 +1,1 @@
+"""Parity symbols: the finite field, and the code over it that rebuilds lost symbols."""
