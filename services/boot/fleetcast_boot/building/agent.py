@@ -37,6 +37,7 @@ def copy_agent(folder: Path) -> list[str]:
         name = distribution.name
         if name.startswith("fleetcast-"):
             _copy_own(name, folder)
+            _copy_metadata(distribution, folder)
         else:
             _copy_files(distribution, folder)
         copied.append(f"{name}=={distribution.version}")
@@ -77,6 +78,15 @@ def _copy_own(name: str, folder: Path) -> None:
         shutil.copytree(
             place, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"), dirs_exist_ok=True
         )
+
+
+def _copy_metadata(distribution: metadata.Distribution, folder: Path) -> None:
+    """Copies what says which version it is, and which steps it has."""
+    target = folder / f"{distribution.name.replace('-', '_')}-{distribution.version}.dist-info"
+    target.mkdir()
+    for name in ("METADATA", "entry_points.txt"):
+        if (text := distribution.read_text(name)) is not None:
+            (target / name).write_text(text)
 
 
 def _copy_files(distribution: metadata.Distribution, folder: Path) -> None:
