@@ -91,6 +91,7 @@ def machine_menu(decision: Decision, mac_address: str, files: BootFiles | None) 
         "quiet",
         "console=ttyS0,115200",
         "console=tty0",
+        "fbcon=font:TER16x32",  # read from two metres
         f"BOOTIF=01-{mac_address.replace(':', '-')}",
         f"fleetcast.server={_plain(files.server)}",
         f"fleetcast.token={_plain(decision.token)}",

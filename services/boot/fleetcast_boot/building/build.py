@@ -69,9 +69,9 @@ def _add_agent(root: Path) -> None:
     (root / "opt/fleetcast/packages.txt").write_text("\n".join(names) + "\n")
     shutil.copytree(FILES / "overlay", root, dirs_exist_ok=True)
     (root / "opt/fleetcast/bin/boot-agent").chmod(0o755)
-    run(
-        ["chroot", root, "/usr/bin/python3", "-sB", "-c", _IMPORT_ALL], environment={"PYTHONPATH": "/opt/fleetcast/lib"}
-    )
+    for arguments in (["-c", _IMPORT_ALL], ["-m", "fleetcast_agent", "run", "--help"]):
+        command = ["chroot", root, "/usr/bin/python3", "-sB", *arguments]
+        run(command, environment={"PYTHONPATH": "/opt/fleetcast/lib"})
     (root / "etc/systemd/system/default.target").unlink(missing_ok=True)
     (root / "etc/systemd/system/default.target").symlink_to("fleetcast.target")
     (root / "etc/hostname").write_text("fleetcast-boot\n")
