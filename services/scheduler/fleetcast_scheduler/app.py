@@ -194,7 +194,7 @@ async def open_scheduler(
     )
     await boot.start()
     enrolment.redeem = boot.redeem
-    machines.code_of, machines.admits = enrolment.code_of, boot.admit
+    machines.code_of, machines.admits, machines.admitted = enrolment.code_of, boot.admits, boot.admitted
     services = [
         session_service(sessions, pump),
         participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump, told_address),

@@ -70,7 +70,7 @@ def _add_agent(root: Path) -> None:
     shutil.copytree(FILES / "overlay", root, dirs_exist_ok=True)
     (root / "opt/fleetcast/bin/boot-agent").chmod(0o755)
     for arguments in (["-c", _IMPORT_ALL], ["-m", "fleetcast_agent", "run", "--help"]):
-        command = ["chroot", root, "/usr/bin/python3", "-sB", *arguments]
+        command: list[str | Path] = ["chroot", root, "/usr/bin/python3", "-sB", *arguments]
         run(command, environment={"PYTHONPATH": "/opt/fleetcast/lib"})
     (root / "etc/systemd/system/default.target").unlink(missing_ok=True)
     (root / "etc/systemd/system/default.target").symlink_to("fleetcast.target")

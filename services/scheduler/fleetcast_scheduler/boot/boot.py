@@ -18,7 +18,6 @@ from fleetcast_scheduler.boot.domain.windows import BootWindow, admitting, opene
 from fleetcast_scheduler.boot.store import BootStore
 from fleetcast_scheduler.enrolment.enrolment import Enrolment
 from fleetcast_scheduler.machines.domain.fleet import Fleet, MachineFacts
-from fleetcast_scheduler.machines.domain.machine import Machine
 from fleetcast_scheduler.machines.machines import Machines
 
 _logger = logging.getLogger(__name__)
@@ -128,17 +127,16 @@ class Boot:
             )
         return machine
 
-    async def admit(self, record: Machine) -> bool:
-        """Returns whether a machine that knocks takes over an imported record, with which it agrees in two identifiers.
+    def admits(self, record: str) -> bool:
+        """Returns whether a machine that knocks takes over an imported record that two of its identifiers name."""
+        return self._admitting(record) is not None
 
-        Whoever is admitted counts as one of those that are expected.
-        """
-        window = self._admitting(record.name)
-        if window is None:
-            return False
-        self._windows[window.collection] = admitted = window.with_machine(record.name)
-        await self._store.put_window(admitted)
-        return True
+    async def admitted(self, record: str) -> None:
+        """Counts a machine that took over an imported record as one of those that are expected."""
+        window = self._admitting(record)
+        if window is not None:
+            self._windows[window.collection] = counted = window.with_machine(record)
+            await self._store.put_window(counted)
 
     # Operators
 

@@ -52,8 +52,10 @@ class Machines:
         """Called with a machine that an operator removed: whatever it takes part in ends at once."""
         self.code_of: Callable[[str], Awaitable[str]] = _no_code
         """Returns the code of a machine that started from the network without a ticket; empty for others."""
-        self.admits: Callable[[Machine], Awaitable[bool]] = _admits_nobody
+        self.admits: Callable[[str], bool] = lambda _record: False
         """Returns whether a machine that knocks takes over an imported record, with which it agrees."""
+        self.admitted: Callable[[str], Awaitable[None]] = _nobody_counts
+        """Called with the imported record that a machine that knocked has taken over."""
         self.admission = Admission()
 
     async def start(self) -> None:
@@ -91,7 +93,8 @@ class Machines:
             others = await tables.resembling(present)
             registered = register(present, others, await tables.policy(), known=known, code=code)
             record = recognised(present, others) if code and known is None else None
-            if record is not None and await self.admits(record):
+            admitted = record is not None and self.admits(record.name)
+            if record is not None and admitted:
                 registered = Registered(taken_over(replace(present, code=code), record), replaces=record.name)
             if registered is None:
                 raise FailedPreconditionError(
@@ -116,6 +119,8 @@ class Machines:
                 await self._audit.record_in(tables, "machine.hold", name, reason=registered.machine.held_reason)
         if newly_held:
             _logger.warning("%s (%s) is held: it %s", name, display_name, registered.machine.held_reason)
+        if admitted:
+            await self.admitted(registered.replaces)
         self.admission.put(registered.machine)
         await self._fleet.machines_changed(name)
         self.registered(name, registered.replaces)
@@ -307,5 +312,5 @@ async def _no_code(_machine: str) -> str:
     return ""
 
 
-async def _admits_nobody(_record: Machine) -> bool:
-    return False
+async def _nobody_counts(_record: str) -> None:
+    pass
