@@ -10,7 +10,9 @@ import pytest
 from tests.support.lab import NetworkLab
 
 DIAL = """
-import asyncio, socket, grpc, fleetcast_kit
+import asyncio, socket
+import fleetcast_kit  # as every process does first: gRPC reads its settings when it is imported
+import grpc
 async def dial():
     async with grpc.aio.insecure_channel(f"{socket.gethostname()}:1") as channel:
         try:
