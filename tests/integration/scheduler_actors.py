@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,10 +316,17 @@ class FakeSender:
         assert self._task is not None
         await asyncio.wait_for(self._task, WAIT_SECONDS)
 
-    async def report(self, transmission: str, sent_source_bytes: int, **totals: Any) -> None:
+    async def report(
+        self,
+        transmission: str,
+        sent_source_bytes: int,
+        *,
+        unicast: Sequence[session_pb2.UnicastMachines] = (),
+        **totals: Any,
+    ) -> None:
         message = session_pb2.Transmission(name=transmission, sent_source_bytes=sent_source_bytes, **totals)
         report = sender_registry_service_pb2.TransmissionReport(
-            transmission=message, state=sender_registry_service_pb2.TransmissionReport.STATE_SENDING
+            transmission=message, state=sender_registry_service_pb2.TransmissionReport.STATE_SENDING, unicast=unicast
         )
         await self._call.write(sender_registry_service_pb2.ServeSenderRequest(report=report))
 

@@ -225,6 +225,13 @@ async def test_a_watch_of_the_senders_shows_all_of_them_then_each_change(site: S
     await first.report(transmission, 5, rate_bits_per_second=900, receiver_count=1)
     loaded = await until_shown("senders/a", lambda sender: sender.rate_bits_per_second)
     assert (loaded.rate_bits_per_second, loaded.receiver_count) == (900, 1)
+    deaf = session_pb2.UnicastMachines(reason=session_pb2.UNICAST_REASON_DEAF, machines=["machines/1"])
+    await first.report(transmission, 6, unicast=[deaf])
+    (group,) = (await until_shown("senders/a", lambda sender: sender.unicast)).unicast
+    assert (group.reason, group.machine_count) == (session_pb2.UNICAST_REASON_DEAF, 1)
+    session = transmission.partition("/transmissions/")[0]
+    listed = await site.operator().ListParticipants(session_service_pb2.ListParticipantsRequest(parent=session))
+    assert [each.unicast_reason for each in listed.participants] == [session_pb2.UNICAST_REASON_DEAF]
     await first.disconnect()
     await until_shown("senders/a", lambda sender: not sender.connected)
     watch.cancel()

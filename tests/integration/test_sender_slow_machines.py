@@ -78,6 +78,8 @@ async def test_a_machine_is_moved_to_unicast_by_command_and_stays(tmp_path: Path
             await moved
         assert await site.move_to_unicast("a") == "", "a repetition disturbs nobody"
         assert await site.receive("a") == site.image.content
+        reasons = {group.reason: list(group.machines) for report in site.scheduler.reports for group in report.unicast}
+        assert reasons[session_pb2.UNICAST_REASON_OPERATOR] == ["machines/a"]
         assert site.totals_of["a"].held_bytes > 0, "what came in the group counts"
         assert site.totals_of["a"].multicast_bytes == 0
         assert await other == site.image.content

@@ -247,7 +247,9 @@ class Control:
             receiver_count=snapshot.member_count,
             **{"pass": snapshot.pass_number},
         )
-        report = sender_registry_service_pb2.TransmissionReport(transmission=totals, state=state, error=error)
+        report = sender_registry_service_pb2.TransmissionReport(
+            transmission=totals, state=state, error=error, unicast=convert.unicast_messages(snapshot.unicast_machines)
+        )
         self._outgoing.put_nowait(sender_registry_service_pb2.ServeSenderRequest(report=report))
 
 

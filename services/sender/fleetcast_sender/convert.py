@@ -1,6 +1,7 @@
 """Protobuf to what the sender works with, and back. Checks every field that a peer fills in."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fleetcast.scheduler.v1 import session_pb2
@@ -27,6 +28,7 @@ from fleetcast_sender.engine.messages import (
     Planned,
     Reception,
     Told,
+    UnicastReason,
     Welcomed,
 )
 from fleetcast_sender.engine.policy import SlowAction, SlowPolicy
@@ -69,12 +71,13 @@ def join_of(message: transmission_service_pb2.ReceiverJoin, machine: str, chunk_
     Raises:
         InvalidArgumentError: a field makes no sense.
     """
-    link = message.link_bits_per_second
+    link, fits = message.link_bits_per_second, _fits(message)
     return Join(
         machine,
         members_of(message.held, chunk_count, "join.held"),
         # Whoever takes other datagrams is served by unicast, and so is whoever would make them worse for the others.
-        unicast_only=message.unicast_only or not _fits(message),
+        unicast_only=message.unicast_only or not fits,
+        unicast_reason=UnicastReason.NO_MULTICAST if message.unicast_only else UnicastReason.LIMITS,
         window_memory_bytes=message.window_memory_bytes or 1 << 40,
         max_payload_bytes=message.max_payload_bytes or 65507,
         codecs=frozenset(message.codecs),
@@ -208,6 +211,18 @@ def slow_policy_of(message: session_pb2.SlowPolicy, default: SlowPolicy) -> Slow
         )
     action = _SLOW_ACTIONS.get(message.action, default.action)
     return replace(default, action=action, bits_per_second=message.threshold_bits_per_second)
+
+
+def unicast_messages(machines: Mapping[UnicastReason, Sequence[str]]) -> list[session_pb2.UnicastMachines]:
+    """Returns which machines get chunks by unicast, by the reason, as the scheduler is told."""
+    return [
+        session_pb2.UnicastMachines(
+            reason=session_pb2.UnicastReason.Value(f"UNICAST_REASON_{reason.name}"),
+            machine_count=len(names),
+            machines=names,
+        )
+        for reason, names in machines.items()
+    ]
 
 
 def chunk_table_messages(table: ChunkTable) -> list[transmission_service_pb2.GetChunkTableResponse]:

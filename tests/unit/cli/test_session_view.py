@@ -9,7 +9,6 @@ from fleetcast_cli.sessions.view import (
     session_fields,
     state_line,
     summary,
-    unicast_fields,
 )
 from rich.console import Console, RenderableType
 
@@ -111,7 +110,7 @@ def test_a_machine_that_takes_no_multicast_says_why() -> None:
     apart.unicast = wireless.unicast = True
     wireless.no_multicast_reason = "wlan0 is a wireless interface"
     lines = render(screen(RUNNING, by_name([apart, wireless]), rows=24, notice="")).splitlines()
-    assert lines[-2].rstrip().endswith("by unicast")
+    assert lines[-2].rstrip().endswith("by unicast: an operator decided so")
     assert lines[-1].rstrip().endswith("by unicast: wlan0 is a wireless interface")
 
 
@@ -156,18 +155,3 @@ def test_the_fields_of_a_session_name_its_start_rules() -> None:
     session.ClearField("start_rules")
     assert dict(session_fields(session))["starts with"] == "first machine"
     assert dict(session_fields(session))["rate"] == "auto"
-
-
-def test_why_machines_are_served_by_unicast_is_said_once_for_each_reason() -> None:
-    silent = [participant(name, Participant.STATE_RECEIVING) for name in "abc"]
-    for each in silent[:2]:
-        each.unicast, each.no_multicast_reason = True, "nothing arrived from the group"
-    moved = participant("d", Participant.STATE_RECEIVING)
-    moved.unicast = True
-    rows = unicast_fields([*silent, moved])
-    assert rows[:2] == [
-        ("by unicast", "2 machines: nothing arrived from the group"),
-        ("by unicast", "1 machine: an operator decided so"),
-    ]
-    assert "IGMP snooping" in rows[2][1]
-    assert unicast_fields([silent[2]]) == []

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 from fleetcast_scheduler.senders.domain.commands import StopTransmission
-from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.senders.domain.transmission import (
+    ReportState,
+    TransmissionReport,
+    TransmissionTotals,
+    UnicastReason,
+)
 from fleetcast_scheduler.sessions.domain.events import Assignment
 from fleetcast_scheduler.sessions.domain.participant import ReceptionTotals
 from fleetcast_scheduler.sessions.domain.session import SessionState
@@ -262,3 +267,22 @@ def test_a_failed_transmission_is_tried_with_another_sender() -> None:
     world.advance(1)
     world.answer_all()
     assert world.running["senders/b"]
+
+
+def test_why_a_machine_is_served_by_unicast_follows_what_its_sender_reports() -> None:
+    world = running_world(A, B)
+    (name,) = live(world)
+
+    def report(unicast: dict[str, UnicastReason]) -> None:
+        said = TransmissionReport(name, ReportState.SENDING, TransmissionTotals(), unicast=unicast)
+        world.dispatcher.report_transmission("senders/a", said, world.now)
+
+    participants = world.session().participants
+    report({B: UnicastReason.DEAF})
+    assert (participants[A].unicast_reason, participants[B].unicast_reason) == (None, UnicastReason.DEAF)
+    revision = participants[B].revision
+    report({B: UnicastReason.DEAF})
+    assert participants[B].revision == revision, "what did not change is no news for a watch"
+    report({})
+    assert participants[B].unicast_reason is None
+    assert participants[B].revision > revision

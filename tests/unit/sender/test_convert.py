@@ -13,6 +13,7 @@ from fleetcast.sender.v1 import transmission_service_pb2
 from fleetcast_kit.errors import FleetcastError
 from fleetcast_sender import convert
 from fleetcast_sender.engine.geometry_choice import GeometryOverrides, choose_geometry
+from fleetcast_sender.engine.messages import UnicastReason
 from fleetcast_sender.engine.policy import SlowPolicy
 from fleetcast_sender.engine.rate import RateController, RatePolicy
 from fleetcast_wire.errors import RunsError
@@ -122,3 +123,16 @@ def tell(pair: Pair, controller: RateController, seat: int, message: transmissio
             pair.engine.ready(seat, pair.now)
         case "done":
             pair.engine.done(seat, pair.now)
+
+
+def test_a_machine_that_cannot_take_the_datagrams_is_told_apart_from_one_that_wants_none() -> None:
+    small = transmission_service_pb2.ReceiverJoin(max_payload_bytes=500)
+    unwilling = transmission_service_pb2.ReceiverJoin(unicast_only=True)
+    reasons = [convert.join_of(message, "machines/a", CHUNKS).unicast_reason for message in (small, unwilling)]
+    assert reasons == [UnicastReason.LIMITS, UnicastReason.NO_MULTICAST]
+
+
+def test_every_reason_for_unicast_has_its_value_in_the_report() -> None:
+    groups = convert.unicast_messages({reason: ["machines/a", "machines/b"] for reason in UnicastReason})
+    assert len({group.reason for group in groups}) == len(UnicastReason)
+    assert {group.machine_count for group in groups} == {2}

@@ -14,6 +14,7 @@ from fleetcast.scheduler.v1.sender_service_pb2_grpc import SenderServiceStub
 from fleetcast_kit.values.rates import format_rate
 from rich.table import Table
 
+from fleetcast_cli.sessions.unicast import unicast_lines
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.shell.plain import to_plain, write_json
@@ -43,6 +44,8 @@ async def list_senders(context: typer.Context, as_json: Json = False) -> None:
     for sender in senders:
         if sender.multicast_warning:
             output().print(f"{identifier(sender.name)}: {sender.multicast_warning}", style="yellow", soft_wrap=True)
+        for line in unicast_lines(sender.unicast):
+            output().print(f"{identifier(sender.name)}: {line}", soft_wrap=True)
 
 
 @command(group, "show", span="fleetcast sender show")
@@ -122,6 +125,7 @@ def _sender_fields(sender: Sender) -> list[tuple[str, str]]:
         ("subnets", " ".join(sender.subnets)),
         ("interface", sender.interface),
         ("warning", sender.multicast_warning),
+        *(("", line) for line in unicast_lines(sender.unicast)),
         ("link", format_rate(sender.link_bits_per_second) if sender.link_bits_per_second else ""),
         ("groups", f"{sender.first_group} to {sender.last_group}"),
         ("ports", f"{sender.first_port} to {sender.last_port}"),

@@ -15,7 +15,8 @@ from fleetcast_kit.errors import FailedPreconditionError
 from fleetcast_cli.images.lookup import find_image
 from fleetcast_cli.sessions.flags import SESSION_HELP, Repeat, RepeatZone, SessionFlags, recurrence_zone
 from fleetcast_cli.sessions.policies import format_start_rules
-from fleetcast_cli.sessions.view import machine_table, rule_fields, session_fields, unicast_fields
+from fleetcast_cli.sessions.unicast import unicast_fields
+from fleetcast_cli.sessions.view import machine_table, rule_fields, session_fields
 from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.shell.instants import Clock

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast.scheduler.v1.deployment_pb2 import SessionTemplate
@@ -20,6 +19,7 @@ from fleetcast_cli.sessions.policies import (
     format_slow_policy,
     format_start_rules,
 )
+from fleetcast_cli.sessions.unicast import lasting_reason, unicast_remark
 from fleetcast_cli.shell.plain import short_name
 from fleetcast_cli.shell.references import identifier, short_image
 from fleetcast_cli.shell.text import (
@@ -54,8 +54,6 @@ _ATTENTION = (
     Participant.STATE_SUCCEEDED,
 )
 """Order of a table too long for the screen: who needs attention first."""
-
-_DECIDED = "an operator decided so"
 
 _STEP_PERCENT = 10
 """A change line for every so many percent of a machine."""
@@ -131,20 +129,6 @@ def state_line(session: Session) -> str:
     return "; ".join(filter(None, parts))
 
 
-def unicast_fields(participants: Sequence[Participant]) -> list[tuple[str, str]]:
-    """Returns why machines are served by unicast, how many for each reason, and what to do; empty if none is."""
-    reasons = Counter(
-        participant.no_multicast_reason or "an operator decided so"
-        for participant in participants
-        if participant.unicast
-    )
-    rows = [("by unicast", f"{plural(count, 'machine')}: {reason}") for reason, count in reasons.most_common()]
-    if any(participant.unicast and participant.no_multicast_reason for participant in participants):
-        advice = "look at the interface in `fleetcast sender show`; a switch with IGMP snooping needs a querier"
-        rows.append(("", advice))
-    return rows
-
-
 def machine_table(participants: Iterable[Participant], *, one_line: bool = False) -> Table:
     """Returns a table with one row for each machine, in the given order.
 
@@ -201,7 +185,7 @@ def session_change(before: Session | None, after: Session) -> str | None:
 
 def machine_change(before: Participant | None, after: Participant) -> str | None:
     """Returns the line that says what changed for a machine: its state, or another tenth of the image."""
-    if before is not None and before.state == after.state and _step(before) == _step(after):
+    if before is not None and _shown(before) == _shown(after):
         return None
     name = after.display_name or identifier(after.machine)
     parts = [short_name(after, "state")]
@@ -225,6 +209,11 @@ def summary(session: Session, participants: Mapping[str, Participant]) -> Group:
 def _attention(participant: Participant) -> tuple[int, int, str]:
     rank = _ATTENTION.index(participant.state) if participant.state in _ATTENTION else len(_ATTENTION)
     return rank, participant.totals.written_bytes, participant.display_name
+
+
+def _shown(participant: Participant) -> tuple[object, ...]:
+    """Returns what makes a new line when it changes."""
+    return participant.state, lasting_reason(participant), _step(participant)
 
 
 def _step(participant: Participant) -> int:
@@ -253,8 +242,7 @@ def _remark(participant: Participant, *, one_line: bool = False) -> str:
     if participant.state == Participant.STATE_LOST:
         since = format_clock(participant.contact_time) if one_line else format_time(participant.contact_time)
         return f"no contact since {since}"
-    by_unicast = ": ".join(filter(None, ["by unicast", participant.no_multicast_reason])) if participant.unicast else ""
-    return participant.error or by_unicast
+    return participant.error or unicast_remark(participant)
 
 
 def _missing(session: Session) -> str:

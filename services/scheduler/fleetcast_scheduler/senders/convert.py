@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 from fleetcast.scheduler.v1 import sender_registry_service_pb2, sender_service_pb2, session_pb2
@@ -14,7 +15,12 @@ from fleetcast_scheduler.fields import enum_name, timestamp
 from fleetcast_scheduler.senders.domain import commands
 from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy, SlowAction, SlowPolicy
 from fleetcast_scheduler.senders.domain.sender import Registration
-from fleetcast_scheduler.senders.domain.transmission import ReportState, TransmissionReport, TransmissionTotals
+from fleetcast_scheduler.senders.domain.transmission import (
+    ReportState,
+    TransmissionReport,
+    TransmissionTotals,
+    UnicastReason,
+)
 from fleetcast_scheduler.senders.senders import SenderView
 
 MAX_SUBNETS = 64
@@ -102,7 +108,18 @@ def report_of(message: sender_registry_service_pb2.TransmissionReport) -> Transm
         sent_chunk_count=sent.sent_chunk_count,
         receiver_count=sent.receiver_count,
     )
-    return TransmissionReport(sent.name, ReportState(name), totals, message.error)
+    return TransmissionReport(sent.name, ReportState(name), totals, message.error, _unicast_of(message.unicast))
+
+
+def _unicast_of(groups: Iterable[session_pb2.UnicastMachines]) -> dict[str, UnicastReason]:
+    """Returns why machines are served by unicast; a reason that only a newer sender knows is left out."""
+    known = {unicast_reason_value(reason): reason for reason in UnicastReason}
+    return {machine: known[group.reason] for group in groups if group.reason in known for machine in group.machines}
+
+
+def unicast_reason_value(reason: UnicastReason | None) -> session_pb2.UnicastReason.ValueType:
+    """Returns a reason as the API shows it."""
+    return session_pb2.UnicastReason.Value(f"UNICAST_REASON_{reason or 'UNSPECIFIED'}")
 
 
 def command_message(command_id: int, command: commands.Command) -> sender_registry_service_pb2.ServeSenderResponse:
@@ -239,6 +256,10 @@ def sender_message(view: SenderView) -> sender_service_pb2.Sender:
         receiver_count=view.receiver_count,
         subnets=offer.subnets,
         multicast_warning=view.multicast_warning,
+        unicast=[
+            session_pb2.UnicastMachines(reason=unicast_reason_value(reason), machine_count=count)
+            for reason, count in view.unicast
+        ],
         register_time=timestamp(view.register_time),
         contact_time=timestamp(view.contact_time),
     )

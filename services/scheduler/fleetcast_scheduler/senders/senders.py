@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from fleetcast_kit.errors import NotFoundError
 from fleetcast_scheduler.audit.audit import Audit
 from fleetcast_scheduler.senders.desk import SenderDesk
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
+from fleetcast_scheduler.senders.domain.transmission import UnicastReason
 
 WATCH_SECONDS = 0.5
 """How often a watch looks for changes: senders report once a second, and people wait that long."""
@@ -30,6 +32,8 @@ class SenderView:
     receiver_count: int
     multicast_warning: str
     """What is wrong with multicast in the network, in one sentence; empty if nothing is known to be."""
+    unicast: tuple[tuple[UnicastReason, int], ...]
+    """How many machines get chunks by unicast now, by the reason; the most frequent first."""
     contact_time: float = field(compare=False)
     """A sender that lives is in contact all the time: that alone is no news."""
 
@@ -102,5 +106,6 @@ class Senders:
             rate_bits_per_second=sum(one.totals.rate_bits_per_second for one in running),
             receiver_count=sum(one.totals.receiver_count for one in running),
             multicast_warning=next(filter(None, map(self._pump.pool.multicast_warning, running)), ""),
+            unicast=tuple(Counter(reason for one in running for reason in one.unicast.values()).most_common()),
             contact_time=self._pump.clock() if sender.connected else sender.contact_time,
         )

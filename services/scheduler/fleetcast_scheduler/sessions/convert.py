@@ -13,7 +13,13 @@ from google.protobuf.message import Message
 
 from fleetcast_scheduler.fields import timestamp
 from fleetcast_scheduler.names import collection_name
-from fleetcast_scheduler.senders.convert import rate_message, rate_of, slow_policy_message, slow_policy_of
+from fleetcast_scheduler.senders.convert import (
+    rate_message,
+    rate_of,
+    slow_policy_message,
+    slow_policy_of,
+    unicast_reason_value,
+)
 from fleetcast_scheduler.senders.domain.transmission import Transmission
 from fleetcast_scheduler.sessions import policy_convert
 from fleetcast_scheduler.sessions.domain.operations import SessionEdit
@@ -165,6 +171,7 @@ def participant_message(participant: Participant) -> session_pb2.Participant:
         revision=participant.revision,
         unicast=participant.unicast_only or participant.apart,
         no_multicast_reason=participant.no_multicast_reason,
+        unicast_reason=unicast_reason_value(participant.unicast_reason if participant.state.present else None),
     )
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleetcast.scheduler.v1 import session_pb2 as fleetcast_dot_scheduler_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n4fleetcast/scheduler/v1/sender_registry_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\"\xda\x01\n\x12ServeSenderRequest\x12\x42\n\x0cregistration\x18\x01 \x01(\x0b\x32*.fleetcast.scheduler.v1.SenderRegistrationH\x00\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32%.fleetcast.scheduler.v1.CommandResultH\x00\x12<\n\x06report\x18\x03 \x01(\x0b\x32*.fleetcast.scheduler.v1.TransmissionReportH\x00\x42\t\n\x07message\"\xf4\x01\n\x12SenderRegistration\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tinterface\x18\x02 \x01(\t\x12\x1c\n\x14link_bits_per_second\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_group\x18\x04 \x01(\t\x12\x12\n\nlast_group\x18\x05 \x01(\t\x12\x12\n\nfirst_port\x18\x06 \x01(\x05\x12\x11\n\tlast_port\x18\x07 \x01(\x05\x12\x15\n\rtransmissions\x18\x08 \x03(\t\x12\x16\n\x0emax_concurrent\x18\t \x01(\x05\x12\x0c\n\x04site\x18\n \x01(\t\x12\x0f\n\x07subnets\x18\x0b \x03(\t\"2\n\rCommandResult\x12\x12\n\ncommand_id\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x88\x02\n\x12TransmissionReport\x12:\n\x0ctransmission\x18\x01 \x01(\x0b\x32$.fleetcast.scheduler.v1.Transmission\x12?\n\x05state\x18\x02 \x01(\x0e\x32\x30.fleetcast.scheduler.v1.TransmissionReport.State\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_SENDING\x10\x01\x12\x0e\n\nSTATE_IDLE\x10\x02\x12\x11\n\rSTATE_STOPPED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\x9f\x04\n\x13ServeSenderResponse\x12\x12\n\ncommand_id\x18\x01 \x01(\x03\x12>\n\nregistered\x18\x02 \x01(\x0b\x32(.fleetcast.scheduler.v1.SenderRegisteredH\x00\x12:\n\x05start\x18\x03 \x01(\x0b\x32).fleetcast.scheduler.v1.StartTransmissionH\x00\x12:\n\x05\x61\x64mit\x18\x04 \x01(\x0b\x32).fleetcast.scheduler.v1.AdmitParticipantsH\x00\x12>\n\x07\x64ismiss\x18\x05 \x01(\x0b\x32+.fleetcast.scheduler.v1.DismissParticipantsH\x00\x12?\n\x08set_rate\x18\x06 \x01(\x0b\x32+.fleetcast.scheduler.v1.SetTransmissionRateH\x00\x12\x38\n\x04stop\x18\x07 \x01(\x0b\x32(.fleetcast.scheduler.v1.StopTransmissionH\x00\x12@\n\x0fmove_to_unicast\x18\x08 \x01(\x0b\x32%.fleetcast.scheduler.v1.MoveToUnicastH\x00\x12\x34\n\x04wake\x18\t \x01(\x0b\x32$.fleetcast.scheduler.v1.WakeMachinesH\x00\x42\t\n\x07message\"9\n\x10SenderRegistered\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61talog_address\x18\x02 \x01(\t\"\xe7\x01\n\x11StartTransmission\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x30\n\x04rate\x18\x05 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\x12\x10\n\x08machines\x18\x06 \x03(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x37\n\x0bslow_policy\x18\x08 \x01(\x0b\x32\".fleetcast.scheduler.v1.SlowPolicy\";\n\x11\x41\x64mitParticipants\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"=\n\x13\x44ismissParticipants\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"]\n\x13SetTransmissionRate\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x30\n\x04rate\x18\x02 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\"(\n\x10StopTransmission\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\"7\n\rMoveToUnicast\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"%\n\x0cWakeMachines\x12\x15\n\rmac_addresses\x18\x01 \x03(\t2\x83\x01\n\x15SenderRegistryService\x12j\n\x0bServeSender\x12*.fleetcast.scheduler.v1.ServeSenderRequest\x1a+.fleetcast.scheduler.v1.ServeSenderResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n4fleetcast/scheduler/v1/sender_registry_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\"\xda\x01\n\x12ServeSenderRequest\x12\x42\n\x0cregistration\x18\x01 \x01(\x0b\x32*.fleetcast.scheduler.v1.SenderRegistrationH\x00\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32%.fleetcast.scheduler.v1.CommandResultH\x00\x12<\n\x06report\x18\x03 \x01(\x0b\x32*.fleetcast.scheduler.v1.TransmissionReportH\x00\x42\t\n\x07message\"\xf4\x01\n\x12SenderRegistration\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tinterface\x18\x02 \x01(\t\x12\x1c\n\x14link_bits_per_second\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_group\x18\x04 \x01(\t\x12\x12\n\nlast_group\x18\x05 \x01(\t\x12\x12\n\nfirst_port\x18\x06 \x01(\x05\x12\x11\n\tlast_port\x18\x07 \x01(\x05\x12\x15\n\rtransmissions\x18\x08 \x03(\t\x12\x16\n\x0emax_concurrent\x18\t \x01(\x05\x12\x0c\n\x04site\x18\n \x01(\t\x12\x0f\n\x07subnets\x18\x0b \x03(\t\"2\n\rCommandResult\x12\x12\n\ncommand_id\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xc2\x02\n\x12TransmissionReport\x12:\n\x0ctransmission\x18\x01 \x01(\x0b\x32$.fleetcast.scheduler.v1.Transmission\x12?\n\x05state\x18\x02 \x01(\x0e\x32\x30.fleetcast.scheduler.v1.TransmissionReport.State\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x38\n\x07unicast\x18\x04 \x03(\x0b\x32\'.fleetcast.scheduler.v1.UnicastMachines\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_SENDING\x10\x01\x12\x0e\n\nSTATE_IDLE\x10\x02\x12\x11\n\rSTATE_STOPPED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\x9f\x04\n\x13ServeSenderResponse\x12\x12\n\ncommand_id\x18\x01 \x01(\x03\x12>\n\nregistered\x18\x02 \x01(\x0b\x32(.fleetcast.scheduler.v1.SenderRegisteredH\x00\x12:\n\x05start\x18\x03 \x01(\x0b\x32).fleetcast.scheduler.v1.StartTransmissionH\x00\x12:\n\x05\x61\x64mit\x18\x04 \x01(\x0b\x32).fleetcast.scheduler.v1.AdmitParticipantsH\x00\x12>\n\x07\x64ismiss\x18\x05 \x01(\x0b\x32+.fleetcast.scheduler.v1.DismissParticipantsH\x00\x12?\n\x08set_rate\x18\x06 \x01(\x0b\x32+.fleetcast.scheduler.v1.SetTransmissionRateH\x00\x12\x38\n\x04stop\x18\x07 \x01(\x0b\x32(.fleetcast.scheduler.v1.StopTransmissionH\x00\x12@\n\x0fmove_to_unicast\x18\x08 \x01(\x0b\x32%.fleetcast.scheduler.v1.MoveToUnicastH\x00\x12\x34\n\x04wake\x18\t \x01(\x0b\x32$.fleetcast.scheduler.v1.WakeMachinesH\x00\x42\t\n\x07message\"9\n\x10SenderRegistered\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61talog_address\x18\x02 \x01(\t\"\xe7\x01\n\x11StartTransmission\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x30\n\x04rate\x18\x05 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\x12\x10\n\x08machines\x18\x06 \x03(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x37\n\x0bslow_policy\x18\x08 \x01(\x0b\x32\".fleetcast.scheduler.v1.SlowPolicy\";\n\x11\x41\x64mitParticipants\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"=\n\x13\x44ismissParticipants\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"]\n\x13SetTransmissionRate\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x30\n\x04rate\x18\x02 \x01(\x0b\x32\".fleetcast.scheduler.v1.RatePolicy\"(\n\x10StopTransmission\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\"7\n\rMoveToUnicast\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x10\n\x08machines\x18\x02 \x03(\t\"%\n\x0cWakeMachines\x12\x15\n\rmac_addresses\x18\x01 \x03(\t2\x83\x01\n\x15SenderRegistryService\x12j\n\x0bServeSender\x12*.fleetcast.scheduler.v1.ServeSenderRequest\x1a+.fleetcast.scheduler.v1.ServeSenderResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,27 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDRESULT']._serialized_start=586
   _globals['_COMMANDRESULT']._serialized_end=636
   _globals['_TRANSMISSIONREPORT']._serialized_start=639
-  _globals['_TRANSMISSIONREPORT']._serialized_end=903
-  _globals['_TRANSMISSIONREPORT_STATE']._serialized_start=801
-  _globals['_TRANSMISSIONREPORT_STATE']._serialized_end=903
-  _globals['_SERVESENDERRESPONSE']._serialized_start=906
-  _globals['_SERVESENDERRESPONSE']._serialized_end=1449
-  _globals['_SENDERREGISTERED']._serialized_start=1451
-  _globals['_SENDERREGISTERED']._serialized_end=1508
-  _globals['_STARTTRANSMISSION']._serialized_start=1511
-  _globals['_STARTTRANSMISSION']._serialized_end=1742
-  _globals['_ADMITPARTICIPANTS']._serialized_start=1744
-  _globals['_ADMITPARTICIPANTS']._serialized_end=1803
-  _globals['_DISMISSPARTICIPANTS']._serialized_start=1805
-  _globals['_DISMISSPARTICIPANTS']._serialized_end=1866
-  _globals['_SETTRANSMISSIONRATE']._serialized_start=1868
-  _globals['_SETTRANSMISSIONRATE']._serialized_end=1961
-  _globals['_STOPTRANSMISSION']._serialized_start=1963
-  _globals['_STOPTRANSMISSION']._serialized_end=2003
-  _globals['_MOVETOUNICAST']._serialized_start=2005
-  _globals['_MOVETOUNICAST']._serialized_end=2060
-  _globals['_WAKEMACHINES']._serialized_start=2062
-  _globals['_WAKEMACHINES']._serialized_end=2099
-  _globals['_SENDERREGISTRYSERVICE']._serialized_start=2102
-  _globals['_SENDERREGISTRYSERVICE']._serialized_end=2233
+  _globals['_TRANSMISSIONREPORT']._serialized_end=961
+  _globals['_TRANSMISSIONREPORT_STATE']._serialized_start=859
+  _globals['_TRANSMISSIONREPORT_STATE']._serialized_end=961
+  _globals['_SERVESENDERRESPONSE']._serialized_start=964
+  _globals['_SERVESENDERRESPONSE']._serialized_end=1507
+  _globals['_SENDERREGISTERED']._serialized_start=1509
+  _globals['_SENDERREGISTERED']._serialized_end=1566
+  _globals['_STARTTRANSMISSION']._serialized_start=1569
+  _globals['_STARTTRANSMISSION']._serialized_end=1800
+  _globals['_ADMITPARTICIPANTS']._serialized_start=1802
+  _globals['_ADMITPARTICIPANTS']._serialized_end=1861
+  _globals['_DISMISSPARTICIPANTS']._serialized_start=1863
+  _globals['_DISMISSPARTICIPANTS']._serialized_end=1924
+  _globals['_SETTRANSMISSIONRATE']._serialized_start=1926
+  _globals['_SETTRANSMISSIONRATE']._serialized_end=2019
+  _globals['_STOPTRANSMISSION']._serialized_start=2021
+  _globals['_STOPTRANSMISSION']._serialized_end=2061
+  _globals['_MOVETOUNICAST']._serialized_start=2063
+  _globals['_MOVETOUNICAST']._serialized_end=2118
+  _globals['_WAKEMACHINES']._serialized_start=2120
+  _globals['_WAKEMACHINES']._serialized_end=2157
+  _globals['_SENDERREGISTRYSERVICE']._serialized_start=2160
+  _globals['_SENDERREGISTRYSERVICE']._serialized_end=2291
 # @@protoc_insertion_point(module_scope)

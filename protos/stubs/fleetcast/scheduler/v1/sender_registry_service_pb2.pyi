@@ -190,6 +190,7 @@ class TransmissionReport(_message.Message):
     TRANSMISSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    UNICAST_FIELD_NUMBER: _builtins.int
     state: Global___TransmissionReport.State.ValueType
     """What it does."""
     error: _builtins.str
@@ -198,16 +199,21 @@ class TransmissionReport(_message.Message):
     def transmission(self) -> _session_pb2.Transmission:
         """Its totals."""
 
+    @_builtins.property
+    def unicast(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.UnicastMachines]:
+        """The machines that get chunks by unicast now, with their names."""
+
     def __init__(
         self,
         *,
         transmission: _session_pb2.Transmission | None = ...,
         state: Global___TransmissionReport.State.ValueType = ...,
         error: _builtins.str = ...,
+        unicast: _abc.Iterable[_session_pb2.UnicastMachines] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["transmission", b"transmission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "state", b"state", "transmission", b"transmission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "state", b"state", "transmission", b"transmission", "unicast", b"unicast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,38 +22,39 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fleetcast.scheduler.v1 import session_pb2 as fleetcast_dot_scheduler_dot_v1_dot_session__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+fleetcast/scheduler/v1/sender_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x03\n\x06Sender\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x1c\n\x14link_bits_per_second\x18\x04 \x01(\x03\x12\x13\n\x0b\x66irst_group\x18\x05 \x01(\t\x12\x12\n\nlast_group\x18\x06 \x01(\t\x12\x12\n\nfirst_port\x18\x07 \x01(\x05\x12\x11\n\tlast_port\x18\x08 \x01(\x05\x12\x16\n\x0emax_concurrent\x18\t \x01(\x05\x12\x0c\n\x04site\x18\n \x01(\t\x12\x11\n\tconnected\x18\x0b \x01(\x08\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x15\n\rtransmissions\x18\r \x03(\t\x12\x31\n\rregister_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ontact_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14rate_bits_per_second\x18\x10 \x01(\x03\x12\x16\n\x0ereceiver_count\x18\x11 \x01(\x05\x12\x0f\n\x07subnets\x18\x12 \x03(\t\x12\x19\n\x11multicast_warning\x18\x13 \x01(\t\" \n\x10GetSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x11GetSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\";\n\x12ListSendersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListSendersResponse\x12/\n\x07senders\x18\x01 \x03(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x15\n\x13WatchSendersRequest\"G\n\x14WatchSendersResponse\x12/\n\x07senders\x18\x01 \x03(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\"6\n\x12\x44rainSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x13\x44rainSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\"7\n\x13ResumeSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"F\n\x14ResumeSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender2\x99\x04\n\rSenderService\x12`\n\tGetSender\x12(.fleetcast.scheduler.v1.GetSenderRequest\x1a).fleetcast.scheduler.v1.GetSenderResponse\x12\x66\n\x0bListSenders\x12*.fleetcast.scheduler.v1.ListSendersRequest\x1a+.fleetcast.scheduler.v1.ListSendersResponse\x12k\n\x0cWatchSenders\x12+.fleetcast.scheduler.v1.WatchSendersRequest\x1a,.fleetcast.scheduler.v1.WatchSendersResponse0\x01\x12\x66\n\x0b\x44rainSender\x12*.fleetcast.scheduler.v1.DrainSenderRequest\x1a+.fleetcast.scheduler.v1.DrainSenderResponse\x12i\n\x0cResumeSender\x12+.fleetcast.scheduler.v1.ResumeSenderRequest\x1a,.fleetcast.scheduler.v1.ResumeSenderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+fleetcast/scheduler/v1/sender_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x04\n\x06Sender\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x1c\n\x14link_bits_per_second\x18\x04 \x01(\x03\x12\x13\n\x0b\x66irst_group\x18\x05 \x01(\t\x12\x12\n\nlast_group\x18\x06 \x01(\t\x12\x12\n\nfirst_port\x18\x07 \x01(\x05\x12\x11\n\tlast_port\x18\x08 \x01(\x05\x12\x16\n\x0emax_concurrent\x18\t \x01(\x05\x12\x0c\n\x04site\x18\n \x01(\t\x12\x11\n\tconnected\x18\x0b \x01(\x08\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x15\n\rtransmissions\x18\r \x03(\t\x12\x31\n\rregister_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ontact_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14rate_bits_per_second\x18\x10 \x01(\x03\x12\x16\n\x0ereceiver_count\x18\x11 \x01(\x05\x12\x0f\n\x07subnets\x18\x12 \x03(\t\x12\x19\n\x11multicast_warning\x18\x13 \x01(\t\x12\x38\n\x07unicast\x18\x14 \x03(\x0b\x32\'.fleetcast.scheduler.v1.UnicastMachines\" \n\x10GetSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x11GetSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\";\n\x12ListSendersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListSendersResponse\x12/\n\x07senders\x18\x01 \x03(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x15\n\x13WatchSendersRequest\"G\n\x14WatchSendersResponse\x12/\n\x07senders\x18\x01 \x03(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\"6\n\x12\x44rainSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x13\x44rainSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender\"7\n\x13ResumeSenderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"F\n\x14ResumeSenderResponse\x12.\n\x06sender\x18\x01 \x01(\x0b\x32\x1e.fleetcast.scheduler.v1.Sender2\x99\x04\n\rSenderService\x12`\n\tGetSender\x12(.fleetcast.scheduler.v1.GetSenderRequest\x1a).fleetcast.scheduler.v1.GetSenderResponse\x12\x66\n\x0bListSenders\x12*.fleetcast.scheduler.v1.ListSendersRequest\x1a+.fleetcast.scheduler.v1.ListSendersResponse\x12k\n\x0cWatchSenders\x12+.fleetcast.scheduler.v1.WatchSendersRequest\x1a,.fleetcast.scheduler.v1.WatchSendersResponse0\x01\x12\x66\n\x0b\x44rainSender\x12*.fleetcast.scheduler.v1.DrainSenderRequest\x1a+.fleetcast.scheduler.v1.DrainSenderResponse\x12i\n\x0cResumeSender\x12+.fleetcast.scheduler.v1.ResumeSenderRequest\x1a,.fleetcast.scheduler.v1.ResumeSenderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleetcast.scheduler.v1.sender_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENDER']._serialized_start=105
-  _globals['_SENDER']._serialized_end=570
-  _globals['_GETSENDERREQUEST']._serialized_start=572
-  _globals['_GETSENDERREQUEST']._serialized_end=604
-  _globals['_GETSENDERRESPONSE']._serialized_start=606
-  _globals['_GETSENDERRESPONSE']._serialized_end=673
-  _globals['_LISTSENDERSREQUEST']._serialized_start=675
-  _globals['_LISTSENDERSREQUEST']._serialized_end=734
-  _globals['_LISTSENDERSRESPONSE']._serialized_start=736
-  _globals['_LISTSENDERSRESPONSE']._serialized_end=831
-  _globals['_WATCHSENDERSREQUEST']._serialized_start=833
-  _globals['_WATCHSENDERSREQUEST']._serialized_end=854
-  _globals['_WATCHSENDERSRESPONSE']._serialized_start=856
-  _globals['_WATCHSENDERSRESPONSE']._serialized_end=927
-  _globals['_DRAINSENDERREQUEST']._serialized_start=929
-  _globals['_DRAINSENDERREQUEST']._serialized_end=983
-  _globals['_DRAINSENDERRESPONSE']._serialized_start=985
-  _globals['_DRAINSENDERRESPONSE']._serialized_end=1054
-  _globals['_RESUMESENDERREQUEST']._serialized_start=1056
-  _globals['_RESUMESENDERREQUEST']._serialized_end=1111
-  _globals['_RESUMESENDERRESPONSE']._serialized_start=1113
-  _globals['_RESUMESENDERRESPONSE']._serialized_end=1183
-  _globals['_SENDERSERVICE']._serialized_start=1186
-  _globals['_SENDERSERVICE']._serialized_end=1723
+  _globals['_SENDER']._serialized_start=143
+  _globals['_SENDER']._serialized_end=666
+  _globals['_GETSENDERREQUEST']._serialized_start=668
+  _globals['_GETSENDERREQUEST']._serialized_end=700
+  _globals['_GETSENDERRESPONSE']._serialized_start=702
+  _globals['_GETSENDERRESPONSE']._serialized_end=769
+  _globals['_LISTSENDERSREQUEST']._serialized_start=771
+  _globals['_LISTSENDERSREQUEST']._serialized_end=830
+  _globals['_LISTSENDERSRESPONSE']._serialized_start=832
+  _globals['_LISTSENDERSRESPONSE']._serialized_end=927
+  _globals['_WATCHSENDERSREQUEST']._serialized_start=929
+  _globals['_WATCHSENDERSREQUEST']._serialized_end=950
+  _globals['_WATCHSENDERSRESPONSE']._serialized_start=952
+  _globals['_WATCHSENDERSRESPONSE']._serialized_end=1023
+  _globals['_DRAINSENDERREQUEST']._serialized_start=1025
+  _globals['_DRAINSENDERREQUEST']._serialized_end=1079
+  _globals['_DRAINSENDERRESPONSE']._serialized_start=1081
+  _globals['_DRAINSENDERRESPONSE']._serialized_end=1150
+  _globals['_RESUMESENDERREQUEST']._serialized_start=1152
+  _globals['_RESUMESENDERREQUEST']._serialized_end=1207
+  _globals['_RESUMESENDERRESPONSE']._serialized_start=1209
+  _globals['_RESUMESENDERRESPONSE']._serialized_end=1279
+  _globals['_SENDERSERVICE']._serialized_start=1282
+  _globals['_SENDERSERVICE']._serialized_end=1819
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fleetcast.scheduler.v1 import session_pb2 as _session_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -44,6 +45,7 @@ class Sender(_message.Message):
     RECEIVER_COUNT_FIELD_NUMBER: _builtins.int
     SUBNETS_FIELD_NUMBER: _builtins.int
     MULTICAST_WARNING_FIELD_NUMBER: _builtins.int
+    UNICAST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `senders/{id}`."""
     address: _builtins.str
@@ -90,6 +92,10 @@ class Sender(_message.Message):
     def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Subnets that its interface is in: machines of these come to it first."""
 
+    @_builtins.property
+    def unicast(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.UnicastMachines]:
+        """How many machines get chunks by unicast now, by the reason."""
+
     def __init__(
         self,
         *,
@@ -112,10 +118,11 @@ class Sender(_message.Message):
         receiver_count: _builtins.int = ...,
         subnets: _abc.Iterable[_builtins.str] | None = ...,
         multicast_warning: _builtins.str = ...,
+        unicast: _abc.Iterable[_session_pb2.UnicastMachines] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "multicast_warning", b"multicast_warning", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "contact_time", b"contact_time", "draining", b"draining", "first_group", b"first_group", "first_port", b"first_port", "interface", b"interface", "last_group", b"last_group", "last_port", b"last_port", "link_bits_per_second", b"link_bits_per_second", "max_concurrent", b"max_concurrent", "multicast_warning", b"multicast_warning", "name", b"name", "rate_bits_per_second", b"rate_bits_per_second", "receiver_count", b"receiver_count", "register_time", b"register_time", "site", b"site", "subnets", b"subnets", "transmissions", b"transmissions", "unicast", b"unicast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

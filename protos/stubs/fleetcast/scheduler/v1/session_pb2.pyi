@@ -21,6 +21,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _UnicastReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnicastReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnicastReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNICAST_REASON_UNSPECIFIED: _UnicastReason.ValueType  # 0
+    """It gets none, or its sender does not say."""
+    UNICAST_REASON_NO_MULTICAST: _UnicastReason.ValueType  # 1
+    """It said at joining that it takes no multicast."""
+    UNICAST_REASON_OPERATOR: _UnicastReason.ValueType  # 2
+    """An operator wants it so."""
+    UNICAST_REASON_LIMITS: _UnicastReason.ValueType  # 3
+    """It has too little memory, cannot take datagrams so large, or its agent is too old for them."""
+    UNICAST_REASON_DEAF: _UnicastReason.ValueType  # 4
+    """It hears nothing of the group: a switch, a firewall or its radio drops multicast."""
+    UNICAST_REASON_SLOW: _UnicastReason.ValueType  # 5
+    """It is slower than the others, and the slow policy is unicast."""
+    UNICAST_REASON_NO_ANSWER: _UnicastReason.ValueType  # 6
+    """It lives, and has not said for long what it holds."""
+    UNICAST_REASON_NO_PROGRESS: _UnicastReason.ValueType  # 7
+    """Several passes in a row brought it nothing."""
+    UNICAST_REASON_ALONE: _UnicastReason.ValueType  # 8
+    """It takes multicast, but no other machine lacks anything now."""
+    UNICAST_REASON_SMALL_REST: _UnicastReason.ValueType  # 9
+    """It takes multicast, but what all lack now is so little that a pass would take longer."""
+
+class UnicastReason(_UnicastReason, metaclass=_UnicastReasonEnumTypeWrapper):
+    """Why a machine gets chunks by unicast, as its sender says."""
+
+UNICAST_REASON_UNSPECIFIED: UnicastReason.ValueType  # 0
+"""It gets none, or its sender does not say."""
+UNICAST_REASON_NO_MULTICAST: UnicastReason.ValueType  # 1
+"""It said at joining that it takes no multicast."""
+UNICAST_REASON_OPERATOR: UnicastReason.ValueType  # 2
+"""An operator wants it so."""
+UNICAST_REASON_LIMITS: UnicastReason.ValueType  # 3
+"""It has too little memory, cannot take datagrams so large, or its agent is too old for them."""
+UNICAST_REASON_DEAF: UnicastReason.ValueType  # 4
+"""It hears nothing of the group: a switch, a firewall or its radio drops multicast."""
+UNICAST_REASON_SLOW: UnicastReason.ValueType  # 5
+"""It is slower than the others, and the slow policy is unicast."""
+UNICAST_REASON_NO_ANSWER: UnicastReason.ValueType  # 6
+"""It lives, and has not said for long what it holds."""
+UNICAST_REASON_NO_PROGRESS: UnicastReason.ValueType  # 7
+"""Several passes in a row brought it nothing."""
+UNICAST_REASON_ALONE: UnicastReason.ValueType  # 8
+"""It takes multicast, but no other machine lacks anything now."""
+UNICAST_REASON_SMALL_REST: UnicastReason.ValueType  # 9
+"""It takes multicast, but what all lack now is so little that a pass would take longer."""
+Global___UnicastReason: _TypeAlias = UnicastReason  # noqa: Y015
+
 @_typing.final
 class Session(_message.Message):
     """The sending of one image version to the machines that join."""
@@ -548,6 +600,38 @@ class DailyCeiling(_message.Message):
 Global___DailyCeiling: _TypeAlias = DailyCeiling  # noqa: Y015
 
 @_typing.final
+class UnicastMachines(_message.Message):
+    """Machines that get chunks by unicast for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MACHINE_COUNT_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    reason: Global___UnicastReason.ValueType
+    """Why."""
+    machine_count: _builtins.int
+    """How many."""
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`machines/{id}`; empty where only the number is told."""
+
+    def __init__(
+        self,
+        *,
+        reason: Global___UnicastReason.ValueType = ...,
+        machine_count: _builtins.int = ...,
+        machines: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_count", b"machine_count", "machines", b"machines", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnicastMachines: _TypeAlias = UnicastMachines  # noqa: Y015
+
+@_typing.final
 class Transmission(_message.Message):
     """What the sender does for a session."""
 
@@ -661,6 +745,7 @@ class Participant(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     UNICAST_FIELD_NUMBER: _builtins.int
     NO_MULTICAST_REASON_FIELD_NUMBER: _builtins.int
+    UNICAST_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `sessions/{session}/participants/{machine}`."""
     machine: _builtins.str
@@ -681,6 +766,8 @@ class Participant(_message.Message):
     """It gets what it lacks by unicast, apart from the group: it takes no multicast, or an operator wants it so."""
     no_multicast_reason: _builtins.str
     """Why it takes no multicast, as it said when it joined; empty if it takes it."""
+    unicast_reason: Global___UnicastReason.ValueType
+    """Why its sender serves it by unicast now."""
     @_builtins.property
     def totals(self) -> Global___ReceptionTotals:
         """The last totals it reported."""
@@ -714,10 +801,11 @@ class Participant(_message.Message):
         revision: _builtins.int = ...,
         unicast: _builtins.bool = ...,
         no_multicast_reason: _builtins.str = ...,
+        unicast_reason: Global___UnicastReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "end_time", b"end_time", "join_time", b"join_time", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "no_multicast_reason", b"no_multicast_reason", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals", "unicast", b"unicast"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_time", b"contact_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "join_time", b"join_time", "machine", b"machine", "name", b"name", "no_multicast_reason", b"no_multicast_reason", "rate_bytes_per_second", b"rate_bytes_per_second", "remaining_seconds", b"remaining_seconds", "revision", b"revision", "state", b"state", "totals", b"totals", "unicast", b"unicast", "unicast_reason", b"unicast_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -332,6 +332,7 @@ class SenderPool:
                 self._issue(self.senders[sender], StopTransmission(report.transmission))
             return []
         transmission.totals = report.totals
+        transmission.unicast = report.unicast
         self.reported.add(transmission.name)
         if goes_on or not transmission.state.live:
             return []

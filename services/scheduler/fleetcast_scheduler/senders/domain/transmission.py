@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -36,6 +37,20 @@ class ReportState(StrEnum):
     FAILED = "FAILED"
 
 
+class UnicastReason(StrEnum):
+    """Why a machine gets chunks by unicast, as its sender says; the names are those of the API."""
+
+    NO_MULTICAST = "NO_MULTICAST"
+    OPERATOR = "OPERATOR"
+    LIMITS = "LIMITS"
+    DEAF = "DEAF"
+    SLOW = "SLOW"
+    NO_ANSWER = "NO_ANSWER"
+    NO_PROGRESS = "NO_PROGRESS"
+    ALONE = "ALONE"
+    SMALL_REST = "SMALL_REST"
+
+
 @dataclass(frozen=True, slots=True)
 class TransmissionTotals:
     """What a transmission sent; the fields are those of the API."""
@@ -57,6 +72,8 @@ class TransmissionReport:
     state: ReportState
     totals: TransmissionTotals
     error: str = ""
+    unicast: Mapping[str, UnicastReason] = field(default_factory=dict)
+    """Why machines get chunks by unicast now, by machine."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +105,8 @@ class Transmission:
     """When machines last said that they cannot reach its sender. Not stored."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Where the machines are that were told of it, by machine. Not stored."""
+    unicast: Mapping[str, UnicastReason] = field(default_factory=dict)
+    """Why machines get chunks by unicast now, by machine. Not stored."""
     heard: bool = False
     """A machine received datagrams of a group from its sender. Not stored."""
     admitting: bool = False

@@ -242,8 +242,15 @@ class Dispatcher:
         self._progression.follow(self.pool.report(sender, report, now), now)
         transmission = self.pool.transmissions.get(report.transmission)
         session = self.ledger.sessions.get(transmission.session) if transmission else None
-        if session is not None:
-            session.touch()
+        if session is None or transmission is None:
+            return
+        session.touch()
+        if session.transmission == transmission.name:
+            for participant in session.participants.values():
+                reason = transmission.unicast.get(participant.machine)
+                if participant.unicast_reason is not reason:
+                    participant.unicast_reason = reason
+                    session.touch(participant)
 
     # Time
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleetcast_scheduler.images import Medium
+from fleetcast_scheduler.senders.domain.transmission import UnicastReason
 
 _RATE_WINDOW_SECONDS = 5.0
 
@@ -100,6 +101,8 @@ class Participant:
     """Content written lately. Not stored."""
     address: str = ""
     """Where its stream comes from; empty if not known. Not stored."""
+    unicast_reason: UnicastReason | None = None
+    """Why its sender serves it by unicast now; None if it does not. Not stored."""
 
     @property
     def name(self) -> str:
