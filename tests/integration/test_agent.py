@@ -19,7 +19,6 @@ from fleetcast_agent.receiving.errors import (
     TargetRefusedError,
 )
 from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
-from fleetcast_agent.receiving.multicast.sockets import interfaces
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing.medium import Medium
@@ -115,20 +114,18 @@ async def test_a_machine_outside_the_group_gets_the_same_bytes_by_unicast(tmp_pa
     assert summary.totals.unicast_bytes == int(IMAGE.sizes.sum())
 
 
-async def test_a_machine_on_wifi_goes_unicast_by_itself_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "interfaces" / "lo" / "wireless").mkdir(parents=True)
-    monkeypatch.setattr(interfaces, "_INTERFACES", tmp_path / "interfaces")
+async def test_a_machine_on_wifi_goes_unicast_by_itself_and_says_why(tmp_path: Path) -> None:
+    interfaces = tmp_path / "interfaces"
+    (interfaces / "lo" / "wireless").mkdir(parents=True)
     async with running_site(Script(IMAGE), tmp_path) as site:
         observer = Listening()
-        summary = await receive(site.request(multicast_interface=""), observer)
+        summary = await receive(site.request(multicast_interface="", interfaces=interfaces), observer)
         assert "receiving by unicast: lo is a wireless interface" in observer.sentences
         assert [join.unicast_only for join in site.script.receiver_joins] == [True]
         assert site.script.joins[0].no_multicast_reason == "lo is a wireless interface"
         assert summary.totals.multicast_bytes == 0
         with pytest.raises(InterfaceError, match=r"lo is a wireless interface: name another"):
-            await receive(site.request())
+            await receive(site.request(interfaces=interfaces))
     assert (tmp_path / "disk").read_bytes() == IMAGE.content
 
 

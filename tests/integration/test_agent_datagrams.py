@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
-from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -16,7 +15,6 @@ import pytest
 from fleetcast_agent.receiving.errors import MulticastError
 from fleetcast_agent.receiving.multicast.listening import Listener
 from fleetcast_agent.receiving.multicast.reception.reception import Reception
-from fleetcast_agent.receiving.multicast.sockets import datagrams, readers
 from fleetcast_agent.receiving.multicast.sockets.datagrams import GroupSocket
 from fleetcast_agent.receiving.multicast.sockets.interfaces import (
     find_interface,
@@ -26,7 +24,7 @@ from fleetcast_agent.receiving.multicast.sockets.interfaces import (
 )
 from fleetcast_agent.receiving.multicast.sockets.membership import announce_membership
 from fleetcast_agent.receiving.multicast.sockets.network import Network
-from fleetcast_agent.receiving.multicast.sockets.readers import SingleReader, TrainReader, train_slots
+from fleetcast_agent.receiving.multicast.sockets.readers import FASTEST, ReadingMethod, TrainReader, train_slots
 from fleetcast_kit.process import logs
 from fleetcast_wire.ciphers import PortableCipher, best_cipher
 from fleetcast_wire.keys import SenderKeys
@@ -38,13 +36,20 @@ from fleetcast_wire.seal import Opener, Sealer
 GROUP, GROUP6 = "239.192.88.9", "ff15::88:9"
 STRIDE, SLOTS = 1448, 200
 UDP_SEGMENT = (17, 103)
+NO_COALESCING = (17, 9999)
+"""An option that no kernel has: as on one that does not coalesce."""
 
 
 class Pair:
     """A group socket on the loopback, and one that sends to it."""
 
     def __init__(
-        self, group: str, source: str = "", interface_name: str = "lo", buffer: memoryview | None = None
+        self,
+        group: str,
+        source: str = "",
+        interface_name: str = "lo",
+        buffer: memoryview | None = None,
+        method: ReadingMethod = FASTEST,
     ) -> None:
         family = socket.AF_INET6 if ":" in group else socket.AF_INET
         self.buffer = buffer or memoryview(bytearray(SLOTS * STRIDE))
@@ -60,6 +65,7 @@ class Pair:
             buffer=self.buffer,
             stride=STRIDE,
             receive_buffer_bytes=4 << 20,
+            method=method,
         )
         self.sender = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
@@ -88,17 +94,18 @@ class Pair:
         return full, others
 
 
-@pytest.fixture(params=["coalescing", "batch", "coalescing without C", "batch without C", "single"])
-def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    if "without C" in request.param:
-        monkeypatch.setattr(readers, "NativeMessages", Mock(side_effect=OSError))
-    if "batch" in request.param:
-        monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
-    if request.param == "single":
-        monkeypatch.setattr(
-            GroupSocket, "_best_reader", lambda self: SingleReader(self._socket, self._buffer, self._stride)
-        )
-    made = Pair(GROUP)
+METHODS = {
+    "coalescing": FASTEST,
+    "batch": ReadingMethod(coalescing_option=NO_COALESCING),
+    "coalescing without C": ReadingMethod(compiled=False),
+    "batch without C": ReadingMethod(compiled=False, coalescing_option=NO_COALESCING),
+    "single": ReadingMethod(batched=False),
+}
+
+
+@pytest.fixture(params=METHODS)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    made = Pair(GROUP, method=METHODS[request.param])
     yield made
     made.close()
 
@@ -129,12 +136,8 @@ def test_trains_arrive_as_their_datagrams_whatever_their_size(pair: Pair) -> Non
 
 
 @pytest.mark.skipif(best_cipher() is PortableCipher, reason="what opens while it receives was not built here")
-@pytest.mark.parametrize("coalescing", [True, False], ids=["trains", "single datagrams"])
-def test_a_run_is_opened_as_it_comes_until_something_else_does(
-    coalescing: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not coalescing:
-        monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
+@pytest.mark.parametrize("method", ["coalescing", "batch"])
+def test_a_run_is_opened_as_it_comes_until_something_else_does(method: str) -> None:
     count, symbol_bytes = 600, STRIDE - HEADER_BYTES - SEAL_BYTES  # more than are opened at once
     keys, number = SenderKeys.fresh(), np.arange(count)
     sealer, opener = Sealer(keys, symbol_bytes, count), Opener(keys, symbol_bytes, 40 * train_slots(STRIDE))
@@ -143,7 +146,7 @@ def test_a_run_is_opened_as_it_comes_until_something_else_does(
     sealed = sealer.seal_symbols(Kind.SOURCE, 1, 3, number, symbols)
     run = opener.run(places, bytes(sealed[:12]), held)
     assert run is not None
-    made = Pair(GROUP, buffer=opener.buffer)
+    made = Pair(GROUP, buffer=opener.buffer, method=METHODS[method])
     try:
         made.sender.setsockopt(*UDP_SEGMENT, STRIDE)
         strange = [bytes(STRIDE), b"short"]
@@ -173,9 +176,8 @@ def test_a_run_is_opened_as_it_comes_until_something_else_does(
     assert full[1:] == rest
 
 
-def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datagrams, "_SEEN_BEFORE_JUDGING", 64)
-    made = Pair(GROUP)
+def test_coalescing_that_brings_nothing_is_given_up() -> None:
+    made = Pair(GROUP, method=ReadingMethod(judged_after_count=64))
     try:
         for _ in range(3):
             for index in range(64):
@@ -188,14 +190,11 @@ def test_coalescing_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
         made.close()
 
 
-def test_a_host_without_the_fast_path_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(datagrams, "UDP_GRO", (17, 9999))
+def test_a_host_without_the_fast_path_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     logs.once.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(2):
-            Pair(GROUP).close()
+            Pair(GROUP, method=METHODS["batch"]).close()
     assert [record.getMessage() for record in caplog.records].count(
         "this kernel does not coalesce datagrams (UDP_GRO): receiving costs more time"
     ) == 1

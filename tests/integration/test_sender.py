@@ -18,6 +18,7 @@ from fleetcast_wire.packet import VERSION
 from fleetcast_wire.parity.fec import CODECS
 
 from tests.integration.sender_site import running_site
+from tests.support.waiting import until
 
 IDLE, SENDING, STOPPED = 2, 1, 3
 
@@ -138,17 +139,13 @@ async def test_a_catalog_that_is_away_stalls_a_transmission_and_fails_none(tmp_p
     async with running_site(tmp_path, local=False) as site:
         site.catalog.away = True
         starting = asyncio.create_task(site.start("a"))
-        async with asyncio.timeout(30):
-            while site.catalog.refused_count < 2:  # noqa: ASYNC110 - the catalog only counts
-                await asyncio.sleep(0.01)
+        await until(lambda: site.catalog.refused_count >= 2)
         assert not starting.done()
         site.catalog.away = False
         assert await starting == ""
         site.catalog.away, site.catalog.refused_count = True, 0
         receiving = asyncio.create_task(site.receive("a", unicast=unicast))
-        async with asyncio.timeout(30):
-            while site.catalog.refused_count < 3:  # noqa: ASYNC110 - the catalog only counts
-                await asyncio.sleep(0.01)
+        await until(lambda: site.catalog.refused_count >= 3)
         assert not receiving.done()
         site.catalog.away = False
         assert await receiving == site.image.content
@@ -178,8 +175,8 @@ async def test_a_machine_that_is_not_admitted_waits_for_its_admission(tmp_path: 
     async with running_site(tmp_path) as site:
         await site.start("a")
         receiving = asyncio.create_task(site.receive("b"))
-        await asyncio.sleep(0.3)
-        assert not receiving.done()
+        answered, _ = await asyncio.wait({receiving}, timeout=0.3)
+        assert not answered
         await site.admit("b")
         assert await receiving == site.image.content
 

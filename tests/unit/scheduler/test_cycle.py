@@ -10,12 +10,14 @@ from fleetcast_kit.errors import UnavailableError
 from fleetcast_scheduler.loop.cycle import Cycle, Turn
 from sqlalchemy.exc import OperationalError
 
+TROUBLE_SECONDS = 0.05
+
 
 class OneDecision(Cycle[str]):
     """Decides one thing, and stores it with `write`."""
 
     def __init__(self, write: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(trouble_seconds=0.05)
+        super().__init__(trouble_seconds=TROUBLE_SECONDS)
         self._write: Callable[[], Awaitable[None]] | None = write
         self.done = asyncio.Event()
 
@@ -53,11 +55,17 @@ async def test_while_the_disk_is_full_callers_hear_so_and_later_everything_takes
 
 
 async def test_a_database_that_only_takes_long_is_waited_for() -> None:
+    may_end = asyncio.Event()
+
     async def write() -> None:
-        await asyncio.sleep(0.2)
+        await may_end.wait()
 
     cycle = OneDecision(write)
     running = asyncio.create_task(cycle.run())
-    await cycle.durable()
+    waiting = asyncio.create_task(cycle.durable())
+    answered, _ = await asyncio.wait({waiting}, timeout=4 * TROUBLE_SECONDS)
+    assert not answered
+    may_end.set()
+    await waiting
     assert cycle.done.is_set()
     running.cancel()

@@ -23,6 +23,7 @@ from fleetcast_agent.receiving.errors import DismissedError, InterruptedReceptio
 from fleetcast_agent.receiving.following import AssignmentFollower, unless_failed
 from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan, peak_memory_bytes
+from fleetcast_agent.receiving.multicast.sockets.interfaces import INTERFACES
 from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.participation import Participation
 from fleetcast_agent.receiving.timing import Timing
@@ -61,6 +62,8 @@ class ReceiveRequest:
     """What people see for the machine."""
     state_dir: Path = Path()
     multicast_interface: str = ""
+    interfaces: Path = INTERFACES
+    """The directory in which the system describes each network interface."""
     no_multicast_reason: str = ""
     """Why the machine shall take no multicast, whatever its network can; empty if it shall."""
     memory_bytes: int = 0
@@ -118,7 +121,7 @@ async def receive_image(
     Raises:
         FleetcastError: it could not be received; the sentence says why.
     """
-    network = Network(request.multicast_interface)
+    network = Network(request.multicast_interface, request.interfaces)
     network.look_towards(*split_address(request.server, field="server"))
     if request.no_multicast_reason:
         network.take_none(request.no_multicast_reason)

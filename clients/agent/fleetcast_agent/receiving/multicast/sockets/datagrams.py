@@ -15,8 +15,9 @@ from fleetcast_wire.native import NativeRun
 from fleetcast_agent.receiving.errors import MulticastError
 from fleetcast_agent.receiving.multicast.sockets.interfaces import Interface
 from fleetcast_agent.receiving.multicast.sockets.readers import (
-    UDP_GRO,
+    FASTEST,
     BatchReader,
+    ReadingMethod,
     Received,
     SingleReader,
     TrainReader,
@@ -27,7 +28,6 @@ _say_once = partial(logs.once, logging.getLogger(__name__), logging.INFO)
 _LINUX = sys.platform == "linux"
 _SO_RCVBUFFORCE, _SO_MEMINFO, _SO_MEMINFO_DROPS = 33, 55, 8
 _MCAST_JOIN_GROUP, _MCAST_JOIN_SOURCE_GROUP = 42, 46
-_SEEN_BEFORE_JUDGING = 2048
 _SHORT_TRAIN = 3
 """Trains shorter than this on average: coalescing does not happen, recvmmsg is better."""
 
@@ -42,6 +42,7 @@ class GroupSocket:
         buffer: the slots, end to end.
         stride: bytes of a slot, the size of a sealed symbol.
         receive_buffer_bytes: what to ask the system to keep for this socket.
+        method: how to read.
 
     Raises:
         MulticastError: the system does not let us join.
@@ -57,6 +58,7 @@ class GroupSocket:
         buffer: memoryview,
         stride: int,
         receive_buffer_bytes: int,
+        method: ReadingMethod = FASTEST,
     ) -> None:
         family = socket.AF_INET6 if ":" in group else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -70,7 +72,7 @@ class GroupSocket:
             self._socket.close()
             raise MulticastError(f"cannot join {group} on {interface.name}: {error.strerror or error}") from error
         self._socket.setblocking(False)
-        self._buffer, self._stride = buffer, stride
+        self._buffer, self._stride, self._method = buffer, stride, method
         self._reader = self._best_reader()
 
     def fileno(self) -> int:
@@ -85,8 +87,8 @@ class GroupSocket:
         """Returns what has come, as much as fits the slots, without waiting; opens what belongs to a run by it."""
         received = self._reader.read(run)
         if isinstance(self._reader, TrainReader) and self._is_futile(self._reader):
-            self._socket.setsockopt(*UDP_GRO, 0)
-            self._reader = BatchReader(self._socket, self._buffer, self._stride)
+            self._socket.setsockopt(*self._method.coalescing_option, 0)
+            self._reader = self._batch_reader()
             _say_once("this network interface does not coalesce datagrams (GRO): receiving costs more time")
         return received
 
@@ -110,20 +112,22 @@ class GroupSocket:
         return round(drops * self._reader.mean_train)
 
     def _best_reader(self) -> BatchReader | SingleReader:
-        if not _LINUX:
+        if not self._method.batched:
             _say_once("this system reads one datagram a call: receiving costs more time")
             return SingleReader(self._socket, self._buffer, self._stride)
         try:
-            self._socket.setsockopt(*UDP_GRO, 1)
+            self._socket.setsockopt(*self._method.coalescing_option, 1)
         except OSError:
             _say_once("this kernel does not coalesce datagrams (UDP_GRO): receiving costs more time")
-            return BatchReader(self._socket, self._buffer, self._stride)
-        return TrainReader(self._socket, self._buffer, self._stride)
+            return self._batch_reader()
+        return TrainReader(self._socket, self._buffer, self._stride, compiled=self._method.compiled)
 
-    @staticmethod
-    def _is_futile(reader: TrainReader) -> bool:
+    def _batch_reader(self) -> BatchReader:
+        return BatchReader(self._socket, self._buffer, self._stride, compiled=self._method.compiled)
+
+    def _is_futile(self, reader: TrainReader) -> bool:
         """Returns whether trains turned out to be too short to be worth it."""
-        return reader.datagram_count >= _SEEN_BEFORE_JUDGING and reader.mean_train < _SHORT_TRAIN
+        return reader.datagram_count >= self._method.judged_after_count and reader.mean_train < _SHORT_TRAIN
 
 
 def _bind(sock: socket.socket, group: str, port: int, interface: Interface) -> None:

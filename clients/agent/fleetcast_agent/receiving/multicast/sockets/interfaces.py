@@ -11,8 +11,8 @@ import psutil
 
 from fleetcast_agent.receiving.errors import InterfaceError, MulticastError
 
-_INTERFACES = Path("/sys/class/net")
-"""What Linux says of each; other systems say nothing here."""
+INTERFACES = Path("/sys/class/net")
+"""Where Linux describes each interface; other systems describe none there."""
 _USUAL_MTU_BYTES = 1500
 _MAX_DATAGRAM_BYTES = 65535
 _HEADERS_BYTES = 48
@@ -87,9 +87,12 @@ def link_bits_per_second(interface: Interface) -> int:
     return max(0, statistics.speed) * 1_000_000 if statistics else 0
 
 
-def unfit_for_multicast(interface: Interface) -> str:
-    """Returns why multicast should not be received on an interface; empty if it should."""
-    entry = _INTERFACES / interface.name
+def unfit_for_multicast(interface: Interface, interfaces: Path = INTERFACES) -> str:
+    """Returns why multicast should not be received on an interface; empty if it should.
+
+    `interfaces` is the directory in which the system describes each.
+    """
+    entry = interfaces / interface.name
     if (entry / "wireless").exists() or (entry / "phy80211").exists():
         return f"{interface.name} is a wireless interface"
     try:

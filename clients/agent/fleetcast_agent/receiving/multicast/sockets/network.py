@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from pathlib import Path
 
 from fleetcast_agent.receiving.errors import InterfaceError, MulticastError
 from fleetcast_agent.receiving.multicast.sockets.interfaces import (
+    INTERFACES,
     Interface,
     find_interface,
     interface_towards,
@@ -22,13 +24,15 @@ class Network:
 
     Args:
         wanted: name or address of the interface that the user chose; empty to go by the route to the sender.
+        interfaces: the directory in which the system describes each interface.
 
     Raises:
         InterfaceError: the chosen interface does not exist or takes no multicast.
     """
 
-    def __init__(self, wanted: str = "") -> None:
+    def __init__(self, wanted: str = "", interfaces: Path = INTERFACES) -> None:
         self._wanted = wanted
+        self._interfaces = interfaces
         self._unfit = ""
         self._left = ""
         self._return_at = 0.0
@@ -39,7 +43,7 @@ class Network:
         if wanted:
             found = find_interface(wanted, socket.AF_INET6)  # what has no address of either family is in no network
             self._measure(found)
-            reason = unfit_for_multicast(found)
+            reason = unfit_for_multicast(found, interfaces)
             if reason:
                 raise InterfaceError(
                     f"{reason}: name another with --multicast-interface, or leave it out to receive by unicast",
@@ -81,7 +85,7 @@ class Network:
         except MulticastError:
             return  # an IPv6 network, perhaps; the sender's group will tell
         self._measure(found)
-        self._unfit = unfit_for_multicast(found)
+        self._unfit = unfit_for_multicast(found, self._interfaces)
 
     def _measure(self, interface: Interface) -> None:
         self.max_payload_bytes = largest_payload_bytes(interface)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import math
 import socket
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 from fleetcast_kit.network.batched_messages import BatchedMessage, IoVector, MessageHeader
@@ -21,6 +23,23 @@ UDP_GRO = (17, 104)
 _TRAIN_BYTES = 65535
 BATCH_DATAGRAMS = 4224
 """Datagrams taken at once: enough to spread the cost of a batch, which is most of what eight on two cores wait for."""
+
+
+@dataclass(frozen=True)
+class ReadingMethod:
+    """How datagrams are taken from a socket: the fastest way that this system has, unless something else is said."""
+
+    batched: bool = sys.platform == "linux"
+    """Many messages a call, by `recvmmsg`."""
+    compiled: bool = True
+    """By the loop in C, where it was built."""
+    coalescing_option: tuple[int, int] = UDP_GRO
+    """Level and name of the socket option by which the kernel joins datagrams to trains."""
+    judged_after_count: int = 2048
+    """Datagrams after which coalescing is given up where trains are short."""
+
+
+FASTEST = ReadingMethod()
 
 Received = tuple[Numbers, list[bytes]]
 """The slots that were filled with datagrams of the size of a slot, in their order, but for those that a run has opened;
@@ -50,9 +69,12 @@ class BatchReader:
         buffer: the slots, end to end.
         stride: bytes of a slot.
         room_slots: slots of a room, whose first ones a message fills.
+        compiled: read by the loop in C, where it was built.
     """
 
-    def __init__(self, source: socket.socket, buffer: memoryview, stride: int, room_slots: int = 1) -> None:
+    def __init__(
+        self, source: socket.socket, buffer: memoryview, stride: int, room_slots: int = 1, *, compiled: bool = True
+    ) -> None:
         self._socket, self._buffer, self._stride = source, buffer, stride
         room_bytes = self._room_bytes = room_slots * stride
         self._rooms = rooms = len(buffer) // room_bytes
@@ -66,7 +88,7 @@ class BatchReader:
             message.header.vectors = ctypes.pointer(vector)
             message.header.vector_count = 1
             message.header.control = self._controls.ctypes.data + room * _CONTROL.itemsize
-        self._receive = _best_receiver(messages, self._controls, room_slots, stride)
+        self._receive = _best_receiver(messages, self._controls, room_slots, stride, compiled=compiled)
         self._expected = float(room_slots)  # datagrams in a message, lately
         self.drained = True
         """Whether the last call took all there was."""
@@ -101,12 +123,19 @@ class BatchReader:
 
 
 def _best_receiver(
-    messages: ctypes.Array[BatchedMessage], controls: NDArray[np.void], room_slots: int, stride: int
+    messages: ctypes.Array[BatchedMessage],
+    controls: NDArray[np.void],
+    room_slots: int,
+    stride: int,
+    *,
+    compiled: bool,
 ) -> NativeMessages | _PortableMessages:
-    try:
-        return NativeMessages(messages, controls.itemsize, room_slots, stride)
-    except OSError:
-        return _PortableMessages(messages, controls, room_slots, stride)
+    if compiled:
+        try:
+            return NativeMessages(messages, controls.itemsize, room_slots, stride)
+        except OSError:
+            pass  # it was not built here
+    return _PortableMessages(messages, controls, room_slots, stride)
 
 
 class _PortableMessages:
@@ -154,8 +183,8 @@ class _PortableMessages:
 class TrainReader(BatchReader):
     """Reads one train into each room: of a socket with the option UDP_GRO."""
 
-    def __init__(self, source: socket.socket, buffer: memoryview, stride: int) -> None:
-        super().__init__(source, buffer, stride, train_slots(stride))
+    def __init__(self, source: socket.socket, buffer: memoryview, stride: int, *, compiled: bool = True) -> None:
+        super().__init__(source, buffer, stride, train_slots(stride), compiled=compiled)
 
 
 class SingleReader:
