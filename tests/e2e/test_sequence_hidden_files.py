@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import REPARSE_POINT
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 
 from tests.support.sequences import MIB, Rehearsal, needs_disks, tool
 

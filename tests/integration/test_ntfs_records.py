@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from fleetcast_agent.sequence.ntfs.compression import decompress
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import ROOT_RECORD, NtfsError
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

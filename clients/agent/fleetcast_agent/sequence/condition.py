@@ -9,8 +9,8 @@ from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import files
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import ROOT_RECORD, NtfsError
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 
 _HIBERNATED = (b"hibr", b"wake", b"rstr")
 """How hiberfil.sys begins while Windows means to go on from it, in small letters or capitals."""

@@ -31,7 +31,7 @@ MAX_ADVERTISED_NAMES = 64
 _MAX_DISPLAY_NAME_LENGTH = 255
 
 
-class Purpose(StrEnum):
+class TokenPurpose(StrEnum):
     """What a token is for."""
 
     ENROL = ""
@@ -72,7 +72,7 @@ class TokenRecord:
     """Who made it, `administrators/{id}`."""
     root_pem: bytes
     """The certificate by which its holders are recognised."""
-    purpose: Purpose = Purpose.ENROL
+    purpose: TokenPurpose = TokenPurpose.ENROL
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from fleetcast_scheduler.enrolment.domain import (
     MAX_USES,
     REMEMBERED,
     EnrolledCertificate,
-    Purpose,
+    TokenPurpose,
     TokenRecord,
     certified_names,
     check_repeated,
@@ -131,7 +131,7 @@ class Enrolment:
                 revoke_time=None,
                 creator="scheduler",
                 root_pem=certificates.certificate_pem(root),
-                purpose=Purpose.KNOCK,
+                purpose=TokenPurpose.KNOCK,
             )
             await self._store.add(record)
             await self._trust_tokens()
@@ -184,7 +184,7 @@ class Enrolment:
         digest = hashes.Hash(hashes.SHA256())
         digest.update(certificates.public_key_der(public_key))
         key_digest = digest.finalize().hex()
-        if ticket and record.purpose is Purpose.KNOCK:
+        if ticket and record.purpose is TokenPurpose.KNOCK:
             identity = Identity.parse(await self.redeem(ticket, key_digest))
             await self._store.pass_on(
                 public_key_digest=key_digest, identity=identity, display_name=printable(display_name), now=now
@@ -196,7 +196,7 @@ class Enrolment:
             identity=Identity.of(record.role, _new_identifier()),
             display_name=printable(display_name),
             now=now,
-            code=await self._knock(public_key, now) if record.purpose is Purpose.KNOCK else "",
+            code=await self._knock(public_key, now) if record.purpose is TokenPurpose.KNOCK else "",
         )
         if name is None:
             record = await self._store.get(token_id) or record

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import and_, case, col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fleetcast_scheduler.enrolment.domain import Purpose, TokenRecord
+from fleetcast_scheduler.enrolment.domain import TokenPurpose, TokenRecord
 from fleetcast_scheduler.enrolment.tables import EnrolmentRow, EnrolmentTokenRow
 
 
@@ -188,5 +188,5 @@ def _record(row: EnrolmentTokenRow) -> TokenRecord:
         revoke_time=datetime.fromtimestamp(row.revoke_time, UTC) if row.revoke_time is not None else None,
         creator=row.creator,
         root_pem=row.root_pem.encode(),
-        purpose=Purpose(row.purpose),
+        purpose=TokenPurpose(row.purpose),
     )

@@ -25,8 +25,8 @@ from fleetcast_agent.sequence.engine.state import (
     Evaluate,
     Finish,
     Restart,
-    Run,
     RunState,
+    RunStep,
     replay,
 )
 from fleetcast_sequence import Group, InterruptionRule, Node, Retry, Step, TaskSequence
@@ -113,7 +113,7 @@ def told_by_the_engine(sequence: TaskSequence, script: Script) -> Story:
                 story.evaluations.append(command.node)
                 problem = "cannot" if command.condition == "error" else ""
                 note(Evaluated(node=command.node, holds=command.condition == "true", problem=problem))
-            case Run():
+            case RunStep():
                 story.starts.append((command.node, command.attempt, command.resume))
                 note(StepStarted(node=command.node, attempt=command.attempt))
                 event = next(happenings.get(command.node, iter(())), "ok")
@@ -191,9 +191,9 @@ def _step(name: str = "Step", **more: object) -> Step:
     return Step.model_validate({"name": name, "type": "x", **more})
 
 
-def _run(engine: Engine, state: RunState) -> Run:
+def _run(engine: Engine, state: RunState) -> RunStep:
     command = engine.next(state)
-    assert isinstance(command, Run)
+    assert isinstance(command, RunStep)
     return command
 
 

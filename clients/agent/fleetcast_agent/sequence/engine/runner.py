@@ -48,7 +48,7 @@ from fleetcast_agent.sequence.engine.records import (
 from fleetcast_agent.sequence.engine.remarks import new_remark
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.runlog import RunLog
-from fleetcast_agent.sequence.engine.state import Engine, Evaluate, Finish, Restart, Run, RunState, replay
+from fleetcast_agent.sequence.engine.state import Engine, Evaluate, Finish, Restart, RunState, RunStep, replay
 from fleetcast_agent.sequence.engine.timeout import unpaused_timeout
 from fleetcast_agent.sequence.errors import RunJournalError, StepError, first_problem
 from fleetcast_agent.sequence.tools import Tools
@@ -105,7 +105,7 @@ class SequenceRunner:
             match command:
                 case Evaluate():
                     await self._note(journal, state, self._evaluate(command, state))
-                case Run():
+                case RunStep():
                     await self._step(command, journal, state)
                 case Restart():
                     outcome = await self._restart(command.request, journal, state)
@@ -170,7 +170,7 @@ class SequenceRunner:
             self._log(f"{self._engine.nodes[command.node].name!r} is skipped: {command.condition}")
         return Evaluated(node=command.node, holds=holds)
 
-    async def _step(self, command: Run, journal: RunJournal, state: RunState) -> None:
+    async def _step(self, command: RunStep, journal: RunJournal, state: RunState) -> None:
         if command.delay_seconds:
             self._log(f"tries {command.step.name!r} again in {command.delay_seconds:g} s")
             with contextlib.suppress(TimeoutError):
@@ -203,7 +203,7 @@ class SequenceRunner:
         self._report(command.node, 1)
         shutil.rmtree(self._step_directory(command.node), ignore_errors=True)
 
-    async def _attempt(self, command: Run, journal: RunJournal, state: RunState) -> StepEnded:
+    async def _attempt(self, command: RunStep, journal: RunJournal, state: RunState) -> StepEnded:
         """Runs one attempt of a step; whatever it does, it has ended in one way when this returns."""
         context = self._context(command, journal, state)
 
@@ -257,7 +257,7 @@ class SequenceRunner:
             }
         )
 
-    async def _call(self, command: Run, context: StepContext) -> None:
+    async def _call(self, command: RunStep, context: StepContext) -> None:
         step_type = step_types().get(command.step.type)
         function = self._around.steps.get(command.step.type)
         if step_type is None or function is None:
@@ -268,7 +268,7 @@ class SequenceRunner:
             raise StepError(first_problem(error)) from error
         await function(arguments, context)
 
-    def _context(self, command: Run, journal: RunJournal, state: RunState) -> StepContext:
+    def _context(self, command: RunStep, journal: RunJournal, state: RunState) -> StepContext:
         async def save(checkpoint: dict[str, Any]) -> None:
             await self._note(journal, state, StepSaved(node=command.node, checkpoint=checkpoint))
 
@@ -309,7 +309,7 @@ class SequenceRunner:
         step = self._engine.nodes[request.node]
         if request.carry_state_to is not None and isinstance(step, Step):
             try:
-                context = self._context(Run(request.node, step, 1), journal, state)
+                context = self._context(RunStep(request.node, step, 1), journal, state)
                 await carrying.carry(context, request.carry_state_to, self._around.identity)
             except (FleetcastError, OSError) as error:
                 message = f"the progress could not be carried over: {error}"

@@ -54,7 +54,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunStep:
     """Run a step after a pause: record `StepStarted`, then `StepEnded`."""
 
     node: NodeId
@@ -82,7 +82,7 @@ class Finish:
     message: str = ""
 
 
-Command = Evaluate | Run | Restart | Finish
+Command = Evaluate | RunStep | Restart | Finish
 
 
 class _Result(StrEnum):
@@ -230,7 +230,7 @@ class Engine:
     def _step(self, step: Step, node_id: NodeId, state: RunState) -> Command | _Result:
         known = state.steps.get(node_id)
         if known is None:
-            return Run(node_id, step, 1)
+            return RunStep(node_id, step, 1)
         attempt = known.failed_attempts + 1
         if known.ended is not None and known.ended.outcome is Outcome.SUCCEEDED:
             return _Result.DONE
@@ -240,11 +240,11 @@ class Engine:
                 if rule is InterruptionRule.FAIL or known.interruptions > MAX_INTERRUPTIONS:
                     return _Result.FAILED
                 resume = rule is InterruptionRule.RESUME
-                return Run(node_id, step, attempt, resume=resume, checkpoint=known.checkpoint if resume else None)
-            return Run(node_id, step, attempt)
+                return RunStep(node_id, step, attempt, resume=resume, checkpoint=known.checkpoint if resume else None)
+            return RunStep(node_id, step, attempt)
         if step.retry is None or known.failed_attempts >= step.retry.attempts:
             return _Result.FAILED
-        return Run(node_id, step, attempt, step.retry.delay_seconds(known.failed_attempts))
+        return RunStep(node_id, step, attempt, step.retry.delay_seconds(known.failed_attempts))
 
     def _disabled(self, node_id: NodeId) -> bool:
         parts = node_id.split(".")

@@ -28,7 +28,7 @@ class NtfsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class ClusterRun:
     """Bytes of a stream that lie together on the volume."""
 
     offset_bytes: int
@@ -48,7 +48,7 @@ class Attribute:
     size_bytes: int = 0
     value: bytes | None = None
     """Its value, if the record itself holds it."""
-    runs: list[Run] = field(default_factory=list)
+    runs: list[ClusterRun] = field(default_factory=list)
     """Where the rest of it lies, in order; what no run covers reads as zeros."""
     initialized_bytes: int = 0
     """What lies behind this many bytes reads as zeros."""

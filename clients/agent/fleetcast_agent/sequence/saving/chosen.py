@@ -11,8 +11,8 @@ from typing import Protocol
 
 from fleetcast_sequence.steps.content import CaptureUserState
 
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import FIRST_USER_RECORD, REPARSE_POINT, ROOT_RECORD, NtfsError, Record
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 
 
 @dataclass(frozen=True)

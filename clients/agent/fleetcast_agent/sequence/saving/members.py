@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import DATA, STANDARD_INFORMATION, Attribute, Record
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 from fleetcast_agent.sequence.saving.chosen import Found
 from fleetcast_agent.sequence.saving.ntfs_facts import STREAMS, named
 

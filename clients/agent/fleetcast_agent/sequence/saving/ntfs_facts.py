@@ -14,6 +14,7 @@ from typing import Any
 from fleetcast_sequence.steps.content import CaptureUserState
 
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import (
     DATA,
     EXTENDED_ATTRIBUTES,
@@ -22,7 +23,6 @@ from fleetcast_agent.sequence.ntfs.forms import (
     STANDARD_INFORMATION,
     Record,
 )
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 from fleetcast_agent.sequence.saving.chosen import Found, NtfsTree, chosen, shown, tag_of
 from fleetcast_agent.sequence.saving.reparse import (
     JUNCTION,

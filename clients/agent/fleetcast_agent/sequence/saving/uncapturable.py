@@ -11,8 +11,8 @@ from fleetcast_sequence.quantities import format_size
 
 from fleetcast_agent.sequence.control import Control
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import ROOT_RECORD, STANDARD_INFORMATION, NtfsError, Record
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 from fleetcast_agent.sequence.saving.chosen import shown, tag_of
 from fleetcast_agent.sequence.saving.reparse import LINKS, SYSTEM_COMPRESSED
 from fleetcast_agent.sequence.slices import in_slices

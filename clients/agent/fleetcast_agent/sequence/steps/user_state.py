@@ -20,8 +20,8 @@ from fleetcast_agent.sequence.disks import files, volumes
 from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
+from fleetcast_agent.sequence.ntfs.file_records import NtfsVolume
 from fleetcast_agent.sequence.ntfs.forms import NtfsError
-from fleetcast_agent.sequence.ntfs.records import NtfsVolume
 from fleetcast_agent.sequence.saving import linux_facts, members, ntfs_facts, store
 from fleetcast_agent.sequence.saving.chosen import MountedTree, chosen
 from fleetcast_agent.sequence.saving.ntfs_facts import Collected

@@ -58,7 +58,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class RecordMatch:
     """A record that agrees with what a machine shows."""
 
     facts: MachineFacts
@@ -73,7 +73,7 @@ class Match:
         return self.uuid and self.mac
 
 
-def matches(asker: Asker, machines: Iterable[MachineFacts]) -> list[Match]:
+def matches(asker: Asker, machines: Iterable[MachineFacts]) -> list[RecordMatch]:
     """Returns the records that agree in UUID or MAC address, those that agree in both first."""
     found = []
     for facts in machines:
@@ -81,12 +81,12 @@ def matches(asker: Asker, machines: Iterable[MachineFacts]) -> list[Match]:
         mac = asker.mac_address in facts.mac_addresses
         if uuid or mac:
             other_uuid = bool(asker.smbios_uuids and facts.inventory.smbios_uuid) and not uuid
-            found.append(Match(facts, uuid, mac, contradicted=other_uuid))
+            found.append(RecordMatch(facts, uuid, mac, contradicted=other_uuid))
     return sorted(found, key=lambda match: (not match.sure, match.contradicted, match.facts.name))
 
 
 def decide(
-    found: list[Match],
+    found: list[RecordMatch],
     *,
     work: Work | None,
     setting: str,
@@ -126,7 +126,7 @@ def decide(
     return answered(Answer.INSTALL, f"{work.run} is due")
 
 
-def _doubt(best: Match, found: list[Match]) -> str:
+def _doubt(best: RecordMatch, found: list[RecordMatch]) -> str:
     if len(found) > 1 and best.sure:
         return f"two records agree with it: {best.facts.name} and {found[1].facts.name}; remove one"
     kind = "MAC address" if best.mac else "SMBIOS UUID"

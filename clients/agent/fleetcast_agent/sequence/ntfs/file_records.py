@@ -26,9 +26,9 @@ from fleetcast_agent.sequence.ntfs.forms import (
     VOLUME_INFORMATION,
     VOLUME_RECORD,
     Attribute,
+    ClusterRun,
     NtfsError,
     Record,
-    Run,
     descriptors,
     entries,
     listed,
@@ -78,7 +78,7 @@ class NtfsVolume:
         self._record_bytes: int = record_clusters * self.cluster_bytes if record_clusters > 0 else 1 << -record_clusters
         if not self.cluster_bytes or not FIXUP_BYTES <= self._record_bytes <= _MAX_RECORD_BYTES:
             raise NtfsError("its boot sector is damaged")
-        first = Run(0, self._record_bytes, mft_cluster * self.cluster_bytes)
+        first = ClusterRun(0, self._record_bytes, mft_cluster * self.cluster_bytes)
         self._table = Attribute(DATA, "", 0, self._record_bytes, None, [first], self._record_bytes)
         # The table lists itself, and the list may itself be spread over records that only a part of it leads to.
         for _ in range(2):
@@ -279,7 +279,7 @@ class NtfsVolume:
         unit_bytes = self.cluster_bytes << headers[0][34] if flags & COMPRESSED else 0
         return Attribute(kind, name, flags, size, None, runs, initialized, unit_bytes)
 
-    def _runs(self, header: bytes) -> Iterator[Run]:
+    def _runs(self, header: bytes) -> Iterator[ClusterRun]:
         """Yields the runs that a piece of an attribute lists; a hole is none."""
         (cluster,) = struct.unpack_from("<Q", header, 16)
         (at,) = struct.unpack_from("<H", header, 32)
@@ -292,7 +292,7 @@ class NtfsVolume:
                 place += int.from_bytes(header[middle:end], "little", signed=True)
                 if place < 0:
                     raise NtfsError("a record of a file leads outside the volume")
-                yield Run(cluster * self.cluster_bytes, count * self.cluster_bytes, place * self.cluster_bytes)
+                yield ClusterRun(cluster * self.cluster_bytes, count * self.cluster_bytes, place * self.cluster_bytes)
             cluster += count
             at = end
 
