@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tests.support.trust import TrustedServer, serving
 from tests.support.waiting import until
-from tests.unit.agent.transmitting import PassSender, StoredImage
+from tests.unit.agent.receiving.transmitting import PassSender, StoredImage
 
 GROUP = "239.192.88.1"
 SESSION = "sessions/s1"

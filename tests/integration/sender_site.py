@@ -28,7 +28,7 @@ from fleetcast_wire.chunkset import unpack_chunk_set
 
 from tests.support.trust import TrustedServer, serving
 from tests.support.waiting import until
-from tests.unit.agent.transmitting import StoredImage, make_image
+from tests.unit.agent.receiving.transmitting import StoredImage, make_image
 
 RAW, ZSTD = chunk_table_pb2.CHUNK_ENCODING_RAW, chunk_table_pb2.CHUNK_ENCODING_ZSTD
 GROUP, PORT = "239.192.77.1", 64077

@@ -32,7 +32,7 @@ from fleetcast_wire.manifest import Manifest
 
 from tests.integration.agent_site import Script, Site, chunk_table_of, running_site
 from tests.support.spans import recorded_spans
-from tests.unit.agent.transmitting import StoredImage, make_image
+from tests.unit.agent.receiving.transmitting import StoredImage, make_image
 
 IMAGE = make_image(42, 3_000_000)
 OTHER = make_image(43, 3_000_000)

@@ -12,7 +12,7 @@ from fleetcast_agent.sequence.content.server_content import ServerContent
 
 from tests.integration.agent_site import Script, Site, running_site
 from tests.support.waiting import until
-from tests.unit.agent.transmitting import make_image
+from tests.unit.agent.receiving.transmitting import make_image
 
 IMAGE = make_image(42, 3_000_000)
 

@@ -29,8 +29,8 @@ from fleetcast_wire.runs import pack_runs
 from fleetcast_wire.seal import Sealer
 
 from tests.support.lossy import Impairment, LossyLink
-from tests.unit.agent.receiving import MemoryReceiver
-from tests.unit.agent.transmitting import StoredImage
+from tests.unit.agent.receiving.receiving import MemoryReceiver
+from tests.unit.agent.receiving.transmitting import StoredImage
 
 STREAM_SECONDS = 0.002
 """How long a message on a receiver's stream is under way."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from tests.support.lossy import Impairment
-from tests.unit.agent.transmitting import make_image
+from tests.unit.agent.receiving.transmitting import make_image
 from tests.unit.dataplane.forger import ALL_WAYS, Forger
 from tests.unit.dataplane.pairing import Pair
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from tests.support.lossy import Bursts, Impairment
-from tests.unit.agent.transmitting import make_image
+from tests.unit.agent.receiving.transmitting import make_image
 from tests.unit.dataplane.pairing import Pair, PairReceiver
 
 SMALL = Geometry(512, codeword_symbols=40, window_codewords=4, parity_symbols=32, codec="leopard-rs16")

@@ -17,10 +17,10 @@ from fleetcast_scheduler.sessions.domain.participant import Joiner, ParticipantS
 from fleetcast_scheduler.sessions.domain.session import SessionMode, SessionState
 from fleetcast_scheduler.sessions.domain.start_rules import StartRules
 
-from tests.unit.scheduler.actors import World, live, machines
-from tests.unit.scheduler.deployment_world import DeploymentWorld
-from tests.unit.scheduler.test_deployments import nightly
-from tests.unit.scheduler.test_sessions import A, B, C, running_world
+from tests.unit.scheduler.deployments.deployment_world import DeploymentWorld
+from tests.unit.scheduler.deployments.test_deployments import nightly
+from tests.unit.scheduler.sessions.actors import World, live, machines
+from tests.unit.scheduler.sessions.test_sessions import A, B, C, running_world
 
 
 def test_01_a_slow_machine_is_served_apart_and_its_session_goes_on() -> None:

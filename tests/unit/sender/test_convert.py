@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from tests.support.protobufs import messages
-from tests.unit.agent.transmitting import make_image
+from tests.unit.agent.receiving.transmitting import make_image
 from tests.unit.dataplane.pairing import Pair
 
 CHUNKS = 30
