@@ -46,6 +46,7 @@ class FakeCatalog(CatalogServiceServicer):
         self.image = IMAGE
         self.format = image_pb2.IMAGE_FORMAT_RAW
         self.contents: image_pb2.ImageContents | None = None
+        self.owner = ""
         self.fails = False
         """It answers nothing for the moment."""
 
@@ -58,6 +59,7 @@ class FakeCatalog(CatalogServiceServicer):
             state=image_pb2.Image.STATE_READY,
             format=self.format,
             contents=self.contents,
+            owner=self.owner,
         )
 
     async def GetImage(self, request: Any, context: Any) -> Any:
@@ -125,6 +127,7 @@ class FakeSequences(TaskSequenceServiceServicer):
         self._catalog = catalog
         self.held: dict[str, str] = {}
         self.canonical_form = b'{"name": "bare-metal"}'
+        self.needs_image = True
         self.required_variables: list[str] = []
         self.uploads: list[str] = []
 
@@ -135,7 +138,9 @@ class FakeSequences(TaskSequenceServiceServicer):
             task_sequence=task_sequence_pb2.TaskSequence(name=SEQUENCE),
             canonical_form=self.canonical_form,
             digest=SEQUENCE_DIGEST,
-            images=[task_sequence_pb2.PinnedImage(name=self._catalog.image, size_bytes=SIZE_BYTES, is_wim=True)],
+            images=[task_sequence_pb2.PinnedImage(name=self._catalog.image, size_bytes=SIZE_BYTES, is_wim=True)]
+            if self.needs_image
+            else [],
             required_variables=self.required_variables,
             uploads=self.uploads,
         )

@@ -172,8 +172,9 @@ async def test_a_task_sequence_is_pinned_held_ordered_and_let_go(site: Site, ope
     assert order.task_sequence_digest == SEQUENCE_DIGEST
     assert order.deployment_variables == given
     assert order.images[0].is_wim
-    for image in ("reference", "of-S1"):
-        check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image=image)
+    for image, owned in {"reference": False, "of-S1": True}.items():
+        granted = check_upload_grant(order.upload_grant, site.authority.certificate, machine="machines/1", image=image)
+        assert granted is owned, image
     await machine.finish(order.run)
     await machine.hear("closed")
     await until(lambda: not site.sequences.held)

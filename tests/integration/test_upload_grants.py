@@ -31,7 +31,11 @@ async def catalog(tmp_path: Path) -> AsyncIterator[CatalogSite]:
 
 def grant(catalog: CatalogSite, *, machine: str = "m1", lifetime: timedelta = HOUR) -> str:
     return issue_upload_grant(
-        catalog.server.authority, machine=f"machines/{machine}", images=["captured", "state"], lifetime=lifetime
+        catalog.server.authority,
+        machine=f"machines/{machine}",
+        images=["captured", "state"],
+        owned=["state"],
+        lifetime=lifetime,
     )
 
 
@@ -66,6 +70,13 @@ async def test_a_machine_uploads_what_it_was_granted_several_times_if_it_must(ca
     assert await catalog.content(first.name) == CONTENT
     assert (await upload(catalog, permit)).name == first.name
     assert (await upload(catalog, permit, image="state")).image == "state"
+
+
+async def test_a_saved_user_state_belongs_to_its_machine_and_a_captured_image_to_nobody(catalog: CatalogSite) -> None:
+    permit = grant(catalog)
+    assert (await upload(catalog, permit, image="state")).owner == "machines/m1"
+    assert (await upload(catalog, permit, image="captured")).owner == ""
+    assert (await catalog.upload("state", CONTENT + b"of an administrator")).owner == ""
 
 
 async def test_what_a_machine_was_not_granted_is_refused_and_leaves_nothing(catalog: CatalogSite) -> None:

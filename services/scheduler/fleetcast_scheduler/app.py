@@ -195,9 +195,10 @@ async def open_scheduler(
     await boot.start()
     enrolment.redeem = boot.redeem
     machines.code_of, machines.admits, machines.admitted = enrolment.code_of, boot.admits, boot.admitted
+    run_sessions = DeploymentSessions(deployments.pump, sessions, deployments.orders.restored)
     services = [
         session_service(sessions, pump),
-        participation_service(sessions, DeploymentSessions(deployments.pump, sessions), pump, told_address),
+        participation_service(sessions, run_sessions, pump, told_address),
         sender_registry_service(pump, catalog_address),
         sender_service(Senders(pump, audit)),
         audit_service(audit_store),

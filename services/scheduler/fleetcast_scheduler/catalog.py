@@ -169,7 +169,8 @@ def _pinned(image: image_pb2.Image) -> PinnedImage:
     is_wim = image.format in (image_pb2.IMAGE_FORMAT_WIM, image_pb2.IMAGE_FORMAT_ESD)
     contents = image.contents
     kind = ImageKind(image_pb2.ImageContents.Kind.Name(contents.kind).removeprefix("KIND_"))
-    return PinnedImage(image.name, image.size_bytes, is_wim, kind, contents.sector_size_bytes, contents.filesystem)
+    disk = (contents.sector_size_bytes, contents.filesystem)
+    return PinnedImage(image.name, image.size_bytes, is_wim, kind, *disk, image.owner)
 
 
 def _pinned_sequence(resolved: task_sequence_pb2.ResolvedTaskSequence) -> PinnedSequence:

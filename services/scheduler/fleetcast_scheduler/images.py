@@ -45,6 +45,8 @@ class PinnedImage:
     """Size of the sectors of the disk that it was made for; 0 if nothing tells."""
     filesystem: str = ""
     """Of a volume."""
+    owner: str = ""
+    """The machine whose user state it is, `machines/{id}`; empty for an image that is for any machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from fleetcast_sequence.registry import StepType, step_types
 from fleetcast_sequence.text.canonical import canonical, digest, from_canonical
 from fleetcast_sequence.text.document import renamed
 from fleetcast_sequence.text.schema import schema
-from fleetcast_sequence.uploads import uploads
+from fleetcast_sequence.uploads import owned_uploads, restored, uploads
 from fleetcast_sequence.validation import parse, parse_located
 from fleetcast_sequence.variables import HIDDEN, SHORTEST_MASK, Redactor, Scope, Variables
 
@@ -43,11 +43,13 @@ __all__ = [
     "digest",
     "expand",
     "from_canonical",
+    "owned_uploads",
     "parse",
     "parse_located",
     "pin",
     "references",
     "renamed",
+    "restored",
     "schema",
     "step_types",
     "uploads",

@@ -80,6 +80,14 @@ class RefersTo:
 class Uploads:
     """Marks an argument that names the image to which a step adds a version."""
 
+    owned: bool = False
+    """The version belongs to the machine that uploads it: no other one gets it, unless a run of its restores it."""
+
+
+@dataclass(frozen=True)
+class Restores:
+    """Marks an argument that names an image whose newest version a step puts back."""
+
 
 def _compiles(value: str) -> str:
     try:

@@ -12,10 +12,12 @@ from fleetcast_sequence import (
     digest,
     expand,
     from_canonical,
+    owned_uploads,
     parse,
     pin,
     references,
     renamed,
+    restored,
     schema,
     uploads,
 )
@@ -75,7 +77,19 @@ def test_uploads_are_named_as_written_or_as_a_machine_would_make_them() -> None:
     sequence = parse(CAPTURING)
     assert uploads(sequence) == ["state-{{ machine.serial }}", "{{ series }}", "{{ last.message }}"]
     context = {"machine": {"serial": "A1"}, "last": {}}
-    assert uploads(sequence, Variables(sequence.variables, {}, context=context)) == ["state-A1", "reference"]
+    variables = Variables(sequence.variables, {}, context=context)
+    assert uploads(sequence, variables) == ["state-A1", "reference"]
+    assert owned_uploads(sequence, variables) == ["state-A1"]
+    assert restored(sequence, variables) == []
+
+
+def test_what_a_sequence_restores_is_named_as_a_machine_would_make_it() -> None:
+    step = "{name: Back, type: restore-user-state, with: {volume: c, image: 'state-{{ machine.serial }}'}}"
+    sequence = parse(f"name: refresh\nsteps: [{step}]\n")
+    assert restored(sequence) == ["state-{{ machine.serial }}"]
+    variables = Variables(sequence.variables, {}, context={"machine": {"serial": "A1"}})
+    assert restored(sequence, variables) == ["state-A1"]
+    assert uploads(sequence, variables) == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fleetcast_cli.shell.command import Json, command
 from fleetcast_cli.shell.connection import UNARY_SECONDS, connection, every_page
 from fleetcast_cli.shell.plain import Plain, short_name, to_plain, write_json
 from fleetcast_cli.shell.progress import WorkProgress
-from fleetcast_cli.shell.references import image_reference, series_name, short_image
+from fleetcast_cli.shell.references import identifier, image_reference, series_name, short_image
 from fleetcast_cli.shell.text import ABSENT, fields, format_bytes, format_percent, format_time, output, plural, table
 
 group = typer.Typer(no_args_is_help=True)
@@ -137,6 +137,7 @@ def print_image(image: image_pb2.Image) -> None:
                 ("state", short_name(image, "state")),
                 ("format", short_name(image, "format")),
                 ("file", image.source_file),
+                ("belongs to", f"{identifier(image.owner)}: a saved user state" if image.owner else ""),
                 ("size", f"{format_bytes(image.size_bytes)} ({image.size_bytes} bytes)"),
                 (
                     "chunks",

@@ -42,7 +42,13 @@ async def create(
         str, typer.Option("--image", metavar="NAME[@DIGEST]", help="The image; pinned to its newest version.")
     ],
     collection: Annotated[
-        str, typer.Option("--collection", metavar="NAME", help="The machines that are awaited.", show_default=False)
+        str,
+        typer.Option(
+            "--collection",
+            metavar="NAME",
+            help="The machines that are awaited; no others are admitted.",
+            show_default=False,
+        ),
     ] = "",
     as_file: Annotated[
         bool,

@@ -142,6 +142,7 @@ def image_message(image: Image) -> image_pb2.Image:
         ready_time=timestamp(image.ready_time),
         wim_images=[image_pb2.WimImage(**asdict(wim_image)) for wim_image in image.wim_images],
         source_file=image.source_file,
+        owner=image.owner,
         verify_time=timestamp(image.verify_time),
         damaged_chunk_count=image.damaged_chunk_count,
         holders=image.holders,

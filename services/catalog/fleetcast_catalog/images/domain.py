@@ -145,6 +145,8 @@ class Image:
     wim_images: tuple[WimImage, ...] = ()
     holders: tuple[str, ...] = ()
     contents: ImageContents = NOT_LOOKED_INTO
+    owner: str = ""
+    """The machine whose user state it is; empty for an image that is for any machine."""
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from cryptography import x509
 from fleetcast.catalog.v1 import catalog_service_pb2
@@ -48,7 +49,7 @@ class CatalogServicer(CatalogServiceServicer):
         if first is None or first.WhichOneof("part") != "spec":
             raise InvalidArgumentError("the first message of an import must be its spec", field="spec")
         spec = convert.import_spec(first.spec)
-        self._check_permission(spec, first.spec.upload_grant)
+        spec = replace(spec, owner=self._owner(spec, first.spec.upload_grant))
         running = self._catalog.start_import(spec)
         feeding = None if spec.source_path else asyncio.create_task(_feed(requests, running.work.upload))
         try:
@@ -65,16 +66,22 @@ class CatalogServicer(CatalogServiceServicer):
             if feeding is not None:
                 feeding.cancel()
 
-    def _check_permission(self, spec: ImportSpec, upload_grant: str) -> None:
-        """Checks that the caller may import this: an administrator anything, a machine uploads that it was granted."""
+    def _owner(self, spec: ImportSpec, upload_grant: str) -> str:
+        """Returns the machine that the version will belong to; empty for none.
+
+        Raises:
+            PermissionDeniedError: the caller may not import this: an administrator may import anything, a machine
+                uploads that it was granted.
+        """
         caller = current_identity()
         if caller.role is not Role.MACHINE:
-            return
+            return ""
         if spec.source_path:
             raise PermissionDeniedError(
                 f"{caller} may upload only: {spec.source_path} is a file of the server", reason="UPLOAD_NOT_GRANTED"
             )
-        check_upload_grant(upload_grant, self._authority, machine=caller.name, image=spec.image)
+        owned = check_upload_grant(upload_grant, self._authority, machine=caller.name, image=spec.image)
+        return caller.name if owned else ""
 
     async def GetImage(
         self, request: catalog_service_pb2.GetImageRequest, context: Context

@@ -50,6 +50,7 @@ class ImageStore:
             state=ImageState.CREATING,
             format=image.format,
             source_file=image.source_file,
+            owner=image.owner,
             request_id=request_id,
             create_time=image.create_time,
             chunk_size_bytes=image.chunk_size_bytes,

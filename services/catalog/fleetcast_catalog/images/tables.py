@@ -26,6 +26,7 @@ class ImageRow(SQLModel, table=True):
     state: str = Field(index=True)
     format: int
     source_file: str
+    owner: str = Field(default="", sa_column_kwargs={"server_default": ""})
     request_id: str = Field(index=True)
     create_time: datetime = Field(sa_type=Instant)
     ready_time: datetime | None = Field(default=None, sa_type=Instant)
@@ -72,6 +73,7 @@ def image_of(row: ImageRow, holders: Iterable[str] = ()) -> Image:
         state=ImageState(row.state),
         format=ImageFormat(row.format),
         source_file=row.source_file,
+        owner=row.owner,
         create_time=row.create_time,
         size_bytes=row.size_bytes,
         chunk_size_bytes=row.chunk_size_bytes,

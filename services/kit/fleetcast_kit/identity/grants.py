@@ -30,26 +30,32 @@ def issue_upload_grant(
     machine: str,
     images: Iterable[str],
     lifetime: timedelta,
+    owned: Iterable[str] = (),
     now: datetime | None = None,
 ) -> str:
     """Returns the grant that lets `machine` upload versions of `images` until `lifetime` has passed; empty for none.
 
     `machine` is the resource name that its certificate states; `images` are names of series, such as `user-state`, with
-    or without `images/`. The grant is looked at when an upload begins: one that has begun may end later.
+    or without `images/`. Versions of the series in `owned` will belong to the machine. The grant is looked at when an
+    upload begins: one that has begun may end later.
     """
     series = sorted({image.removeprefix("images/") for image in images})
     if not series:
         return ""
     expire_time = (now or certificates.now()) + lifetime
     content = {"machine": machine, "images": series, "expires": int(expire_time.timestamp())}
+    if belonging := sorted({image.removeprefix("images/") for image in owned} & set(series)):
+        content["owned"] = belonging
     payload = json.dumps(content, separators=(",", ":")).encode()
     return ".".join((_PREFIX, _encoded(payload), _encoded(authority.sign(_PURPOSE, payload))))
 
 
 def check_upload_grant(
     grant: str, authority: x509.Certificate, *, machine: str, image: str, now: datetime | None = None
-) -> None:
+) -> bool:
     """Checks that `grant` permits `machine`, proven by its certificate, to add a version to the series `image`.
+
+    Returns whether the version will belong to the machine, so that no other one gets it.
 
     Raises:
         PermissionDeniedError: it does not; the sentence says why.
@@ -64,6 +70,7 @@ def check_upload_grant(
         content = json.loads(payload)
         granted_machine, images = str(content["machine"]), [str(series) for series in content["images"]]
         expire_time = datetime.fromtimestamp(content["expires"], UTC)
+        owned = [str(series) for series in content.get("owned", ())]
     except (ValueError, TypeError, KeyError, OverflowError, OSError, binascii.Error):
         _refuse(f"the upload grant that {machine} shows is damaged, or of another installation")
     if granted_machine != machine:
@@ -75,6 +82,7 @@ def check_upload_grant(
             f"the upload grant of {machine} is for {', '.join(images)}, not for {image}: only what the steps of its "
             "run name can be uploaded"
         )
+    return image in owned
 
 
 def _refuse(message: str) -> NoReturn:

@@ -44,8 +44,11 @@ class DeploymentOptions:
 class DeploymentPart:
     """The services of deployments, and the loops behind them."""
 
-    def __init__(self, pump: RunPump, contents: Contents, waking: Waking, services: list[Service]) -> None:
+    def __init__(
+        self, pump: RunPump, orders: OrderWriter, contents: Contents, waking: Waking, services: list[Service]
+    ) -> None:
         self.pump = pump
+        self.orders = orders
         self.services = services
         self._contents = contents
         self._waking = waking
@@ -84,10 +87,11 @@ async def open_deployments(
     await store.forget_unfinished_logs()
     ledger = DeploymentLedger(fleet.fleet, await store.load_open(), options.timing)
     contents = Contents(catalog)
+    orders = OrderWriter(ledger, authority, catalog_address)
     pump = RunPump(
         ledger,
         store,
-        write_order=OrderWriter(ledger, authority, catalog_address).write,
+        write_order=orders.write,
         wake_machines=waking.wake,
         holds_changed=contents.keeper.changed,
         clock=clock,
@@ -100,6 +104,7 @@ async def open_deployments(
     logs = RunLogs(pump, store)
     return DeploymentPart(
         pump,
+        orders,
         contents,
         waking,
         [

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
-from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
+from fleetcast_kit.errors import FailedPreconditionError, NotFoundError, PermissionDeniedError
 from fleetcast_kit.process import semconv, telemetry
 
 from fleetcast_scheduler.audit.audit import Audit
@@ -161,10 +161,15 @@ class Sessions:
 
         Raises:
             NotFoundError: there is none of that name.
-            FailedPreconditionError: it has ended, the image does not fit, or the machine is held.
+            FailedPreconditionError: it has ended, the image does not fit, the machine is held, or it is not of the
+                session's collection.
+            PermissionDeniedError: the image is the user state of another machine.
         """
         joiner = self._admitted(joiner)
         session = await self._recall(name)
+        await self._look_for_member(session, joiner.machine)
+        if not (session.deployment or session.collection or joiner.machine in session.participants):
+            _check_owner(await self._catalog.resolve(session.image), joiner)
         if joiner.medium is not Medium.ANY:
             _check_medium(await self._catalog.resolve(session.image), joiner)
         return self._pump.join(name, joiner)
@@ -175,16 +180,22 @@ class Sessions:
         Raises:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
+            PermissionDeniedError: it is the user state of another machine.
         """
         joiner = self._admitted(joiner)
         if joiner.medium is not Medium.ANY:
             _check_medium(await self._catalog.resolve(image), joiner)
         find_open = self._pump.dispatcher.find_open
         session = find_open(joiner.machine, image)
-        if session is None:
+        if session is None or joiner.machine not in session.participants:
             pinned = await self._catalog.resolve(image)
+            for other in list(self._pump.dispatcher.ledger.sessions.values()):
+                if other.image == pinned.name:
+                    await self._look_for_member(other, joiner.machine)
             async with self._locks.held(pinned.name):
                 session = find_open(joiner.machine, pinned.name)
+                if session is None or not session.collection:
+                    _check_owner(pinned, joiner)
                 if session is None:
                     session = await self._open(pinned.name, SessionMode.AUTO, SessionEdit(), "")
         return self._pump.join(session.name, joiner)
@@ -264,6 +275,20 @@ class Sessions:
         _logger.info("%s opened for %s", name, pinned.name)
         return session
 
+    async def resolve(self, image: str) -> PinnedImage:
+        """Returns the version that `image` names now.
+
+        Raises:
+            NotFoundError: there is no such READY image.
+        """
+        return await self._catalog.resolve(image)
+
+    async def _look_for_member(self, session: Session, machine: str) -> None:
+        """Looks at the collection of a session again if a machine is not among those that were members lately."""
+        if session.collection and not session.state.final and machine not in session.expected:
+            with suppress(NotFoundError):  # no collection, no members
+                self._pump.dispatcher.expect(session.name, await self._members(session.collection))
+
     def _admitted(self, joiner: Joiner) -> Joiner:
         """Returns a machine that joins under the name that operators know it by; its own if they gave it none.
 
@@ -282,6 +307,20 @@ class Sessions:
         session = await self.get(name)
         self._pump.dispatcher.recall(session)
         return session
+
+
+def _check_owner(image: PinnedImage, joiner: Joiner) -> None:
+    """Makes sure that the image is no user state of another machine.
+
+    Raises:
+        PermissionDeniedError: it is.
+    """
+    if image.owner not in ("", joiner.machine):
+        raise PermissionDeniedError(
+            f"{image.name} is the saved user state of {image.owner}: deploy a task sequence that restores it to "
+            f"{joiner.machine}, or open a session for a collection with that machine",
+            reason="IMAGE_OF_ANOTHER_MACHINE",
+        )
 
 
 def _check_medium(image: PinnedImage, joiner: Joiner) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fleetcast_sequence.model import RefersTo, SequenceModel, Uploads, VariableName
+from fleetcast_sequence.model import RefersTo, Restores, SequenceModel, Uploads, VariableName
 
 ImageName = Annotated[
     str, Field(pattern=r"^(images/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@sha256:[0-9a-f]{64})?$"), RefersTo("image")
@@ -135,7 +135,7 @@ class CaptureUserState(SequenceModel):
         default=None,
         description="Directory inside the same volume to keep the copy in; then erase with `format-volume: keep`.",
     )
-    image: Annotated[SeriesName | None, Uploads()] = Field(
+    image: Annotated[SeriesName | None, Uploads(owned=True)] = Field(
         default=None, description="In place of `store`: publish the copy on the server under this name."
     )
 
@@ -151,7 +151,9 @@ class RestoreUserState(SequenceModel):
 
     volume: str = Field(description=_VOLUME)
     store: str | None = Field(default=None, description="Directory inside the volume that holds the copy.")
-    image: SeriesName | None = Field(default=None, description="In place of `store`: the name it was published under.")
+    image: Annotated[SeriesName | None, Restores()] = Field(
+        default=None, description="In place of `store`: the name it was published under."
+    )
     delete_store: bool = Field(default=False, description="Delete the `store` once everything is back and verified.")
 
     @model_validator(mode="after")

@@ -41,6 +41,23 @@ def test_the_machine_may_upload_what_its_grant_names_until_it_expires() -> None:
     check(now=NOW + timedelta(minutes=59, seconds=59))
 
 
+def test_a_grant_says_whose_the_versions_will_be() -> None:
+    grant = issue_upload_grant(
+        AUTHORITY,
+        machine=MACHINE,
+        images=["user-state", "reference"],
+        owned=["images/user-state", "elsewhere"],
+        lifetime=timedelta(hours=1),
+        now=NOW,
+    )
+    answers = [
+        check_upload_grant(grant, AUTHORITY.certificate, machine=MACHINE, image=image, now=NOW)
+        for image in ("user-state", "reference")
+    ]
+    assert answers == [True, False]
+    assert not check_upload_grant(GRANT, AUTHORITY.certificate, machine=MACHINE, image="user-state", now=NOW)
+
+
 def test_a_machine_without_a_grant_may_upload_nothing() -> None:
     assert "machines/ab12 may not upload user-state: a machine needs the grant" in refusal("")
 

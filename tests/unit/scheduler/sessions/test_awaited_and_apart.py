@@ -32,11 +32,16 @@ def test_a_waiting_session_names_at_most_three_of_those_who_are_missing() -> Non
     assert world.session().waiting_reason.endswith("missing: PC-05, PC-06; gone again: machines/0")
 
 
-def test_a_machine_that_nobody_awaited_may_come_too() -> None:
+def test_only_machines_of_its_collection_join_a_session() -> None:
     world = awaiting_world(StartRules())
-    world.join("machines/guest")
-    assert world.participant("machines/guest").state is ParticipantState.RECEIVING
-    assert len(world.session().missing) == 6
+    with pytest.raises(FailedPreconditionError, match="fleetcast collection add room-1 guest") as refused:
+        world.join("machines/guest")
+    assert refused.value.reason == "NOT_A_MEMBER"
+    world.join(A)
+    world.dispatcher.expect("sessions/one", {})
+    world.leave(A)
+    world.join(A)
+    assert world.participant(A).state is ParticipantState.RECEIVING, "who has begun may end, also after leaving it"
 
 
 def test_a_session_completes_when_all_of_its_collection_have_ended() -> None:

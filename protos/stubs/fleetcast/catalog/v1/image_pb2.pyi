@@ -148,6 +148,7 @@ class Image(_message.Message):
     DAMAGED_CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `images/{image}@sha256:{hex}`. While creating, the digest is not known and the part after `@` is
     `importing-{id}`.
@@ -176,6 +177,10 @@ class Image(_message.Message):
     """Name of the imported file, without its folder."""
     damaged_chunk_count: _builtins.int
     """Number of chunks found damaged by the last verification."""
+    owner: _builtins.str
+    """The machine whose user state this is, `machines/{id}`: besides it only a run that restores the image, and the
+    members of the collection that a session was opened for, get it. Empty for an image that is for any machine.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the import began."""
@@ -224,10 +229,11 @@ class Image(_message.Message):
         damaged_chunk_count: _builtins.int = ...,
         holders: _abc.Iterable[_builtins.str] | None = ...,
         contents: Global___ImageContents | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "create_time", b"create_time", "ready_time", b"ready_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bytes", b"added_bytes", "chunk_count", b"chunk_count", "chunk_size_bytes", b"chunk_size_bytes", "contents", b"contents", "create_time", b"create_time", "damaged_chunk_count", b"damaged_chunk_count", "digest", b"digest", "format", b"format", "holders", b"holders", "image", b"image", "name", b"name", "ready_time", b"ready_time", "size_bytes", b"size_bytes", "source_file", b"source_file", "state", b"state", "stored_bytes", b"stored_bytes", "verify_time", b"verify_time", "wim_images", b"wim_images", "zero_chunk_count", b"zero_chunk_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bytes", b"added_bytes", "chunk_count", b"chunk_count", "chunk_size_bytes", b"chunk_size_bytes", "contents", b"contents", "create_time", b"create_time", "damaged_chunk_count", b"damaged_chunk_count", "digest", b"digest", "format", b"format", "holders", b"holders", "image", b"image", "name", b"name", "owner", b"owner", "ready_time", b"ready_time", "size_bytes", b"size_bytes", "source_file", b"source_file", "state", b"state", "stored_bytes", b"stored_bytes", "verify_time", b"verify_time", "wim_images", b"wim_images", "zero_chunk_count", b"zero_chunk_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -222,7 +222,7 @@ class Session(_message.Message):
     occurrence: _builtins.int
     """Which occurrence of its series it is, from 1; 0 if it does not recur."""
     collection: _builtins.str
-    """Whose machines are awaited, `collections/{id}`; empty if nobody in particular is."""
+    """Whose machines are awaited, and nobody else is admitted, `collections/{id}`; empty for any machine that joins."""
     multicast_warning: _builtins.str
     """Why multicast may not reach its machines and what to do, in one sentence: none of them is in a subnet of the
     sender's interface. Empty if one is, if one received by multicast, or if nobody knows.

@@ -61,7 +61,7 @@ class CreateSessionRequest(_message.Message):
     recurrence_time_zone: _builtins.str
     """Name in the IANA time zone database on whose clock it recurs; empty means UTC."""
     collection: _builtins.str
-    """The machines that are awaited, `collections/{id}`; empty if nobody in particular is."""
+    """The machines that are awaited, and nobody else is admitted, `collections/{id}`; empty for any machine that joins."""
     any_site: _builtins.bool
     """True if senders of `site` only come first, and others serve the session while there is none of these."""
     @_builtins.property

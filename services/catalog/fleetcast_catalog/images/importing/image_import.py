@@ -80,6 +80,8 @@ class ImportSpec:
     request_id: str
     is_directory: bool = False
     """The upload is a tar archive of a directory's files."""
+    owner: str = ""
+    """The machine that the version will belong to; empty for none."""
 
     @property
     def label(self) -> str:
@@ -261,6 +263,7 @@ class ImageImport:
             state=ImageState.CREATING,
             format=ImageFormat.WIM if found.format is ImageFormat.ISO else found.format,
             source_file=self._spec.source_file,
+            owner=self._spec.owner,
             create_time=datetime.now(UTC),
         )
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from fleetcast.scheduler.v1 import run_service_pb2
 from fleetcast_kit.identity.authority import CertificateAuthority
 from fleetcast_kit.identity.grants import issue_upload_grant
-from fleetcast_sequence import Scope, SequenceError, Variables, from_canonical, uploads
+from fleetcast_sequence import (
+    Scope,
+    SequenceError,
+    TaskSequence,
+    Variables,
+    from_canonical,
+    owned_uploads,
+    restored,
+    uploads,
+)
 
 from fleetcast_scheduler.deployments.domain.deployment import Deployment
 from fleetcast_scheduler.deployments.domain.ledger import DeploymentLedger
@@ -35,23 +44,15 @@ class OrderWriter:
         deployment = self._ledger.deployment_of(run)
         facts = self._ledger.fleet.machine(run.machine)
         remaining_seconds = (run.limit_time or now) - now
-        kept = run.variables or {}
-        variables = {
-            Scope.COLLECTION: kept.get("collection", {}),
-            Scope.MACHINE: kept.get("machine", {}),
-            Scope.DEPLOYMENT: dict(deployment.variables),
-        }
+        variables = _variables(run, deployment)
         display_name = facts.display_name if facts is not None else run.display_name
-        context = {
-            "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
-            "machine": {"name": display_name} | (_facts(facts.inventory) if facts is not None else {}),
-        }
         grant = ""
         if deployment.pinned.uploads:
             grant = issue_upload_grant(
                 self._authority,
                 machine=run.machine,
-                images=_uploaded(deployment, variables, context),
+                images=self._named(run, uploads),
+                owned=self._named(run, owned_uploads),
                 lifetime=timedelta(seconds=max(remaining_seconds, 0)) + _GRANT_MARGIN,
                 now=datetime.fromtimestamp(now, UTC),
             )
@@ -79,6 +80,36 @@ class OrderWriter:
             order.task_sequence = content.task_sequence
         return order
 
+    def restored(self, run: Run) -> list[str]:
+        """Returns the images whose newest version a run puts back, as far as that is known before it begins."""
+        return self._named(run, restored)
+
+    def _named(self, run: Run, named: Callable[[TaskSequence, Variables], list[str]]) -> list[str]:
+        """Returns the images that steps name where a run executes them; none if that cannot be computed."""
+        deployment = self._ledger.deployment_of(run)
+        facts = self._ledger.fleet.machine(run.machine)
+        display_name = facts.display_name if facts is not None else run.display_name
+        context = {
+            "deployment": {"name": deployment.name, "run": run.name, "attempt": run.attempt},
+            "machine": {"name": display_name} | (_facts(facts.inventory) if facts is not None else {}),
+        }
+        try:
+            sequence = from_canonical(deployment.pinned.task_sequence)
+            return named(sequence, Variables(sequence.variables, dict(_variables(run, deployment)), context=context))
+        except (SequenceError, ValueError) as error:  # a form of a newer version of the program, perhaps
+            _logger.warning("%s: the images that its steps name cannot be computed: %s", deployment.name, error)
+            return []
+
+
+def _variables(run: Run, deployment: Deployment) -> dict[Scope, Mapping[str, str]]:
+    """Returns the values of a run that are known before it begins."""
+    kept = run.variables or {}
+    return {
+        Scope.COLLECTION: kept.get("collection", {}),
+        Scope.MACHINE: kept.get("machine", {}),
+        Scope.DEPLOYMENT: dict(deployment.variables),
+    }
+
 
 def _facts(inventory: Inventory) -> dict[str, object]:
     """Returns what a machine said of itself as its own templates name it: only what it says there in the same words."""
@@ -99,16 +130,3 @@ def _facts(inventory: Inventory) -> dict[str, object]:
             for disk in inventory.disks
         ],
     }
-
-
-def _uploaded(
-    deployment: Deployment, variables: Mapping[Scope, Mapping[str, str]], context: Mapping[str, object]
-) -> list[str]:
-    """Returns the images that a run adds versions to, as far as that is known before it begins."""
-    try:
-        sequence = from_canonical(deployment.pinned.task_sequence)
-        values = Variables(sequence.variables, dict(variables), context=context)
-        return uploads(sequence, values)
-    except (SequenceError, ValueError) as error:  # a form of a newer version of the program, perhaps
-        _logger.warning("%s: what it uploads cannot be computed, so nothing is granted: %s", deployment.name, error)
-        return []

@@ -290,6 +290,12 @@ def refusal(session: Session, machine: str) -> FailedPreconditionError | None:
         reason, sentence = "SESSION_CLOSED", f"{session.name} is closed and takes no more machines: join another one"
     elif session.refuses_late:
         reason, sentence = "SESSION_STARTED", f"{session.name} has started and takes no late machines: join another one"
+    elif session.collection and machine not in session.expected:
+        reason = "NOT_A_MEMBER"
+        sentence = (
+            f"{session.name} is for the machines of {session.collection}, and {machine} is none of them: add it with "
+            f"`fleetcast collection add {session.collection.partition('/')[2]} {machine.partition('/')[2]}`"
+        )
     else:
         return None
     return FailedPreconditionError(sentence, reason=reason, metadata={"session": session.name, "machine": machine})
