@@ -15,13 +15,17 @@ from fleetcast_kit.errors import InvalidArgumentError
 _FIRST_PIECE = re.compile(r"(?P<stem>.+)\.(?:aa|000|001)")
 _PIECE = re.compile(r"\.(?:[a-z]{2}|\d{3})")
 _SPLIT_WIM = re.compile(r"(?P<stem>.+?)(?P<number>\d*)\.swm", re.IGNORECASE)
+_OF_AN_IMAGE = re.compile(
+    r"parts|disk|.+-pt\.(sf|parted)|.+-img(\..+)?|d\d+\.(mbr|.*partitions)|d\d+p\d+\.img.*|(rec|sys)\.img.*|.+\.swm"
+)
+"""Files that an image of Clonezilla or FOG, or a split WIM, has: no other directory is sent."""
 
 
 def files_of(path: Path) -> list[Path]:
     """Returns the files that belong together where `path` is a directory or the first piece of a file; else nothing.
 
     Raises:
-        InvalidArgumentError: the directory is empty, or cannot be read.
+        InvalidArgumentError: the directory cannot be read, or is not that of an image.
     """
     if path.is_dir():
         try:
@@ -30,9 +34,10 @@ def files_of(path: Path) -> list[Path]:
             raise InvalidArgumentError(
                 f"the directory {path} cannot be read: {error.strerror}", field="file"
             ) from error
-        if not found:
+        if not any(_OF_AN_IMAGE.fullmatch(entry.name) for entry in found):
             raise InvalidArgumentError(
-                f"the directory {path} holds no files: name that of an image, or a file", field="file"
+                f"{str(path)!r} is a directory, but not an image of Clonezilla or FOG: name such a one, or a file",
+                field="file",
             )
         return found
     if not path.is_file():

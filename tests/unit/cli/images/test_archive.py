@@ -36,7 +36,7 @@ def test_a_directory_brings_its_files_and_a_file_only_itself(tmp_path: Path) -> 
     assert [file.name for file in files_of(tmp_path)] == ["parts", "sda-pt.sf"]
     assert files_of(tmp_path / "parts") == []
     assert files_of(tmp_path / "nowhere") == []
-    with pytest.raises(InvalidArgumentError, match="holds no files"):
+    with pytest.raises(InvalidArgumentError, match="is a directory, but not an image of Clonezilla or FOG"):
         files_of(tmp_path / "sub")
 
 
