@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -35,6 +35,10 @@ class VolumeFiles(Protocol):
         """Deletes a file, if it is there."""
         ...
 
+    def lacking_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Returns how many bytes there is too little room for files of these sizes, by their paths; 0 if unknown."""
+        ...
+
 
 class MountedFiles:
     """The files of a mounted volume."""
@@ -56,6 +60,13 @@ class MountedFiles:
     async def delete(self, path: str) -> None:
         """Deletes a file, if it is there."""
         self.place(path).unlink(missing_ok=True)
+
+    def lacking_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Returns how many bytes there is too little room for files that are written; those they replace give way."""
+        status = os.statvfs(self._root)
+        places = ((self.place(path), size_bytes) for path, size_bytes in sizes.items())
+        more = sum(size - (place.stat().st_size if place.is_file() else 0) for place, size in places)
+        return max(more - status.f_bavail * status.f_frsize, 0)
 
     def place(self, path: str) -> Path:
         """Returns where `path` is on the running system; symbolic links lead where the new system sees them lead."""
@@ -97,6 +108,10 @@ class FatFiles:
         """Deletes a file, if it is there."""
         command: list[str | Path] = ["mdel", "-i", self._device, f"::/{path.lstrip('/')}"]
         await self._context.tools.run(command, success_codes=(0, 1), quiet=True)
+
+    def lacking_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Returns 0: mtools say themselves when the volume is full."""
+        return 0
 
 
 @contextlib.asynccontextmanager

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tarfile
-import zipfile
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
+from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import DownloadPackage
 
+from fleetcast_agent.sequence import unpacking
 from fleetcast_agent.sequence.content.content import Delivery, delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.slices import in_slices
-
-if not hasattr(tarfile, "data_filter"):  # as in Debian 12: it would unpack to anywhere
-    from backports import tarfile  # type: ignore[no-redef]
 
 
 async def download_package(arguments: DownloadPackage, context: StepContext) -> None:
@@ -26,8 +23,12 @@ async def download_package(arguments: DownloadPackage, context: StepContext) -> 
     context.results.variables[arguments.path_variable] = str(path)
 
 
-async def fetch(context: StepContext, package: str, *, delivery: Delivery, unpack: bool = True) -> Path:
+async def fetch(
+    context: StepContext, package: str, *, delivery: Delivery, unpack: bool = True, cabinets: bool = False
+) -> Path:
     """Returns the directory or file where the package is from now to the end of the run.
+
+    With `cabinets`, a cabinet of Windows is unpacked like a tar or ZIP archive; others want it as the file it is.
 
     Raises:
         StepError: it cannot be had, or is an archive that cannot be unpacked safely.
@@ -40,37 +41,30 @@ async def fetch(context: StepContext, package: str, *, delivery: Delivery, unpac
     directory.mkdir(parents=True, exist_ok=True)
     partial = context.step_directory / "package"
     await context.content.fetch(package, partial, delivery=delivery, progress=context.progress)
-    if unpack and await asyncio.to_thread(_is_archive, partial):
-        unpacked = context.step_directory / "unpacked"
-        delete_content(unpacked)
+    target = directory / name
+    if unpack:
         try:
-            await in_slices(context.control, _unpacked(partial, unpacked))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise StepError(f"the package {name} cannot be unpacked: {error}") from error
-        delete_content(partial)
-        partial = unpacked
-    else:
-        target = directory / name
+            kind = await asyncio.to_thread(unpacking.kind_of, partial)
+            unpacked = context.step_directory / "unpacked"
+            delete_content(unpacked)
+            if cabinets and kind == unpacking.CABINET:
+                await _uncabineted(context, partial, unpacked)
+            elif unpacking.is_archive(kind):
+                await in_slices(context.control, unpacking.unpacked(partial, unpacked))
+        except StepError as error:
+            raise StepError(f"the package {name} cannot be unpacked: {error.message}") from error
+        if unpacked.exists():
+            delete_content(partial)
+            partial, target = unpacked, directory / "content"
     await asyncio.to_thread(partial.rename, target)
     return target
 
 
-def _is_archive(path: Path) -> bool:
-    return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
-
-
-def _unpacked(archive: Path, target: Path) -> Iterator[None]:
-    target.mkdir()
-    if tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                tar.extract(member, target, filter="data")
-                yield
-        return
-    with zipfile.ZipFile(archive) as zipped:
-        for entry in zipped.infolist():
-            place = (target / entry.filename.replace("\\", "/")).resolve()
-            if not place.is_relative_to(target.resolve()):
-                raise zipfile.BadZipFile(f"{entry.filename!r} leaves its directory")
-            zipped.extract(entry, target)
-            yield
+async def _uncabineted(context: StepContext, archive: Path, target: Path) -> None:
+    await asyncio.to_thread(target.mkdir)
+    status = await asyncio.to_thread(os.statvfs, target)
+    listed = await context.tools.run(["cabextract", "--list", archive], quiet=True)
+    sizes = [int(line.split("|")[0]) for line in listed.output.splitlines() if line.split("|")[0].strip().isdecimal()]
+    if sum(sizes) > status.f_bavail * status.f_frsize:
+        raise StepError(f"there is no room for the {format_size(sum(sizes))} in it")
+    await context.tools.run(["cabextract", "--quiet", "--directory", target, archive])
