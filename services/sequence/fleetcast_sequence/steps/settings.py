@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+import re
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fleetcast_sequence.model import Condition, SequenceModel
+from fleetcast_sequence.steps import regions
 from fleetcast_sequence.steps.content import Delivery, ImageName
 
 _VOLUME = "The volume with the new system."
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NOT_IN_A_NAME = re.compile(r'["/\\\[\]:;|=,+*?<>]')
+
+
+def _given(check: Callable[[str], str]) -> AfterValidator:
+    """Returns what checks a value unless it is empty, which leaves the setting out."""
+    return AfterValidator(lambda value: value and check(value))
+
+
+def _text(value: str) -> str:
+    """Returns a text that a file of settings can hold on one line."""
+    if found := _UNPRINTABLE.search(value):
+        raise ValueError(f"it has a character that cannot be written there: {found[0]!r}")
+    return value
+
+
+def _workgroup(value: str) -> str:
+    if found := _NOT_IN_A_NAME.search(value):
+        raise ValueError(f"a workgroup of Windows has no {found[0]!r} in its name")
+    return value
+
+
+def _host_name(value: str) -> str:
+    for label in value.split("."):
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", label):
+            raise ValueError(
+                f"{label!r} is no part of a host name: at most 63 letters, digits and hyphens, no hyphen at an end"
+            )
+    return value
+
+
+def _unit(value: str) -> str:
+    if value and not re.match(r"(?i)(OU|CN|DC)=", value):
+        raise ValueError(f"{value!r} is no distinguished name: write it like OU=Room 5,DC=example,DC=org")
+    return value
+
+
+def _address(value: str) -> str:
+    if value:
+        ip_address(value)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+"""A text on one line."""
 Mac = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$")]
 
 
 class DomainJoin(SequenceModel):
     """An Active Directory domain to join."""
 
-    name: str = Field(description="DNS name of the domain.")
-    account: str = Field(description="Account that may join machines.")
-    password: str = Field(description="Its password: a template of a secret variable.")
-    organizational_unit: str = Field(default="", description="Distinguished name of the unit for the machine.")
+    name: Annotated[str, AfterValidator(_host_name), Field(max_length=253)] = Field(
+        description="DNS name of the domain."
+    )
+    account: Annotated[Text, Field(min_length=1)] = Field(description="Account that may join machines.")
+    password: Text = Field(description="Its password: a template of a secret variable.")
+    organizational_unit: Annotated[Text, AfterValidator(_unit)] = Field(
+        default="", description="Distinguished name of the unit for the machine."
+    )
 
 
 class ApplyWindowsSettings(SequenceModel):
@@ -33,21 +85,27 @@ class ApplyWindowsSettings(SequenceModel):
     computer_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*[A-Za-z-][A-Za-z0-9-]*$", max_length=15)] | None = (
         Field(default=None, description="At most 15 letters, digits and hyphens, not only digits.")
     )
-    organization: str = Field(default="", description="Registered organisation.")
-    owner: str = Field(default="", description="Registered owner.")
-    locale: str = Field(default="", description="Language and formats, such as `de-DE`.")
-    keyboard: str = Field(
+    organization: Annotated[Text, Field(max_length=256)] = Field(default="", description="Registered organisation.")
+    owner: Annotated[Text, Field(max_length=256)] = Field(default="", description="Registered owner.")
+    locale: Annotated[str, _given(regions.windows_locale)] = Field(
+        default="", description="Language and formats, such as `de-DE`."
+    )
+    keyboard: Annotated[str, _given(regions.windows_keyboards)] = Field(
         default="", description="Keyboard, such as `de-DE` or `0407:00000407`; the locale's by default."
     )
-    time_zone: str = Field(default="", description="Windows name of the time zone, such as `W. Europe Standard Time`.")
+    time_zone: Annotated[str, _given(regions.windows_zone)] = Field(
+        default="", description="Time zone as Windows calls it, such as `W. Europe Standard Time`, or `Europe/Berlin`."
+    )
     product_key: Annotated[str, Field(pattern=r"^([A-Za-z0-9]{5}-){4}[A-Za-z0-9]{5}$")] | None = Field(
         default=None, description="Five groups of five."
     )
-    administrator_password: str | None = Field(
+    administrator_password: Annotated[Text, Field(min_length=1, max_length=127)] | None = Field(
         default=None, description="Password of the local administrator: a template of a secret variable."
     )
     domain: DomainJoin | None = Field(default=None, description="Domain to join.")
-    workgroup: str | None = Field(default=None, description="Workgroup to join, in place of a domain.")
+    workgroup: Annotated[Text, AfterValidator(_workgroup), Field(min_length=1, max_length=15)] | None = Field(
+        default=None, description="Workgroup to join, in place of a domain."
+    )
     architecture: Literal["amd64", "arm64", "x86"] = Field(default="amd64", description="Of the Windows in the image.")
 
     @model_validator(mode="after")
@@ -61,17 +119,22 @@ class ApplyLinuxSettings(SequenceModel):
     """Gives a Linux system its own host name, machine id and host keys, and its locale and time zone."""
 
     volume: str = Field(description=_VOLUME)
-    host_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", max_length=253)] | None = (
-        Field(default=None, description="Host name, with its domain if it has one.")
-    )
+    host_name: (
+        Annotated[
+            str,
+            AfterValidator(_host_name),
+            Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", max_length=253),
+        ]
+        | None
+    ) = Field(default=None, description="Host name, with its domain if it has one.")
     new_identity: bool = Field(
         default=True,
         description="Forget the image's machine id, SSH host keys and the identity of its fleetcast agent: each "
         "machine gets its own.",
     )
-    locale: str = Field(default="", description="Such as `de_DE.UTF-8`.")
-    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]*$")] = Field(
-        default="", description="Such as `Europe/Berlin`."
+    locale: Annotated[str, _given(regions.linux_locale)] = Field(default="", description="Such as `de_DE.UTF-8`.")
+    time_zone: Annotated[str, _given(regions.linux_zone)] = Field(
+        default="", description="Such as `Europe/Berlin`, or as Windows calls it."
     )
 
 
@@ -81,12 +144,12 @@ class Adapter(SequenceModel):
     mac: Mac | None = Field(
         default=None, description="Its MAC address; the machine's adapters in their order by default."
     )
-    name: str = Field(default="", description="Name in the new system, if it is known.")
+    name: Text = Field(default="", description="Name in the new system, if it is known.")
     dhcp: bool = Field(default=True, description="Addresses by DHCP.")
     addresses: list[str] = Field(default=[], description="Fixed addresses with prefix length, such as `192.0.2.10/24`.")
-    gateway: str = Field(default="", description="Default gateway.")
-    dns: list[str] = Field(default=[], description="Name servers.")
-    search: list[str] = Field(default=[], description="DNS search domains.")
+    gateway: Annotated[str, AfterValidator(_address)] = Field(default="", description="Default gateway.")
+    dns: list[Annotated[str, AfterValidator(_address)]] = Field(default=[], description="Name servers.")
+    search: list[Annotated[str, AfterValidator(_host_name)]] = Field(default=[], description="DNS search domains.")
 
     @field_validator("addresses")
     @classmethod
