@@ -58,7 +58,14 @@ def redact(text: str) -> str:
 
 
 class _StandardErrorHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not generic at run time before 3.11.4
-    """Is told apart from handlers of tests and libraries."""
+    """Is told apart from handlers of tests and libraries.
+
+    It asks for standard error with each line: a progress bar puts something in its place that writes above the bar.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _complete(record: logging.LogRecord) -> bool:

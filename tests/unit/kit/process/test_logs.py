@@ -1,11 +1,15 @@
+import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
 from fleetcast_kit.identity import certificates
 from fleetcast_kit.identity.enrolment_token import EnrolmentToken
 from fleetcast_kit.process import logs, telemetry
+from rich.console import Console
+from rich.progress import Progress
 
 from tests.support.spans import recorded_spans
 
@@ -28,6 +32,19 @@ def test_people_get_a_time_and_a_sentence(capsys: pytest.CaptureFixture[str]) ->
     first, second = capsys.readouterr().err.splitlines()
     assert first[8:] == " listening on localhost:7443"
     assert second[8:] == " warning: slow"
+
+
+def test_a_line_stands_above_a_progress_bar_and_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    logs.configure("fleetcast-test")
+    with Progress(console=Console(file=terminal, force_terminal=True, width=80), auto_refresh=False) as progress:
+        progress.add_task("receiving", total=100)
+        progress.refresh()
+        _logger.warning("the sender is silent")
+    (line,) = (line for line in terminal.getvalue().splitlines() if "the sender is silent" in line)
+    assert "receiving" not in line
+    assert re.search(r"\x1b\[2K\d\d:\d\d:\d\d warning: the sender is silent", line)
 
 
 def test_programs_get_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
