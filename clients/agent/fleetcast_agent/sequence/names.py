@@ -46,6 +46,10 @@ def _capitals(path: str) -> str:
 def _problem(name: str, filesystem: str) -> str:
     if filesystem not in _WINDOWS:
         return f"{name!r} is longer than {_LONGEST} bytes" if len(name.encode(errors="replace")) > _LONGEST else ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is no correct text (UTF-8)"
     if found := _FORBIDDEN.search(name):
         return f"Windows allows no {found[0]!r} in a name"
     if name not in (".", "..") and name[-1:] in (".", " "):

@@ -141,6 +141,7 @@ def test_files_are_known_by_how_they_begin(tmp_path: Path, content: bytes, kind:
         (["a /b"], "ntfs", "ends with a dot or a space"),
         (["a:b"], "ntfs", "Windows allows no ':' in a name"),
         (["a\\b"], "ntfs", "Windows allows no"),
+        (["latin-\udcfc"], "ntfs", "its name is no correct text"),
         (["a\nb"], "ntfs", "Windows allows no"),
         (["a" * 256], "ntfs", "at most 255 characters"),
         (["ä" * 128], "ext4", "longer than 255 bytes"),

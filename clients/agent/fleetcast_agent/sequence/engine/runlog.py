@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -11,6 +12,21 @@ from fleetcast_sequence import Redactor
 
 TAIL_LINES = 40
 """Lines of output that a failure shows."""
+
+
+def printable(text: str) -> str:
+    """Returns `text` with what is no text in it, such as a byte of a file's name that is not UTF-8, shown escaped."""
+    shown = os.fsencode(text) if _is_of_bytes(text) else text.encode(errors="backslashreplace")
+    return shown.decode(errors="backslashreplace")
+
+
+def _is_of_bytes(text: str) -> bool:
+    """Returns whether the text can have come from bytes: a name as `os` gives it."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class RunLog:
@@ -35,7 +51,7 @@ class RunLog:
 
     def __call__(self, text: str) -> None:
         """Writes a line."""
-        text = self.hide(text)
+        text = printable(self.hide(text))
         self._tail.append(text)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.path.open("a", encoding="utf-8") as file:

@@ -47,7 +47,7 @@ from fleetcast_agent.sequence.engine.records import (
 )
 from fleetcast_agent.sequence.engine.remarks import new_remark
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
-from fleetcast_agent.sequence.engine.runlog import RunLog
+from fleetcast_agent.sequence.engine.runlog import RunLog, printable
 from fleetcast_agent.sequence.engine.state import Engine, Evaluate, Finish, Restart, RunState, RunStep, replay
 from fleetcast_agent.sequence.engine.timeout import unpaused_timeout
 from fleetcast_agent.sequence.errors import RunJournalError, StepError, first_problem
@@ -150,7 +150,7 @@ class SequenceRunner:
         self._around.noted(record)
 
     def _remark(self, node: NodeId, sentence: str, journal: RunJournal, state: RunState) -> None:
-        text = new_remark(state, node, self._log.hide(sentence))
+        text = new_remark(state, node, printable(self._log.hide(sentence)))
         if not text:
             return
         self._log(f"remark: {text}")
@@ -212,7 +212,7 @@ class SequenceRunner:
             return StepEnded(
                 node=command.node,
                 outcome=outcome,
-                message=self._log.hide(message),
+                message=printable(self._log.hide(message)),
                 exit_code=exit_code,
                 output_tail=tail,
             )

@@ -2,6 +2,7 @@
 
 from fleetcast_agent.sequence.engine.records import Remarked
 from fleetcast_agent.sequence.engine.remarks import AND_MORE, MAX_LENGTH, MAX_REMARKS, new_remark
+from fleetcast_agent.sequence.engine.runlog import printable
 from fleetcast_agent.sequence.engine.state import RunState
 
 
@@ -28,3 +29,8 @@ def test_too_many_remarks_end_with_where_the_others_are() -> None:
     kept = said(*(f"file {number} is odd" for number in range(500)))
     assert len(kept) == MAX_REMARKS
     assert kept[-2:] == [f"file {MAX_REMARKS - 2} is odd", AND_MORE]
+
+
+def test_what_is_no_text_is_shown_escaped() -> None:
+    assert printable("home/latin-\udcfc/größe") == r"home/latin-\xfc/größe"
+    assert printable("half \ud83d of a character") == r"half \ud83d of a character"
