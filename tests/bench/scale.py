@@ -83,6 +83,12 @@ class Outcome:
     processor_seconds: float
 
 
+def _column_lengths(shape: WindowShape) -> NDArray[np.int32]:
+    """Returns how many source symbols each codeword has, shape (codewords,)."""
+    full, extra = divmod(shape.symbol_count, shape.codewords)
+    return np.where(np.arange(shape.codewords) < extra, full + 1, full).astype(np.int32)
+
+
 class Population:
     """The receivers: what each lacks of each open window."""
 
@@ -99,7 +105,7 @@ class Population:
 
     def lose_window(self, window: int, shape: WindowShape, seconds: tuple[float, float]) -> None:
         """Draw what everybody loses of a window's source, sent from one time to another."""
-        columns = shape.column_lengths()
+        columns = _column_lengths(shape)
         if self.losses.burst_length:
             lost = self._bursts(shape)
         elif self.shares.any():

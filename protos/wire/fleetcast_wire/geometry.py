@@ -24,11 +24,6 @@ class WindowShape:
     rows: int
     """Source symbols of the longest codeword; the missing ones of shorter codewords count as zeros that never fail."""
 
-    def column_lengths(self) -> NDArray[np.int32]:
-        """Returns how many source symbols each codeword has, shape (codewords,)."""
-        full, extra = divmod(self.symbol_count, self.codewords)
-        return np.where(np.arange(self.codewords) < extra, full + 1, full).astype(np.int32)
-
 
 @dataclass(frozen=True)
 class Geometry:

@@ -8,7 +8,7 @@ from fleetcast.scheduler.v1.boot_service_pb2_grpc import BootServiceStub
 from fleetcast_kit.errors import from_rpc_error
 from fleetcast_kit.identity.credentials import Credentials
 from fleetcast_kit.rpc.channel import open_channel
-from google.protobuf.timestamp_pb2 import Timestamp
+from fleetcast_kit.rpc.fields import timestamp
 
 from fleetcast_boot.domain import Answer, Asker, Decision
 from fleetcast_boot.progress import MachineProgress
@@ -78,8 +78,8 @@ class Scheduler:
             stage=machine.stage.words,
             answer=_NUMBERS[machine.answer],
             reason=machine.reason,
-            begin_time=_timestamp(machine.began_at),
-            heard_time=_timestamp(machine.heard_at),
+            begin_time=timestamp(machine.began_at),
+            heard_time=timestamp(machine.heard_at),
             likely_reason=machine.likely_reason(now),
             boot_service=self._name,
         )
@@ -92,9 +92,3 @@ def _asker_message(asker: Asker) -> boot_service_pb2.BootAsker:
         firmware=str(asker.firmware),
         way=asker.way,
     )
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    message = Timestamp()
-    message.FromMicroseconds(round(seconds * 1e6))
-    return message

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
 from fleetcast_kit.process.logs import LogFormat
-from fleetcast_kit.process.settings import Settings
+from fleetcast_kit.process.settings import Settings, default_data_directory
 from pydantic import Field
 
 DEFAULT_HTTP_PORT = 7480
-
-
-def default_data_directory() -> Path:
-    """Returns where boot images are kept: the system's place for root, the user's own for others."""
-    base = Path("/var/lib/fleetcast") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fleetcast"
-    return base / "boot"
 
 
 class BootSettings(Settings):
@@ -26,7 +19,7 @@ class BootSettings(Settings):
 
     interface: str = ""
     """Name of the network interface on whose segment machines are answered."""
-    data_dir: Path = Field(default_factory=default_data_directory)
+    data_dir: Path = Field(default_factory=lambda: default_data_directory() / "boot")
     """Boot images, and this service's own certificate."""
     http_port: int = Field(default=DEFAULT_HTTP_PORT, ge=1, le=65_535)
     """Port of HTTP for boot loaders."""

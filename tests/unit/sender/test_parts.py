@@ -158,7 +158,8 @@ def test_needs_are_counted_for_those_that_count() -> None:
     assert needs.lacking_bytes(1) == 50
     needs.put(2, np.array([True, True, True, False]))
     assert needs.counts.tolist() == [0, 0, 1, 2]
-    needs.uncount_all()
+    needs.uncount(1)
+    needs.uncount(2)
     assert not needs.counts.any()
     needs.remove(1)
     assert needs.first_bytes(needs.lacking(2), 1).tolist() == [False, False, False, True]

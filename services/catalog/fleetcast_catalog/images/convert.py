@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from fleetcast.catalog.v1 import catalog_service_pb2, image_pb2
 from fleetcast.type.v1 import chunk_set_pb2, chunk_table_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import timestamp
 from fleetcast_kit.rpc.request_ids import checked_request_id
 from fleetcast_wire.chunkset import unpack_chunk_set
 from fleetcast_wire.errors import ChunkSetError
-from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from fleetcast_catalog.images.chunk_table import ChunkTable
@@ -246,12 +245,3 @@ def _format_message(image_format: ImageFormat) -> image_pb2.ImageFormat.ValueTyp
 
 def _phase_message(phase: ImportPhase) -> catalog_service_pb2.ImportImageResponse.Phase.ValueType:
     return catalog_service_pb2.ImportImageResponse.Phase.Value(f"PHASE_{phase.name}")
-
-
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """Returns an instant as a message; None if there is none."""
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

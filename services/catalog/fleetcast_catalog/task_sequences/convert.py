@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fleetcast.catalog.v1 import task_sequence_pb2, task_sequence_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import timestamp
 from fleetcast_sequence import (
     Group,
     Node,
@@ -21,7 +22,7 @@ from fleetcast_sequence import (
 from fleetcast_sequence.expression import text_of
 from fleetcast_sequence.text.document import path_text
 
-from fleetcast_catalog.images.convert import file_name, timestamp
+from fleetcast_catalog.images.convert import file_name
 from fleetcast_catalog.images.domain import Hold, Image
 from fleetcast_catalog.task_sequences.domain import ResolvedSequence, TaskSequenceVersion
 from fleetcast_catalog.task_sequences.resolution import collection_of

@@ -99,10 +99,6 @@ class ChunkStore:
         """Returns whether a chunk is there. Does not look into it."""
         return self.find(digest) is not None
 
-    def stored_size(self, digest: bytes) -> int:
-        """Returns the size of a chunk's stored form in bytes."""
-        return self._found(digest).size_bytes
-
     def path(self, digest: bytes) -> Path:
         """Returns the file that holds a chunk's stored form."""
         return Path(self._file(digest, self._found(digest).encoding))

@@ -7,10 +7,10 @@ from fleetcast.scheduler.v1.audit_service_pb2_grpc import AuditServiceServicer, 
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc import paging
 from fleetcast_kit.rpc.context import Context
+from fleetcast_kit.rpc.fields import timestamp
 from fleetcast_kit.rpc.server import Service
 
 from fleetcast_scheduler.audit.store import AuditStore
-from fleetcast_scheduler.fields import timestamp
 
 
 class AuditServicer(AuditServiceServicer):

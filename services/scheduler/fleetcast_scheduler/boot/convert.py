@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from fleetcast.scheduler.v1 import boot_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import enum_name, seconds_of, timestamp
 
 from fleetcast_scheduler.boot.domain.decision import Answer, Asker
 from fleetcast_scheduler.boot.domain.reports import BootReport
 from fleetcast_scheduler.boot.domain.windows import BootWindow
-from fleetcast_scheduler.fields import enum_name, seconds_of, timestamp
 from fleetcast_scheduler.machines.domain.fleet import MachineFacts
 from fleetcast_scheduler.machines.domain.machine import mac_address
 

@@ -6,6 +6,7 @@ import re
 
 from fleetcast.scheduler.v1 import deployment_pb2, deployment_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import duration, enum_name, timestamp
 
 from fleetcast_scheduler.deployments import schedule_convert as schedule
 from fleetcast_scheduler.deployments.domain.deployment import (
@@ -17,7 +18,6 @@ from fleetcast_scheduler.deployments.domain.deployment import (
 from fleetcast_scheduler.deployments.domain.planning import PlannedRun
 from fleetcast_scheduler.deployments.domain.run import Run, StepRun
 from fleetcast_scheduler.deployments.domain.secret_variables import public_variables
-from fleetcast_scheduler.fields import duration, enum_name, timestamp
 from fleetcast_scheduler.machines.convert import MAX_TEXT_LENGTH
 from fleetcast_scheduler.machines.domain.machine import check_variables
 from fleetcast_scheduler.names import collection_name, image_name

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fleetcast.scheduler.v1 import deployment_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import duration, seconds_of, timestamp
 
 from fleetcast_scheduler.calendar.local_time import ScheduleTime
 from fleetcast_scheduler.deployments.domain.deployment import DEFAULT_MAX_RUN_SECONDS, DEFAULT_SUCCESS_PERCENT, Phase
-from fleetcast_scheduler.fields import duration, seconds_of, timestamp
 from fleetcast_scheduler.machines.convert import local_time_of
 
 MAX_RUN_SECONDS = 7 * 86400.0

@@ -7,6 +7,7 @@ from datetime import timedelta
 from fleetcast.scheduler.v1 import enrolment_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
+from fleetcast_kit.rpc.fields import timestamp
 
 from fleetcast_scheduler.enrolment.domain import DEFAULT_LIFETIME, TokenRecord
 
@@ -51,11 +52,12 @@ def token_id_of(name: str) -> str:
 
 def token_to_proto(record: TokenRecord) -> enrolment_service_pb2.EnrolmentToken:
     """Returns the token without its secret."""
-    token = enrolment_service_pb2.EnrolmentToken(
-        name=record.name, role=_PROTO_ROLES[record.role], uses=record.uses, used_count=record.used_count
+    return enrolment_service_pb2.EnrolmentToken(
+        name=record.name,
+        role=_PROTO_ROLES[record.role],
+        uses=record.uses,
+        used_count=record.used_count,
+        create_time=timestamp(record.create_time),
+        expire_time=timestamp(record.expire_time),
+        revoke_time=timestamp(record.revoke_time),
     )
-    token.create_time.FromDatetime(record.create_time)
-    token.expire_time.FromDatetime(record.expire_time)
-    if record.revoke_time is not None:
-        token.revoke_time.FromDatetime(record.revoke_time)
-    return token

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from fleetcast.scheduler.v1 import collection_service_pb2, machine_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import duration, enum_name, seconds_of, timestamp
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.fields import duration, enum_name, seconds_of, timestamp
 from fleetcast_scheduler.machines.domain.collection import Collection, Rule
 from fleetcast_scheduler.machines.domain.machine import (
     Disk,

@@ -8,10 +8,10 @@ from ipaddress import ip_address, ip_network
 from fleetcast.scheduler.v1 import sender_registry_service_pb2, sender_service_pb2, session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.network.reach import is_loopback
+from fleetcast_kit.rpc.fields import enum_name, timestamp
 from fleetcast_kit.values.addresses import join_address, split_address
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.fields import enum_name, timestamp
 from fleetcast_scheduler.senders.domain import commands
 from fleetcast_scheduler.senders.domain.policies import DailyCeiling, RatePolicy, SlowAction, SlowPolicy
 from fleetcast_scheduler.senders.domain.sender import Registration

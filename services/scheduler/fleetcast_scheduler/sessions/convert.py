@@ -8,10 +8,10 @@ from typing import Any
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import timestamp
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from fleetcast_scheduler.fields import timestamp
 from fleetcast_scheduler.names import collection_name
 from fleetcast_scheduler.senders.convert import (
     rate_message,

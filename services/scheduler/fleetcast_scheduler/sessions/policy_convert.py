@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fleetcast.scheduler.v1 import session_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import duration, enum_name, seconds_of, timestamp
 
 from fleetcast_scheduler.calendar.local_time import time_zone
-from fleetcast_scheduler.fields import duration, enum_name, seconds_of, timestamp
 from fleetcast_scheduler.sessions.domain.admission import AdmissionRules, EndPolicy, LatePolicy
 from fleetcast_scheduler.sessions.domain.start_rules import Match, StartRules
 

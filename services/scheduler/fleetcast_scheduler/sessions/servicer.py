@@ -13,9 +13,9 @@ from fleetcast_kit.errors import InvalidArgumentError
 from fleetcast_kit.identity.peer import Role
 from fleetcast_kit.rpc import paging
 from fleetcast_kit.rpc.context import Context
+from fleetcast_kit.rpc.fields import seconds_of
 from fleetcast_kit.rpc.server import Service
 
-from fleetcast_scheduler.fields import seconds_of
 from fleetcast_scheduler.names import image_name, session_name
 from fleetcast_scheduler.senders.convert import rate_of, slow_policy_of
 from fleetcast_scheduler.senders.domain.transmission import Transmission

@@ -41,11 +41,6 @@ class Needs:
             self._counted.remove(seat)
             self.counts -= self.lacking(seat)
 
-    def uncount_all(self) -> None:
-        """Leave everybody out of the counts."""
-        self._counted.clear()
-        self.counts[:] = 0
-
     def remove(self, seat: int) -> None:
         """Forget the receiver."""
         self.uncount(seat)

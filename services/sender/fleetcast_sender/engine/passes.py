@@ -118,11 +118,6 @@ class Pass:
         return not self._open and self._current is None and self._next_load >= self.layout.window_count
 
     @property
-    def open_windows(self) -> int:
-        """Windows that may still be repaired."""
-        return len(self._open)
-
-    @property
     def next_chunk(self) -> int:
         """The chunk of the image that comes next; after the pass the one behind its last."""
         if self._broke_off_at is not None:

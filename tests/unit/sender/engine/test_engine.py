@@ -180,7 +180,7 @@ def test_nothing_is_due_while_a_repair_waits_for_its_parity() -> None:
     engine = make_engine()
     enter(engine, 1, 0.0)
     now = 0.0
-    while not (engine.current and engine.current.open_windows == 3):
+    while not (engine.current and engine.current.source_symbol_count == 3 * GEOMETRY.window_symbols):
         now += 0 if engine.next(now, 100) else 0.001
         do_work(engine, encode=False)
     report = Deficits(1, 0, 1, *pack_runs(np.ones(2, np.int32)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleetcast.scheduler.v1 import deployment_pb2, run_service_pb2
 from fleetcast_kit.errors import InvalidArgumentError
+from fleetcast_kit.rpc.fields import enum_name, seconds_of
 
 from fleetcast_scheduler.deployments.domain.events import RunClosed, RunControlled, StandbyTold
 from fleetcast_scheduler.deployments.domain.run import (
@@ -15,7 +16,6 @@ from fleetcast_scheduler.deployments.domain.run import (
     StepRun,
 )
 from fleetcast_scheduler.deployments.mailbox import RunNews
-from fleetcast_scheduler.fields import enum_name, seconds_of
 from fleetcast_scheduler.loop.mailbox import Outgoing
 
 MAX_NAME_LENGTH = 255

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
-from fleetcast_kit.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleetcast_kit.errors import InvalidArgumentError
 
 
 class _Names(Protocol):
@@ -51,10 +53,13 @@ def duration(seconds: float | None) -> Duration | None:
     return message
 
 
-def timestamp(time: float | None) -> Timestamp | None:
-    """Returns an instant as the API shows it."""
+def timestamp(time: datetime | float | None) -> Timestamp | None:
+    """Returns an instant, or seconds since 1970, as the API shows it; None if there is none."""
     if time is None:
         return None
     message = Timestamp()
-    message.FromMicroseconds(round(time * 1e6))
+    if isinstance(time, datetime):
+        message.FromDatetime(time)
+    else:
+        message.FromMicroseconds(round(time * 1e6))
     return message
