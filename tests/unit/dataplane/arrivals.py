@@ -101,12 +101,16 @@ def is_away(times: Sequence[Away], now: float) -> bool:
 
 
 def ideal(story: Story) -> Outcome:
-    """Returns what a carousel does that sends chunk after chunk, round the image, and never one that nobody lacks."""
+    """Returns what a carousel does that sends chunk after chunk, round the image, and never one that nobody lacks.
+
+    It begins where a sender does, with what most of the first machines lack: who comes later is not known to either.
+    """
     held = initially_held(story)
     ready_at = np.array([it.arrives_at + it.ready_seconds for it in story.machines])
     chunk_seconds = story.chunk_bytes * 8 / story.bits_per_second
     outcome = Outcome(ended_at=np.where(held.all(1), ready_at, np.inf).tolist())
-    now, position = 0.0, 0
+    now = 0.0
+    position: int | None = None
     while not held.all():
         if paused := next((it for it in story.sender_pauses if it.starts_at <= now < it.ends_at), None):
             now = paused.ends_at
@@ -116,7 +120,9 @@ def ideal(story: Story) -> Outcome:
             returns = [pause.ends_at for machine in story.machines for pause in machine.pauses]
             now = min(at for at in [*ready_at, *returns] if at > now)
             continue
-        wanted = np.flatnonzero((~held[present]).any(0))
+        counts = (~held[present]).sum(0)
+        wanted = np.flatnonzero(counts)
+        position = int(np.argmax(counts)) if position is None else position
         position = int(wanted[np.searchsorted(wanted, position) % len(wanted)])
         deaf = np.array([is_away(it.gaps, now) for it in story.machines])
         now += chunk_seconds

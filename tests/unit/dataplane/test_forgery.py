@@ -2,7 +2,7 @@
 
 import pytest
 from fleetcast_wire.geometry import Geometry
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.examples import examples
@@ -54,6 +54,11 @@ def test_no_way_of_forging_slows_the_others(way: str, loss: float) -> None:
     share=st.sampled_from([0.002, 0.05, 0.5]),
     ahead=st.booleans(),
 )
+# Symbols of later windows that come first; marks by the thousand; parity that is sent again.
+@example(loss=0.02, seed=303, ways=["other window"], share=0.5, ahead=False)
+@example(loss=0.02, seed=1, ways=["mark"], share=0.5, ahead=True)
+@example(loss=0.02, seed=1, ways=["mark"], share=0.5, ahead=False)
+@example(loss=0.02, seed=31849, ways=["replay", "other body"], share=0.5, ahead=True)
 def test_whatever_a_member_forges_the_others_end_right_and_in_time(
     loss: float, seed: int, ways: list[str], share: float, ahead: bool
 ) -> None:

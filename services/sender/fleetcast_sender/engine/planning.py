@@ -16,7 +16,7 @@ from fleetcast_sender.engine.receivers import Receivers
 from fleetcast_sender.engine.roster import Participant
 
 _MOST_PATIENCE_SECONDS = 5.0
-_HOLES_SHARE = 0.03
+_HOLES_SHARE = 0.05
 """Of what a pass sends, what it may send in vain so that machines that come meanwhile lack nothing afterwards."""
 
 
@@ -93,16 +93,19 @@ def patience_seconds(participant: Participant, policy: TransmissionPolicy) -> fl
 def add_holes(chunks: ChunkMembers, sizes_bytes: NDArray[np.int64], window_bytes: int, start: int) -> None:
     """Add to a pass what nobody lacks now, as far as that costs little if nobody comes who lacks it.
 
-    Whole windows that nobody lacks are left out anyway; so a hole between chunks that are lacked costs two windows at
-    most, those at its ends.
+    Whole windows that nobody lacks are left out anyway. So a hole between chunks that are lacked costs no more than its
+    parts in the windows at its two ends, and what is lacked no more after a chunk to the image's end only in the first.
     """
     lacked = np.concatenate(([True], chunks[start:], [False]))
     begins = np.flatnonzero(lacked[:-1] & ~lacked[1:]) + start
     ends = np.flatnonzero(~lacked[:-1] & lacked[1:]) + start
-    sums = np.concatenate(([0], np.cumsum(sizes_bytes)))
     if len(ends) < len(begins):
         ends = np.append(ends, len(chunks))
-    costs = np.minimum(sums[ends] - sums[begins], 2 * window_bytes)
+    # Where the chunks lie in the pass if all holes are in it.
+    offsets = np.concatenate(([0], np.cumsum(sizes_bytes[start:])))
+    opens, closes = offsets[begins - start], offsets[ends - start]
+    last_parts = np.where(ends < len(chunks), closes % window_bytes, 0)
+    costs = np.minimum(closes - opens, -opens % window_bytes + last_parts)
     budget = _HOLES_SHARE * int(sizes_bytes[chunks].sum())
     order = np.argsort(costs, kind="stable")
     for hole in order[np.cumsum(costs[order]) <= budget].tolist():

@@ -130,7 +130,8 @@ class WindowRing:
         if layout is None:
             return None
         if self._first_window is None:
-            self._first_window = number
+            # A forged symbol of a later window must not make this machine pass over the one that the sender sends.
+            self._first_window = min(number, self.position[0]) if self.position[0] >= 0 else number
         pieces = [piece for piece in cut_pieces(layout, number) if self._needs(layout, piece)]
         if not pieces or number < self._first_window:
             self._finished.add(number)
@@ -245,8 +246,9 @@ class WindowRing:
         deficits = window.deficits()
         for symbol, parity in genuine_parity(window, proof):
             row, codeword = divmod(symbol, window.shape.codewords)
-            if deficits[codeword] > 0:
-                window.parity.setdefault(codeword, {})[row] = parity
+            rows = window.parity.setdefault(codeword, {})
+            if deficits[codeword] > 0 and row not in rows:  # who replays parity makes no second row of it
+                rows[row] = parity
                 deficits[codeword] -= 1
                 if not deficits[codeword]:
                     self.complete_codeword(window, codeword)
