@@ -69,7 +69,7 @@ class RawDisk(Source):
 
     def _footer_bytes(self, last: bytes) -> int:
         """Returns how many of the last bytes do not belong to the disk."""
-        if last.startswith(APPLE_TRAILER):
+        if len(last) == FOOTER_BYTES and last.startswith(APPLE_TRAILER):  # the trailer is as long as a VHD's footer
             what, way_out = apple_disk()
             raise unsupported(f"is {what}: {way_out}; or give the format raw to take it byte for byte")
         if not is_vhd_footer(last) or struct.unpack_from(">I", last, 60)[0] != _FIXED_DISK:

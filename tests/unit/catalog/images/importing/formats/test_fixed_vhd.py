@@ -7,7 +7,7 @@ import pytest
 from fleetcast_catalog.images.domain import ImageFileError, ImageFormat
 from fleetcast_catalog.images.importing.formats.fixed_vhd import RawDisk
 from fleetcast_catalog.images.importing.sources import FileSource
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.unit.catalog.images.memory import MemorySource, read_all
@@ -21,9 +21,11 @@ def footer(disk_type: int = 2, checksum: int | None = None) -> bytes:
 
 
 @given(st.binary(max_size=3000), st.booleans(), st.integers(1, 1500), st.integers(1, 1500))
+@example(b"koly", False, 1, 1)
 def test_a_stream_loses_the_footer_of_a_fixed_vhd_and_nothing_else(
     content: bytes, has_footer: bool, arriving_bytes: int, read_bytes: int
 ) -> None:
+    assume(has_footer or not (len(content) >= 512 and content[-512:].startswith(b"koly")))  # the end of an Apple disk
     disk = RawDisk(MemorySource(content + (footer() if has_footer else b""), arriving_bytes))
     assert read_all(disk, read_bytes) == content
     assert disk.format is (ImageFormat.VHD if has_footer else ImageFormat.RAW)
