@@ -20,7 +20,7 @@ from fleetcast_agent.receiving.errors import (
     SenderLostError,
     TransmissionError,
 )
-from fleetcast_agent.receiving.messages import HEAD_BYTES, Assignment, Totals
+from fleetcast_agent.receiving.messages import FIRST_LOOK_BYTES, HEAD_BYTES, Assignment, Totals
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan
 from fleetcast_agent.receiving.multicast.sockets.network import Network
 from fleetcast_agent.receiving.participation import Participation
@@ -43,7 +43,7 @@ class AssignmentFollower:
         rejoin: has the scheduler told anew how this machine takes part.
         server: HOST:PORT of the scheduler; its channel is used for a sender at the same place, a connection less.
         notice: called with sentences for people.
-        examine: awaited with `HEAD_BYTES` before the first byte is written; what it raises ends the reception.
+        examine: awaited with the beginning of the image before the first byte is written, see `ReceiveRequest`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AssignmentFollower:
         journal: Journal,
         timing: Timing,
         notice: Callable[[str], None],
-        examine: Callable[[bytes], Awaitable[None]] | None = None,
+        examine: Callable[[bytes], Awaitable[bool]] | None = None,
     ) -> None:
         self._participation = participation
         self._rejoin = rejoin
@@ -150,11 +150,11 @@ class AssignmentFollower:
         async with self._channel_to(assignment.sender_address) as channel:
             if self.download is None:
                 table = await fetch_chunk_table(channel, assignment, timeout_seconds=self._timing.chunk_table)
-                if self._examine is not None:
+                for length in (FIRST_LOOK_BYTES, HEAD_BYTES) if self._examine is not None else ():
                     timeout_seconds = self._timing.chunk_table
-                    await self._examine(
-                        await fetch_head(channel, assignment, table, HEAD_BYTES, timeout_seconds=timeout_seconds)
-                    )
+                    head = await fetch_head(channel, assignment, table, length, timeout_seconds=timeout_seconds)
+                    if self._examine is None or not await self._examine(head):
+                        break
                 self.download = await Download.open(assignment.image, table, self._target, self._journal)
             stream = TransmissionStream(
                 channel,

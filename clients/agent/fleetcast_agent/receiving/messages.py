@@ -10,8 +10,10 @@ from fleetcast_wire.geometry import Geometry
 from fleetcast_wire.keys import SealKeys
 from numpy.typing import NDArray
 
+FIRST_LOOK_BYTES = 1 << 20
+"""How much of an image is shown before it is written: its partition table, mostly zeros, which cost next to nothing."""
 HEAD_BYTES = 2 << 20
-"""How much of an image can be shown before it is written: its partition table, and how its first partition begins."""
+"""What is shown where that is not enough: how its first partition begins, too."""
 ChunkMembers = NDArray[np.bool_]
 """Shape (chunk_count,): which chunks of the image are meant."""
 

@@ -56,8 +56,9 @@ class ReceiveRequest:
     """Whatever the image is belongs onto the output: also a WIM onto a device, or a volume onto a whole disk."""
     keep_size: bool = False
     """The output stands for a disk: a file that is larger than the image stays so."""
-    examine: Callable[[bytes], Awaitable[None]] | None = None
-    """Receives the beginning of the image before the first byte is written; what it raises ends the reception."""
+    examine: Callable[[bytes], Awaitable[bool]] | None = None
+    """Receives `FIRST_LOOK_BYTES` of the image before the first byte is written, and `HEAD_BYTES` if it returns that
+    it must see more; what it raises ends the reception."""
     display_name: str = ""
     """What people see for the machine."""
     state_dir: Path = Path()

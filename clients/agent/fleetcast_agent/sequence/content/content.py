@@ -16,8 +16,9 @@ from fleetcast_agent.sequence.errors import StepError
 Delivery = Literal["multicast-only", "prefer-multicast", "unicast"]
 Progress = Callable[[float], None]
 """Receives the part that is done, from 0 to 1."""
-Examine = Callable[[bytes], Awaitable[None]]
-"""Receives the beginning of an image, `HEAD_BYTES` of it if there are so many. What it raises prevents all writing."""
+Examine = Callable[[bytes], Awaitable[bool]]
+"""Receives the beginning of an image, and returns whether it must see more: then it receives `HEAD_BYTES` of it, if
+there are so many. What it raises prevents all writing."""
 Verified = Callable[[int], None]
 """Receives how many bytes from the beginning, without a gap, are verified and on the target."""
 

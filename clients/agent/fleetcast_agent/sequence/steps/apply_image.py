@@ -7,6 +7,7 @@ import asyncio
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import ApplyDataImage, ApplyOperatingSystem
 
+from fleetcast_agent.receiving.messages import HEAD_BYTES
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.disks import filesystems, leftovers, volumes
 from fleetcast_agent.sequence.disks import partition_tables as tables
@@ -39,9 +40,12 @@ async def _to_disk(arguments: ApplyOperatingSystem, selector: str, context: Step
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
     await volumes.refuse_if_kept(context, disk)
 
-    async def examine(head: bytes) -> None:
+    async def examine(head: bytes) -> bool:
+        if len(head) < min(image.size_bytes, HEAD_BYTES) and not settling.shows_table(head, image.size_bytes):
+            return True
         settling.refuse_unfit(arguments.image, head, image.size_bytes, disk, root=arguments.root, grow=arguments.grow)
         await asyncio.to_thread(leftovers.clear_uncovered, disk, image.size_bytes)
+        return False
 
     await context.content.fetch(
         arguments.image, disk.path, delivery=arguments.delivery, progress=context.progress, examine=examine
@@ -70,10 +74,11 @@ async def _to_volume(arguments: ApplyOperatingSystem | ApplyDataImage, selector:
         raise StepError(f"{arguments.image} does not fit: it has {sizes}")
     await volumes.hold(context, selector, volume)
 
-    async def examine(head: bytes) -> None:
+    async def examine(head: bytes) -> bool:
         filesystems.refuse_other_sectors(arguments.image, head, geometry.of_path(volume.backing)[1])
         covered = volume.start_bytes + image.size_bytes
         await asyncio.to_thread(leftovers.clear_end, volume.backing, covered, volume.start_bytes + volume.size_bytes)
+        return False
 
     async with volumes.attached(context, volume) as device:
         await context.content.fetch(

@@ -20,7 +20,24 @@ from fleetcast_agent.sequence.disks.tables.model import DamagedTableError, Exist
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.machine.disks import Disk
+from fleetcast_agent.sequence.machine.geometry import SECTOR_SIZES, gpt_sector_bytes
 from fleetcast_agent.sequence.slices import in_slices
+
+
+def shows_table(head: bytes, size_bytes: int) -> bool:
+    """Returns whether the beginning of an image tells its table and its sectors, or that it has none.
+
+    A GPT does so by its place. Of the sectors of an MBR table the beginnings of partitions tell, which come later.
+    """
+
+    def read(offset: int, length: int) -> bytes:
+        return head[offset : offset + length]
+
+    try:
+        table = tables.read_from(read, gpt_sector_bytes(read) or SECTOR_SIZES[0], size_bytes)
+    except DamagedTableError:
+        return False
+    return table is None or table.kind == "gpt"
 
 
 def refuse_unfit(image: str, head: bytes, size_bytes: int, disk: Disk, *, root: str | None, grow: bool) -> None:
