@@ -109,6 +109,16 @@ def test_a_machine_that_no_pass_brings_anything_leaves_the_group_and_tries_it_ag
     assert_near_the_ideal(story, simulation.outcome)
 
 
+def test_one_machine_that_stays_deaf_costs_one_copy_more_by_unicast() -> None:
+    deaf = MachinePlan(0.0, gaps=(Away(0.1, 100.0),))
+    story = make_story([deaf, *(MachinePlan(0.0) for _ in range(5))])
+    outcome = tell(story).outcome
+    copy = story.chunk_count * story.chunk_bytes
+    assert outcome.multicast_bytes < 1.05 * copy
+    assert outcome.unicast_bytes <= copy
+    assert outcome.ended_at[0] < 2 * story.copy_seconds + LATENCY_SECONDS
+
+
 def test_why_a_machine_is_served_by_unicast_can_be_told() -> None:
     simulation = Simulation(make_story([MachinePlan(0.0), MachinePlan(5.0)]))
     simulation.run(4.0)
