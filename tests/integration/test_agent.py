@@ -18,7 +18,7 @@ from fleetcast_agent.receiving.errors import (
     TargetFailedError,
     TargetRefusedError,
 )
-from fleetcast_agent.receiving.messages import Assignment, Totals, Waiting
+from fleetcast_agent.receiving.messages import Assignment, HardwareIdentifiers, Totals, Waiting
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
 from fleetcast_agent.receiving.timing import Timing
 from fleetcast_agent.receiving.writing.medium import Medium
@@ -112,6 +112,18 @@ async def test_a_machine_outside_the_group_gets_the_same_bytes_by_unicast(tmp_pa
         assert sorted(site.script.fetched) == np.flatnonzero(~IMAGE.manifest.zero).tolist()
     assert (tmp_path / "disk").read_bytes() == IMAGE.content
     assert summary.totals.unicast_bytes == int(IMAGE.sizes.sum())
+
+
+async def test_a_machine_says_which_hardware_joins(tmp_path: Path) -> None:
+    hardware = HardwareIdentifiers("4c4c4544-1", "PC0001", ("d8:9e:f3:00:01:01",))
+    async with running_site(Script(IMAGE), tmp_path) as site:
+        await receive(site.request(hardware=hardware))
+        said = site.script.joins[0].hardware
+    assert (said.smbios_uuid, said.serial_number, tuple(said.mac_addresses)) == (
+        hardware.smbios_uuid,
+        hardware.serial_number,
+        hardware.mac_addresses,
+    )
 
 
 async def test_a_machine_on_wifi_goes_unicast_by_itself_and_says_why(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fleetcast_kit.joining.tokens import token_of
 from fleetcast_kit.process import logs, telemetry
 from fleetcast_kit.process.commandline import EXIT_CODES_HELP, ExitCode, run_command_line
 
+from fleetcast_agent.deployments.registering import joining_hardware
 from fleetcast_agent.receiving.display import Display, print_summary
 from fleetcast_agent.receiving.errors import InterruptedReceptionError
 from fleetcast_agent.receiving.receive import ReceiveRequest, ReceiveSummary, receive_image
@@ -127,6 +128,7 @@ def receive(  # noqa: PLR0917 - typer makes options of them
         image=image.removeprefix("images/"),
         session=session.removeprefix("sessions/"),
         display_name=settings.display_name,
+        hardware=joining_hardware(settings.state_dir),
         state_dir=settings.state_dir,
         multicast_interface=settings.multicast_interface,
         memory_bytes=settings.memory,

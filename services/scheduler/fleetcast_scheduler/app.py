@@ -181,7 +181,16 @@ async def open_scheduler(
     machines.removed.append(pump.remove_machine)
     awaited = Awaited(pump, collections, deployments.awaited)
     awaited.refresh_deployments()  # before anything is decided: who is awaited is not stored
-    sessions = Sessions(pump, store, catalog, holds, audit, admit=machines.admit, members=awaited.members)
+    sessions = Sessions(
+        pump,
+        store,
+        catalog,
+        holds,
+        audit,
+        admit=machines.admit,
+        require_same_hardware=machines.require_same_hardware,
+        members=awaited.members,
+    )
     presence = deployments.pump.presence.of
     boot = Boot(
         BootStore(database),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -12,14 +11,10 @@ from fleetcast_kit.identity.credentials import CERTIFICATE_FILE, KEY_FILE
 from fleetcast_kit.values.hardware import Identifiers, difference, identifiers, is_other_hardware
 
 from fleetcast_agent.deployments.kept_runs import KeptRuns
-from fleetcast_agent.deployments.registering import MachineDescription, describe
+from fleetcast_agent.deployments.registering import HARDWARE_FILE, MachineDescription, describe, kept_hardware
 from fleetcast_agent.sequence.disks import carrying
 from fleetcast_agent.sequence.machine import inventory
 from fleetcast_agent.sequence.machine.disks import Disks
-
-_logger = logging.getLogger(__name__)
-
-FILE = "hardware.json"
 
 
 class OwnHardware:
@@ -28,7 +23,7 @@ class OwnHardware:
     def __init__(self, state_dir: Path, *, rehearsed: bool = False) -> None:
         """Takes the directory, and whether this machine's hardware is made up or stated: it is no computer's then."""
         self._state_dir = state_dir
-        self._file = state_dir / FILE
+        self._file = state_dir / HARDWARE_FILE
         self._rehearsed = rehearsed
 
     def difference(self, machine: MachineDescription) -> str:
@@ -47,7 +42,7 @@ class OwnHardware:
 
     def forget_identity(self) -> None:
         """Removes the other machine's key, and all that it had begun."""
-        for name in (KEY_FILE, CERTIFICATE_FILE, FILE):
+        for name in (KEY_FILE, CERTIFICATE_FILE, HARDWARE_FILE):
             (self._state_dir / name).unlink(missing_ok=True)
         self.forget_runs()
 
@@ -60,16 +55,8 @@ class OwnHardware:
             shutil.rmtree(self._state_dir / name, ignore_errors=True)
 
     def _kept(self) -> Identifiers:
-        try:
-            content = json.loads(self._file.read_text())
-            if bool(content["rehearsed"]) is not self._rehearsed:
-                return {}
-            return {str(kind): frozenset(map(str, values)) for kind, values in content["identifiers"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _logger.warning("%s cannot be used: %s", self._file, error)
-            return {}
+        found, rehearsed = kept_hardware(self._state_dir) or ({}, self._rehearsed)
+        return found if rehearsed is self._rehearsed else {}
 
 
 def leave_other_machine(state_dir: Path, display_name: str) -> str:

@@ -62,6 +62,11 @@ def join_message(join: JoinRequest, sequence: int) -> participation_service_pb2.
         run=join.run,
         medium=participation_service_pb2.Join.Medium.Value(f"MEDIUM_{join.medium.upper() or 'UNSPECIFIED'}"),
         medium_sector_size_bytes=join.medium_sector_size_bytes,
+        hardware=participation_service_pb2.HardwareIdentifiers(
+            smbios_uuid=join.hardware.smbios_uuid,
+            serial_number=join.hardware.serial_number,
+            mac_addresses=join.hardware.mac_addresses,
+        ),
     )
     if join.session:
         message.session = join.session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -66,6 +66,15 @@ class Dismissal:
 
 
 @dataclass(frozen=True)
+class HardwareIdentifiers:
+    """What tells the machine from others; what is empty is not known, or not said."""
+
+    smbios_uuid: str = ""
+    serial_number: str = ""
+    mac_addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class JoinRequest:
     """What the machine wants to take part in, and how."""
 
@@ -83,6 +92,7 @@ class JoinRequest:
     medium: str = ""
     """`volume` or `disk`: refuse an image that does not belong there; empty takes whatever it is."""
     medium_sector_size_bytes: int = 0
+    hardware: HardwareIdentifiers = field(default_factory=HardwareIdentifiers)
 
 
 @dataclass(frozen=True)

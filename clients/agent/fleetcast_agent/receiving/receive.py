@@ -21,7 +21,7 @@ from opentelemetry import trace
 
 from fleetcast_agent.receiving.errors import DismissedError, InterruptedReceptionError
 from fleetcast_agent.receiving.following import AssignmentFollower, unless_failed
-from fleetcast_agent.receiving.messages import Assignment, Dismissal, JoinRequest, Totals, Waiting
+from fleetcast_agent.receiving.messages import Assignment, Dismissal, HardwareIdentifiers, JoinRequest, Totals, Waiting
 from fleetcast_agent.receiving.multicast.memory import MemoryPlan, peak_memory_bytes
 from fleetcast_agent.receiving.multicast.sockets.interfaces import INTERFACES
 from fleetcast_agent.receiving.multicast.sockets.network import Network
@@ -61,6 +61,8 @@ class ReceiveRequest:
     it must see more; what it raises ends the reception."""
     display_name: str = ""
     """What people see for the machine."""
+    hardware: HardwareIdentifiers = field(default_factory=HardwareIdentifiers)
+    """Of this machine: the server holds an identity that comes from other hardware than before."""
     state_dir: Path = Path()
     multicast_interface: str = ""
     interfaces: Path = INTERFACES
@@ -196,6 +198,7 @@ class _Receiving:
             run=self._request.run,
             medium="" if self._request.as_is else self._target.medium,
             medium_sector_size_bytes=self._target.sector_size_bytes,
+            hardware=self._request.hardware,
         )
 
     async def run(self, stop: asyncio.Event, verified: Callable[[int], None] | None) -> ReceiveSummary:

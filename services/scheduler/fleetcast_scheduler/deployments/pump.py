@@ -94,14 +94,13 @@ class RunPump(Cycle[RunEvent]):
             self.presence.depart(mailbox.machine, self.clock())
             self.wake()
 
-    def remove_machine(self, machine: str) -> None:
-        """An operator removed a machine: its run and its stream end. It may register again."""
+    def remove_machine(self, machine: str, error: str) -> None:
+        """A machine was removed or is held, `error` says why: its run and its stream end. It may register again."""
         run = self.ledger.current.get(machine)
         if run is not None:
-            error = "an operator removed the machine"
             self.ledger.end(self.ledger.deployment_of(run), run, RunState.CANCELLED, self.clock(), error)
         if (mailbox := self._mailboxes.get(machine)) is not None:
-            mailbox.close(NotFoundError(f"{machine} was removed: register anew", reason="MACHINE_NOT_FOUND"))
+            mailbox.close(NotFoundError(f"{error}: {machine} must register anew", reason="MACHINE_NOT_FOUND"))
             self.leave(mailbox)
         self.wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from fleetcast_kit.errors import AlreadyExistsError, FailedPreconditionError
@@ -24,6 +24,8 @@ from fleetcast_scheduler.machines.domain.machine import (
 from fleetcast_scheduler.machines.domain.registration import (
     Registered,
     approved,
+    held_as_other,
+    is_other_hardware,
     recognised,
     register,
     taken_over,
@@ -48,8 +50,8 @@ class Machines:
         self._clock = clock
         self.registered: Callable[[str, str], None] = lambda _machine, _replaced: None
         """Called with a machine that has registered, and the imported record whose place it took, if any."""
-        self.removed: list[Callable[[str], None]] = []
-        """Called with a machine that an operator removed: whatever it takes part in ends at once."""
+        self.removed: list[Callable[[str, str], None]] = []
+        """Called with a machine that was removed or is held, and why: whatever it takes part in ends at once."""
         self.code_of: Callable[[str], Awaitable[str]] = _no_code
         """Returns the code of a machine that started from the network without a ticket; empty for others."""
         self.admits: Callable[[str], bool] = lambda _record: False
@@ -133,10 +135,39 @@ class Machines:
             machine = replace(await tables.require_machine(name), state=MachineState.HELD, held_reason=reason)
             await tables.put_machine(machine)
             await self._audit.record_in(tables, "machine.hold", name, reason=reason)
-        _logger.warning("%s (%s) is held: it %s", name, machine.display_name, reason)
+        await self._held(machine)
+
+    async def require_same_hardware(
+        self, name: str, display_name: str, now: Inventory, live: Iterable[Inventory]
+    ) -> None:
+        """Lets a machine take part from the hardware that it is known by and takes part from, or holds it and raises.
+
+        `now` is what it says of itself, `live` the hardware from which the same identity takes part already.
+
+        Raises:
+            FailedPreconditionError: it is other hardware.
+        """
+        facts = self._fleet.fleet.machine(name)
+        known_by = [*([] if facts is None else [facts.inventory]), *live]
+        before = next((one for one in known_by if is_other_hardware(one, now)), None)
+        if before is None:
+            return
+        async with self._store.transaction() as tables:
+            known = await tables.machine(name)
+            known = known or Machine(name=name, create_time=self._clock(), display_name=display_name, inventory=before)
+            machine = held_as_other(known, before, _with_identifiers(known.inventory, now), "takes part")
+            await tables.put_machine(machine)
+            await self._audit.record_in(tables, "machine.hold", name, reason=machine.held_reason)
+        await self._held(machine)
+        self.admission.check(name)
+
+    async def _held(self, machine: Machine) -> None:
+        """Ends whatever a machine takes part in that is held now."""
+        reason = f"it {machine.held_reason}"
+        _logger.warning("%s (%s) is held: %s", machine.name, machine.display_name, reason)
         self.admission.put(machine)
-        await self._fleet.machines_changed(name)
-        self._end(name)
+        await self._fleet.machines_changed(machine.name)
+        self._end(machine.name, f"the machine is held: {reason}")
 
     async def get(self, name: str) -> Machine:
         """Returns a machine.
@@ -246,7 +277,7 @@ class Machines:
         self.admission.put(machine)
         await self._fleet.machines_changed(name, as_machine)
         if as_machine:
-            self._end(as_machine)
+            self._end_removed(as_machine)
         return machine
 
     async def remove(self, name: str, request_id: str) -> tuple[Machine | None, set[str]]:
@@ -259,18 +290,21 @@ class Machines:
                 await self._audit.record_in(tables, "machine.remove", name, request_id)
         await self._fleet.machines_changed(name)
         if machine is not None:
-            self._end(name)
+            self._end_removed(name)
         return machine, collections
 
     async def _forget(self, tables: MachineTables, name: str) -> None:
         await tables.remove_machine(name)
         await tables.put_removed(name, self._clock())
 
-    def _end(self, name: str) -> None:
+    def _end_removed(self, name: str) -> None:
         """Ends whatever a machine that was removed takes part in."""
         self.admission.remove(name)
+        self._end(name, "an operator removed the machine")
+
+    def _end(self, name: str, error: str) -> None:
         for removed in self.removed:
-            removed(name)
+            removed(name, error)
 
     async def policy(self) -> RegistrationPolicy:
         """Returns what becomes of unknown machines."""
@@ -306,6 +340,16 @@ def _names(request_id: str, count: int) -> list[str]:
     return [
         f"machines/expected-{hashlib.sha256(f'{seed} {number}'.encode()).hexdigest()[:12]}" for number in range(count)
     ]
+
+
+def _with_identifiers(inventory: Inventory, now: Inventory) -> Inventory:
+    """Returns an inventory with what tells the machine from others as it is now."""
+    return replace(
+        inventory,
+        smbios_uuid=now.smbios_uuid,
+        serial_number=now.serial_number,
+        mac_addresses=now.mac_addresses,
+    )
 
 
 async def _no_code(_machine: str) -> str:

@@ -7,10 +7,13 @@ from fleetcast_kit.errors import InvalidArgumentError
 
 from fleetcast_scheduler.images import Medium
 from fleetcast_scheduler.loop.mailbox import Outgoing
+from fleetcast_scheduler.machines.domain.machine import Inventory
 from fleetcast_scheduler.sessions import convert
 from fleetcast_scheduler.sessions.domain import events
 from fleetcast_scheduler.sessions.domain.participant import Joiner, ReceptionTotals
 from fleetcast_scheduler.sessions.mailbox import Message
+
+_MAX_IDENTIFIER_LENGTH, _MAX_ADAPTERS = 255, 64
 
 # Machines
 
@@ -36,6 +39,11 @@ def joiner_of(machine: str, message: participation_service_pb2.Join, address: st
         address=address,
         medium=_medium(message.medium),
         medium_sector_size_bytes=message.medium_sector_size_bytes,
+        hardware=Inventory(
+            smbios_uuid=message.hardware.smbios_uuid[:_MAX_IDENTIFIER_LENGTH],
+            serial_number=message.hardware.serial_number[:_MAX_IDENTIFIER_LENGTH],
+            mac_addresses=tuple(mac[:_MAX_IDENTIFIER_LENGTH] for mac in message.hardware.mac_addresses[:_MAX_ADAPTERS]),
+        ),
     )
 
 

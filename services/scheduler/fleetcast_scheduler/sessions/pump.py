@@ -82,9 +82,9 @@ class Pump(Cycle[Event]):
             self.dispatcher.leave(*key, self.clock())
             self.wake()
 
-    def remove_machine(self, machine: str) -> None:
-        """An operator removed a machine: it is taken out of every session."""
-        self.dispatcher.remove_machine(machine, self.clock())
+    def remove_machine(self, machine: str, error: str) -> None:
+        """A machine was removed or is held, `error` says why: it is taken out of every session."""
+        self.dispatcher.remove_machine(machine, error, self.clock())
         self.wake()
 
     def attached(self, mailbox: SessionMailbox) -> bool:

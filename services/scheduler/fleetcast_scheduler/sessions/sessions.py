@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from fleetcast_scheduler.catalog import Catalog
 from fleetcast_scheduler.images import Medium, PinnedImage, unfit_for
 from fleetcast_scheduler.loop.locks import Locks
 from fleetcast_scheduler.loop.watching import RevisionWatch
+from fleetcast_scheduler.machines.domain.machine import Inventory
 from fleetcast_scheduler.names import new_name
 from fleetcast_scheduler.senders.domain.policies import RatePolicy, SlowPolicy
 from fleetcast_scheduler.senders.domain.transmission import Transmission
@@ -56,6 +57,7 @@ class Sessions:
         audit: Audit,
         *,
         admit: Callable[[str], str],
+        require_same_hardware: Callable[[str, str, Inventory, Iterable[Inventory]], Awaitable[None]],
         members: Callable[[str], Awaitable[dict[str, str]]],
     ) -> None:
         self._pump = pump
@@ -64,6 +66,7 @@ class Sessions:
         self._holds = holds
         self._audit = audit
         self._admit = admit
+        self._require_same_hardware = require_same_hardware
         self._members = members
         self._locks = Locks()
 
@@ -165,7 +168,7 @@ class Sessions:
                 session's collection.
             PermissionDeniedError: the image is the user state of another machine.
         """
-        joiner = self._admitted(joiner)
+        joiner = await self._admitted(joiner)
         session = await self._recall(name)
         await self._look_for_member(session, joiner.machine)
         if not (session.deployment or session.collection or joiner.machine in session.participants):
@@ -182,7 +185,7 @@ class Sessions:
             FailedPreconditionError: the image does not fit, or the machine is held.
             PermissionDeniedError: it is the user state of another machine.
         """
-        joiner = self._admitted(joiner)
+        joiner = await self._admitted(joiner)
         if joiner.medium is not Medium.ANY:
             _check_medium(await self._catalog.resolve(image), joiner)
         find_open = self._pump.dispatcher.find_open
@@ -216,7 +219,7 @@ class Sessions:
             NotFoundError: there is no such READY image.
             FailedPreconditionError: the image does not fit, or the machine is held.
         """
-        joiner = self._admitted(joiner)
+        joiner = await self._admitted(joiner)
         async with self._locks.held(f"{deployment} {image}"):
             session = self._pump.dispatcher.find_deployed(joiner.machine, deployment, image)
             if session is None:
@@ -289,13 +292,15 @@ class Sessions:
             with suppress(NotFoundError):  # no collection, no members
                 self._pump.dispatcher.expect(session.name, await self._members(session.collection))
 
-    def _admitted(self, joiner: Joiner) -> Joiner:
+    async def _admitted(self, joiner: Joiner) -> Joiner:
         """Returns a machine that joins under the name that operators know it by; its own if they gave it none.
 
         Raises:
             FailedPreconditionError: an operator must approve it first.
         """
         display_name = self._admit(joiner.machine)
+        live = self._pump.dispatcher.hardware_of(joiner.machine)
+        await self._require_same_hardware(joiner.machine, joiner.display_name, joiner.hardware, live)
         return replace(joiner, display_name=display_name) if display_name else joiner
 
     async def _recall(self, name: str) -> Session:

@@ -9,7 +9,10 @@ import pytest
 from fleetcast_agent.deployments.kept_runs import KeptRuns
 from fleetcast_agent.deployments.orders import RunOrder
 from fleetcast_agent.deployments.own_hardware import OwnHardware
-from fleetcast_agent.deployments.registering import MachineDescription
+from fleetcast_agent.deployments.registering import MachineDescription, joining_hardware
+from fleetcast_agent.receiving.messages import HardwareIdentifiers
+from fleetcast_agent.sequence.machine import inventory
+from fleetcast_agent.sequence.machine.disks import Disks
 
 PC = MachineDescription(
     display_name="pc1",
@@ -84,3 +87,13 @@ def test_what_another_machine_had_begun_is_gone_with_its_key_and_its_logs_stay(t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "logs", "server.json"]
     assert [path.read_text() for path in (tmp_path / "logs").iterdir()] == ["line\n"]
     assert KeptRuns(tmp_path).unfinished() is None
+
+
+def test_who_receives_says_which_computer_it_is_unless_its_machine_is_a_rehearsed_one(tmp_path: Path) -> None:
+    found = inventory.gather(Disks())
+    here = HardwareIdentifiers(found["uuid"], found["serial"], tuple(found["mac_addresses"]))
+    assert joining_hardware(tmp_path) == here
+    OwnHardware(tmp_path).keep(PC)
+    assert joining_hardware(tmp_path) == here, "what is kept may have come with a copy"
+    OwnHardware(tmp_path, rehearsed=True).keep(PC)
+    assert joining_hardware(tmp_path) == HardwareIdentifiers()

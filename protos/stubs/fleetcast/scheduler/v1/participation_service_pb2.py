@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleetcast.scheduler.v1 import session_pb2 as fleetcast_dot_scheduler_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2fleetcast/scheduler/v1/participation_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\"\x99\x02\n\x12ParticipateRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x04join\x18\x02 \x01(\x0b\x32\x1c.fleetcast.scheduler.v1.JoinH\x00\x12;\n\x08progress\x18\x03 \x01(\x0b\x32\'.fleetcast.scheduler.v1.ReceptionTotalsH\x00\x12\x32\n\x07outcome\x18\x04 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.OutcomeH\x00\x12G\n\x12sender_unreachable\x18\x05 \x01(\x0b\x32).fleetcast.scheduler.v1.SenderUnreachableH\x00\x42\t\n\x07message\"\xd6\x02\n\x04Join\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x0cunicast_only\x18\x04 \x01(\x08\x12\x1b\n\x13no_multicast_reason\x18\x05 \x01(\t\x12\x19\n\x11target_size_bytes\x18\x06 \x01(\x03\x12\x12\n\nheld_image\x18\x07 \x01(\t\x12\x0b\n\x03run\x18\x08 \x01(\t\x12\x33\n\x06medium\x18\t \x01(\x0e\x32#.fleetcast.scheduler.v1.Join.Medium\x12 \n\x18medium_sector_size_bytes\x18\n \x01(\x05\"D\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x11\n\rMEDIUM_VOLUME\x10\x01\x12\x0f\n\x0bMEDIUM_DISK\x10\x02\x42\x08\n\x06target\"d\n\x07Outcome\x12\x37\n\x06totals\x18\x01 \x01(\x0b\x32\'.fleetcast.scheduler.v1.ReceptionTotals\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"9\n\x11SenderUnreachable\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xe5\x01\n\x13ParticipateResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\x12\x32\n\x07waiting\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.WaitingH\x00\x12\x38\n\nassignment\x18\x03 \x01(\x0b\x32\".fleetcast.scheduler.v1.AssignmentH\x00\x12\x36\n\tdismissal\x18\x04 \x01(\x0b\x32!.fleetcast.scheduler.v1.DismissalH\x00\x42\t\n\x07message\"d\n\x07Waiting\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cjoined_count\x18\x04 \x01(\x05\x12\x13\n\x0bmin_clients\x18\x05 \x01(\x05\"\x83\x01\n\nAssignment\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctransmission\x18\x04 \x01(\t\x12\x16\n\x0esender_address\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\xcd\x01\n\tDismissal\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32(.fleetcast.scheduler.v1.Dismissal.Reason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"v\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_DONE\x10\x01\x12\x14\n\x10REASON_CANCELLED\x10\x02\x12\x19\n\x15REASON_SESSION_FAILED\x10\x03\x12\x12\n\x0eREASON_REMOVED\x10\x04\x32\x82\x01\n\x14ParticipationService\x12j\n\x0bParticipate\x12*.fleetcast.scheduler.v1.ParticipateRequest\x1a+.fleetcast.scheduler.v1.ParticipateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2fleetcast/scheduler/v1/participation_service.proto\x12\x16\x66leetcast.scheduler.v1\x1a$fleetcast/scheduler/v1/session.proto\"\x99\x02\n\x12ParticipateRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x04join\x18\x02 \x01(\x0b\x32\x1c.fleetcast.scheduler.v1.JoinH\x00\x12;\n\x08progress\x18\x03 \x01(\x0b\x32\'.fleetcast.scheduler.v1.ReceptionTotalsH\x00\x12\x32\n\x07outcome\x18\x04 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.OutcomeH\x00\x12G\n\x12sender_unreachable\x18\x05 \x01(\x0b\x32).fleetcast.scheduler.v1.SenderUnreachableH\x00\x42\t\n\x07message\"\x95\x03\n\x04Join\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x0cunicast_only\x18\x04 \x01(\x08\x12\x1b\n\x13no_multicast_reason\x18\x05 \x01(\t\x12\x19\n\x11target_size_bytes\x18\x06 \x01(\x03\x12\x12\n\nheld_image\x18\x07 \x01(\t\x12\x0b\n\x03run\x18\x08 \x01(\t\x12\x33\n\x06medium\x18\t \x01(\x0e\x32#.fleetcast.scheduler.v1.Join.Medium\x12 \n\x18medium_sector_size_bytes\x18\n \x01(\x05\x12=\n\x08hardware\x18\x0b \x01(\x0b\x32+.fleetcast.scheduler.v1.HardwareIdentifiers\"D\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x11\n\rMEDIUM_VOLUME\x10\x01\x12\x0f\n\x0bMEDIUM_DISK\x10\x02\x42\x08\n\x06target\"X\n\x13HardwareIdentifiers\x12\x13\n\x0bsmbios_uuid\x18\x01 \x01(\t\x12\x15\n\rserial_number\x18\x02 \x01(\t\x12\x15\n\rmac_addresses\x18\x03 \x03(\t\"d\n\x07Outcome\x12\x37\n\x06totals\x18\x01 \x01(\x0b\x32\'.fleetcast.scheduler.v1.ReceptionTotals\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"9\n\x11SenderUnreachable\x12\x14\n\x0ctransmission\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xe5\x01\n\x13ParticipateResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\x12\x32\n\x07waiting\x18\x02 \x01(\x0b\x32\x1f.fleetcast.scheduler.v1.WaitingH\x00\x12\x38\n\nassignment\x18\x03 \x01(\x0b\x32\".fleetcast.scheduler.v1.AssignmentH\x00\x12\x36\n\tdismissal\x18\x04 \x01(\x0b\x32!.fleetcast.scheduler.v1.DismissalH\x00\x42\t\n\x07message\"d\n\x07Waiting\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cjoined_count\x18\x04 \x01(\x05\x12\x13\n\x0bmin_clients\x18\x05 \x01(\x05\"\x83\x01\n\nAssignment\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctransmission\x18\x04 \x01(\t\x12\x16\n\x0esender_address\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\xcd\x01\n\tDismissal\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32(.fleetcast.scheduler.v1.Dismissal.Reason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"v\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_DONE\x10\x01\x12\x14\n\x10REASON_CANCELLED\x10\x02\x12\x19\n\x15REASON_SESSION_FAILED\x10\x03\x12\x12\n\x0eREASON_REMOVED\x10\x04\x32\x82\x01\n\x14ParticipationService\x12j\n\x0bParticipate\x12*.fleetcast.scheduler.v1.ParticipateRequest\x1a+.fleetcast.scheduler.v1.ParticipateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARTICIPATEREQUEST']._serialized_start=117
   _globals['_PARTICIPATEREQUEST']._serialized_end=398
   _globals['_JOIN']._serialized_start=401
-  _globals['_JOIN']._serialized_end=743
-  _globals['_JOIN_MEDIUM']._serialized_start=665
-  _globals['_JOIN_MEDIUM']._serialized_end=733
-  _globals['_OUTCOME']._serialized_start=745
-  _globals['_OUTCOME']._serialized_end=845
-  _globals['_SENDERUNREACHABLE']._serialized_start=847
-  _globals['_SENDERUNREACHABLE']._serialized_end=904
-  _globals['_PARTICIPATERESPONSE']._serialized_start=907
-  _globals['_PARTICIPATERESPONSE']._serialized_end=1136
-  _globals['_WAITING']._serialized_start=1138
-  _globals['_WAITING']._serialized_end=1238
-  _globals['_ASSIGNMENT']._serialized_start=1241
-  _globals['_ASSIGNMENT']._serialized_end=1372
-  _globals['_DISMISSAL']._serialized_start=1375
-  _globals['_DISMISSAL']._serialized_end=1580
-  _globals['_DISMISSAL_REASON']._serialized_start=1462
-  _globals['_DISMISSAL_REASON']._serialized_end=1580
-  _globals['_PARTICIPATIONSERVICE']._serialized_start=1583
-  _globals['_PARTICIPATIONSERVICE']._serialized_end=1713
+  _globals['_JOIN']._serialized_end=806
+  _globals['_JOIN_MEDIUM']._serialized_start=728
+  _globals['_JOIN_MEDIUM']._serialized_end=796
+  _globals['_HARDWAREIDENTIFIERS']._serialized_start=808
+  _globals['_HARDWAREIDENTIFIERS']._serialized_end=896
+  _globals['_OUTCOME']._serialized_start=898
+  _globals['_OUTCOME']._serialized_end=998
+  _globals['_SENDERUNREACHABLE']._serialized_start=1000
+  _globals['_SENDERUNREACHABLE']._serialized_end=1057
+  _globals['_PARTICIPATERESPONSE']._serialized_start=1060
+  _globals['_PARTICIPATERESPONSE']._serialized_end=1289
+  _globals['_WAITING']._serialized_start=1291
+  _globals['_WAITING']._serialized_end=1391
+  _globals['_ASSIGNMENT']._serialized_start=1394
+  _globals['_ASSIGNMENT']._serialized_end=1525
+  _globals['_DISMISSAL']._serialized_start=1528
+  _globals['_DISMISSAL']._serialized_end=1733
+  _globals['_DISMISSAL_REASON']._serialized_start=1615
+  _globals['_DISMISSAL_REASON']._serialized_end=1733
+  _globals['_PARTICIPATIONSERVICE']._serialized_start=1736
+  _globals['_PARTICIPATIONSERVICE']._serialized_end=1866
 # @@protoc_insertion_point(module_scope)

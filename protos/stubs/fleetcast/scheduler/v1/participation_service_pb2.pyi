@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from fleetcast.scheduler.v1 import session_pb2 as _session_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -109,6 +111,7 @@ class Join(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     MEDIUM_FIELD_NUMBER: _builtins.int
     MEDIUM_SECTOR_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    HARDWARE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`sessions/{id}`."""
     image: _builtins.str
@@ -131,6 +134,12 @@ class Join(_message.Message):
     """What the machine writes to."""
     medium_sector_size_bytes: _builtins.int
     """Size of the logical sectors of what it writes to, in bytes; 0 if it does not say."""
+    @_builtins.property
+    def hardware(self) -> Global___HardwareIdentifiers:
+        """What tells the machine from others. One that shows other hardware under the same identity is held, and whatever that
+        identity takes part in ends: FAILED_PRECONDITION with reason MACHINE_HELD. Absent if the machine does not say.
+        """
+
     def __init__(
         self,
         *,
@@ -144,16 +153,49 @@ class Join(_message.Message):
         run: _builtins.str = ...,
         medium: Global___Join.Medium.ValueType = ...,
         medium_sector_size_bytes: _builtins.int = ...,
+        hardware: Global___HardwareIdentifiers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "session", b"session", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "image", b"image", "session", b"session", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "held_image", b"held_image", "image", b"image", "medium", b"medium", "medium_sector_size_bytes", b"medium_sector_size_bytes", "no_multicast_reason", b"no_multicast_reason", "run", b"run", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "hardware", b"hardware", "held_image", b"held_image", "image", b"image", "medium", b"medium", "medium_sector_size_bytes", b"medium_sector_size_bytes", "no_multicast_reason", b"no_multicast_reason", "run", b"run", "session", b"session", "target", b"target", "target_size_bytes", b"target_size_bytes", "unicast_only", b"unicast_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "image"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Join: _TypeAlias = Join  # noqa: Y015
+
+@_typing.final
+class HardwareIdentifiers(_message.Message):
+    """What tells a machine from others; what is empty is not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SMBIOS_UUID_FIELD_NUMBER: _builtins.int
+    SERIAL_NUMBER_FIELD_NUMBER: _builtins.int
+    MAC_ADDRESSES_FIELD_NUMBER: _builtins.int
+    smbios_uuid: _builtins.str
+    """As the firmware says it, in lower case."""
+    serial_number: _builtins.str
+    """As the maker says it."""
+    @_builtins.property
+    def mac_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of its network adapters, such as `00:1b:21:aa:bb:cc`."""
+
+    def __init__(
+        self,
+        *,
+        smbios_uuid: _builtins.str = ...,
+        serial_number: _builtins.str = ...,
+        mac_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac_addresses", b"mac_addresses", "serial_number", b"serial_number", "smbios_uuid", b"smbios_uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HardwareIdentifiers: _TypeAlias = HardwareIdentifiers  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):

@@ -70,6 +70,16 @@ def is_other_hardware(before: Inventory, now: Inventory) -> bool:
     return hardware.is_other_hardware(before.identifiers(), now.identifiers())
 
 
+def held_as_other(known: Machine, before: Inventory, now: Inventory, does: str) -> Machine:
+    """Returns a machine that is held since its identity comes from other hardware; `does` says how: `registers`."""
+    difference = hardware.difference(before.identifiers(), now.identifiers())
+    reason = (
+        f"{does} from other hardware ({difference}): the state directory of its agent was copied, or its hardware was "
+        "replaced"
+    )
+    return replace(known, state=MachineState.HELD, held_reason=reason, resembles="", claimed=now)
+
+
 def taken_over(machine: Machine, record: Machine) -> Machine:
     """Returns a machine with what an operator had set for `record`, approved."""
     return replace(
@@ -132,12 +142,7 @@ def _registered_again(present: Machine, others: Iterable[Machine], known: Machin
     if is_other_hardware(before, now):
         if known.claimed is not None:
             return known  # a third copy: what the operator is to decide stays the same
-        difference = hardware.difference(before.identifiers(), now.identifiers())
-        reason = (
-            f"registers from other hardware ({difference}): the state directory of its agent was copied, or its "
-            "hardware was replaced"
-        )
-        return replace(known, state=MachineState.HELD, held_reason=reason, resembles="", claimed=now)
+        return held_as_other(known, before, now, "registers")
     for _, other, kinds in _resembling(now, others):
         fresh = [kind for kind in kinds if _shared(kind, now, other.inventory) - before.identifiers().get(kind, set())]
         if fresh:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from fleetcast_kit.errors import FailedPreconditionError, NotFoundError
 
+from fleetcast_scheduler.machines.domain.machine import Inventory
 from fleetcast_scheduler.senders.domain.commands import Command
 from fleetcast_scheduler.senders.domain.pool import SenderPool
 from fleetcast_scheduler.senders.domain.sender import Registration, Sender
@@ -164,9 +165,13 @@ class Dispatcher:
         if session is not None and participant is not None and participant.state.present:
             self._lose(session, participant, now)
 
-    def remove_machine(self, machine: str, now: float) -> None:
-        """An operator removed a machine: its part in every session failed. It may come back once it is admitted."""
-        error = "an operator removed the machine"
+    def hardware_of(self, machine: str) -> list[Inventory]:
+        """Returns the hardware from which a machine takes part in sessions now."""
+        parts = [session.participants.get(machine) for session in self.ledger.sessions.values()]
+        return [part.hardware for part in parts if part is not None and part.state.present]
+
+    def remove_machine(self, machine: str, error: str, now: float) -> None:
+        """A machine was removed or is held: its part in every session failed. It may come back once it is admitted."""
         for session in self.ledger.sessions.values():
             participant = session.participants.get(machine)
             if participant is not None and not participant.state.final:

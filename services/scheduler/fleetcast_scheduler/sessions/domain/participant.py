@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleetcast_scheduler.images import Medium
+from fleetcast_scheduler.machines.domain.machine import Inventory
 from fleetcast_scheduler.senders.domain.transmission import UnicastReason
 
 _RATE_WINDOW_SECONDS = 5.0
@@ -70,6 +71,8 @@ class Joiner:
     """-1 if the target grows."""
     medium: Medium = Medium.ANY
     medium_sector_size_bytes: int = 0
+    hardware: Inventory = field(default_factory=Inventory)
+    """What tells it from other machines, as far as it says."""
     address: str = ""
     """Where its stream comes from; empty if not known."""
 
@@ -101,6 +104,8 @@ class Participant:
     """Content written lately. Not stored."""
     address: str = ""
     """Where its stream comes from; empty if not known. Not stored."""
+    hardware: Inventory = field(default_factory=Inventory)
+    """What tells it from other machines, as far as it says. Not stored."""
     unicast_reason: UnicastReason | None = None
     """Why its sender serves it by unicast now; None if it does not. Not stored."""
 

@@ -269,6 +269,7 @@ class Session:
         participant.unicast_only = joiner.unicast_only
         participant.no_multicast_reason = joiner.no_multicast_reason
         participant.address = joiner.address
+        participant.hardware = joiner.hardware
         self.newcomers[joiner.machine] = None
         self.move(participant, ParticipantState.WAITING, now)
         if participant.run and participant.run == self.run:
