@@ -107,3 +107,29 @@ def test_what_is_away_for_some_seconds_does_not_turn_multicast_into_unicast(
         assert lab.sent_bytes(lab.sender) - before < 1.15 * disk.noise_bytes + seconds_bytes + one_missed
         unicast = sorted(summary["unicast_bytes"] for summary in summaries)
         assert sum(unicast[:-1]) < seconds_bytes, "no more than one machine, or the last few chunks, by unicast"
+
+
+def test_a_server_that_restarts_in_mid_session_sends_little_twice(
+    tmp_path: Path, open_lab: Callable[..., NetworkLab], make_disk_image: Callable[..., DiskImage]
+) -> None:
+    lab = open_lab(receiver_count=4, rate_bits_per_second=1_000_000_000)
+    disk = make_disk_image(60)
+    with Installation(
+        tmp_path / "installation", listen=f"{lab.sender.address}:7443", place=partial(lab.command, lab.sender)
+    ) as site:
+        site.start_server()
+        site.fleetcast("image", "import", str(disk.file), "--name", "disk")
+        places = {host.name: partial(lab.command, host) for host in lab.receivers}
+        machines = site.enrol([host.name for host in lab.receivers], places)
+        session = site.fleetcast("session", "create", "--image", "disk", "--min-clients", "4", "--rate", str(RATE))
+        before = lab.sent_bytes(lab.sender)
+        receptions = [site.receive(each, each.directory / "disk.img", session=session["name"]) for each in machines]
+        wait_until(lambda: lab.sent_bytes(lab.sender) - before > disk.noise_bytes // 2, "half is sent")
+        site.kill_server()
+        site.start_server()
+        summaries = [reception.wait() for reception in receptions]
+        assert all(reception.output.read_bytes() == disk.content for reception in receptions)
+        # What was on its way when the server died, and what the first machine gets alone until the second is back.
+        seconds_bytes = 3 * RATE // 8
+        assert lab.sent_bytes(lab.sender) - before < 1.15 * disk.noise_bytes + seconds_bytes
+        assert sum(summary["unicast_bytes"] for summary in summaries) < seconds_bytes
