@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fleetcast_sender.engine.messages import UnicastReason
+from fleetcast_sender.engine.policy import TransmissionPolicy
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +12,10 @@ from tests.unit.dataplane.arrivals import SYMBOL_BYTES, Away, MachinePlan, Outco
 
 MEBIBYTE = 1 << 20
 GIGABIT = 1e9
-LATENCY_SECONDS = 2.0
-"""What does not depend on the image: between two passes receivers say what they hold, and some are not ready yet."""
+POLICY = TransmissionPolicy()
+LATENCY_SECONDS = POLICY.slice_wait_seconds + POLICY.pass_grace_seconds + POLICY.ready_grace_seconds
+"""What does not depend on the image: before a pass slices under way come to their end, receivers say what they hold,
+and some are not ready yet."""
 
 
 def make_story(machines: list[MachinePlan], mebibytes: int = 2048, rate: float = GIGABIT) -> Story:
