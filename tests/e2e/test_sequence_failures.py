@@ -66,7 +66,7 @@ FAILURES = [
     ("run-script: {file: /nowhere}", "^/nowhere: No such file or directory$"),
     ("run-script: {script: exit 3, success_codes: [4]}", "sh ended with exit code 3 and said nothing"),
     ("run-script: {script: kill -9 $$}", "sh was ended by signal 9"),
-    ("set-variables: {variables: {x: '{{ machine.colour }}'}}", "colour"),
+    ("set-variables: {variables: {x: '{{ machine.disks[99].path }}'}}", "disks"),
     ("restart: {carry_state_to: 'label:Nothing'}", "no volumes have the label 'Nothing'"),
     (
         "capture-user-state: {volume: 'label:Data', paths: [Large], store: kept}",

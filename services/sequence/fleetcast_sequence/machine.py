@@ -29,6 +29,15 @@ MACHINE_FIELDS = frozenset(
 )
 """What the agent says of a machine; each is always there."""
 
+RULE_NAMES = {
+    "name": "display_name",
+    "serial": "serial_number",
+    "uuid": "smbios_uuid",
+    "cpu_count": "processor_count",
+}
+"""What rules of collections call some of them; conditions understand both."""
+
+_KNOWN = MACHINE_FIELDS | set(RULE_NAMES.values())
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _FIELD = re.compile(r"""(?<![\w.])machine\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(['"])([^'"]*)\2\s*\])""")
 _INDEX = re.compile(r"""(?<![\w.])machine\s*\[\s*$""")
@@ -44,8 +53,8 @@ def unknown_fields(expression: str) -> Iterator[tuple[int, str]]:
     for found in _FIELD.finditer(expression):
         field = found[1] or found[3]
         inside = any(start <= found.start() < end for start, end in quoted)
-        if field in MACHINE_FIELDS or inside:
+        if field in _KNOWN or inside:
             continue
-        close = difflib.get_close_matches(field, MACHINE_FIELDS, 1)
+        close = difflib.get_close_matches(field, _KNOWN, 1)
         hint = f"did you mean machine.{close[0]}?" if close else f"it has {', '.join(sorted(MACHINE_FIELDS))}"
         yield found.start(), f"a machine has no field {field!r}: {hint}"

@@ -34,7 +34,7 @@ def files_of(path: Path) -> list[Path]:
             raise InvalidArgumentError(
                 f"the directory {path} cannot be read: {error.strerror}", field="file"
             ) from error
-        if not any(_OF_AN_IMAGE.fullmatch(entry.name) for entry in found):
+        if not any(_OF_AN_IMAGE.fullmatch(entry.name) or _FIRST_PIECE.fullmatch(entry.name) for entry in found):
             raise InvalidArgumentError(
                 f"{str(path)!r} is a directory, but not an image of Clonezilla or FOG: name such a one, or a file",
                 field="file",

@@ -8,18 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fleetcast_sequence.machine import RULE_NAMES
+
 from fleetcast_agent.sequence.machine.disks import Disks
 
 _DMI = Path("/sys/class/dmi/id")
 _NETWORK = Path("/sys/class/net")
 _POWER = Path("/sys/class/power_supply")
-_RULE_NAMES = {
-    "name": "display_name",
-    "serial": "serial_number",
-    "uuid": "smbios_uuid",
-    "cpu_count": "processor_count",
-}
-"""What rules of collections call what is here."""
 
 
 def gather(disks: Disks, name: str = "") -> dict[str, Any]:
@@ -59,7 +54,7 @@ def gather(disks: Disks, name: str = "") -> dict[str, Any]:
 
 def with_rule_names(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an inventory with the names that rules of collections use beside its own; they mean the same."""
-    named = {theirs: machine[ours] for ours, theirs in _RULE_NAMES.items() if ours in machine}
+    named = {theirs: machine[ours] for ours, theirs in RULE_NAMES.items() if ours in machine}
     disks = [
         disk
         | {theirs: disk[ours] for ours, theirs in (("path", "device"), ("serial", "serial_number")) if ours in disk}
