@@ -29,6 +29,7 @@ from fleetcast_scheduler.sessions.domain.events import (
     MachinesNotified,
     SessionEnded,
     SessionOpened,
+    SessionStarted,
 )
 from fleetcast_scheduler.sessions.domain.participant import Joiner
 from fleetcast_scheduler.sessions.mailbox import SessionMailbox
@@ -174,6 +175,9 @@ class Pump(Cycle[Event]):
             case SessionOpened():
                 self._begin_trace(event.session)
                 self._holds_changed()
+            case SessionStarted(session, image, count):
+                machines_now = f"{count} machine" + ("s" if count != 1 else "")
+                _logger.info("%s (%s) starts with %s", session, image.partition("@")[0], machines_now)
             case SessionEnded():
                 ended = self.dispatcher.ledger.sessions.get(event.session)
                 state = ended.state.lower() if ended is not None else "over"

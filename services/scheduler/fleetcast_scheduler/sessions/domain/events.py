@@ -66,6 +66,15 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionStarted:
+    """The start rules of a session were met: its machines receive."""
+
+    session: str
+    image: str
+    machine_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened:
     """A session came by itself, as the next of its series: it has to hold its image."""
 
@@ -73,4 +82,4 @@ class SessionOpened:
     image: str
 
 
-Event = MachinesNotified | CommandIssued | SessionEnded | SessionOpened
+Event = MachinesNotified | CommandIssued | SessionStarted | SessionEnded | SessionOpened

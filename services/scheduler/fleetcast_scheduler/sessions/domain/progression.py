@@ -21,6 +21,7 @@ from fleetcast_scheduler.sessions.domain.events import (
     MachinesNotified,
     SessionEnded,
     SessionOpened,
+    SessionStarted,
 )
 from fleetcast_scheduler.sessions.domain.ledger import Ledger, wake
 from fleetcast_scheduler.sessions.domain.participant import Participant, ParticipantState
@@ -215,6 +216,7 @@ class Progression:
         session.start_time = session.start_time or now
         for machine in machines:
             self._ledger.record(session, session.promote(machine, now))
+        self._ledger.events.append(SessionStarted(session.name, session.image, len(machines)))
         self._ledger.explain(session, "")
         self._ledger.record(session)
 
