@@ -137,7 +137,7 @@ class ImageImport:
                 try:
                     image = await self._run()
                 except ImageFileError as error:
-                    raise _for_the_operator(error, self._spec.label) from error
+                    raise _for_the_operator(error, self._spec) from error
                 except (OSError, OperationalError) as error:
                     raise self._storage_error(error) from error
             span.set_attributes(
@@ -279,8 +279,8 @@ class ImageImport:
         return FailedPreconditionError(f"the catalog cannot write to {root}: {cause}", reason="STORE_UNUSABLE")
 
 
-def _for_the_operator(error: ImageFileError, label: str) -> FleetcastError:
-    message = f"{label} {error.problem}"
+def _for_the_operator(error: ImageFileError, spec: ImportSpec) -> FleetcastError:
+    message = f"{spec.label} {error.problem}"
     if error.reason in _DAMAGED:
         return DataLossError(message, reason=error.reason)
-    return InvalidArgumentError(message, field="spec", reason=error.reason)
+    return InvalidArgumentError(message, field="spec.source_path" if spec.source_path else "spec", reason=error.reason)
