@@ -6,7 +6,7 @@ import asyncio
 
 from fleetcast_sequence.steps.settings import ApplyDriverPackage
 
-from fleetcast_agent.sequence import unpacking
+from fleetcast_agent.sequence.content import unpacking
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.steps import package

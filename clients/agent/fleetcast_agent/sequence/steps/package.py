@@ -10,7 +10,7 @@ from pathlib import Path
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import DownloadPackage
 
-from fleetcast_agent.sequence import unpacking
+from fleetcast_agent.sequence.content import unpacking
 from fleetcast_agent.sequence.content.content import Delivery, delete_content
 from fleetcast_agent.sequence.context import StepContext
 from fleetcast_agent.sequence.errors import StepError

@@ -13,10 +13,10 @@ from typing import Any
 from fleetcast_sequence.quantities import format_size
 from fleetcast_sequence.steps.content import CaptureUserState, RestoreUserState
 
-from fleetcast_agent.sequence import archives, condition
+from fleetcast_agent.sequence import condition
 from fleetcast_agent.sequence.content.content import delete_content
 from fleetcast_agent.sequence.context import StepContext
-from fleetcast_agent.sequence.disks import files, volumes
+from fleetcast_agent.sequence.disks import archives, files, volumes
 from fleetcast_agent.sequence.disks.files import inside
 from fleetcast_agent.sequence.disks.volumes import Volume
 from fleetcast_agent.sequence.errors import StepError

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fleetcast_agent.sequence import unpacking
+from fleetcast_agent.sequence.content import unpacking
 from fleetcast_agent.sequence.errors import StepError
 from fleetcast_agent.sequence.names import refuse_if_impossible
 
