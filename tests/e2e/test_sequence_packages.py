@@ -12,7 +12,7 @@ from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
 
 from tests.support.sequences import MIB, Rehearsal, needs_disks, tool
-from tests.unit.agent.sequence.test_unpacking import of_windows
+from tests.unit.agent.sequence.content.test_unpacking import of_windows
 
 pytestmark = needs_disks
 
