@@ -12,7 +12,7 @@ for name in ("fcntl", "grp", "pwd", "resource", "syslog", "termios"):
     sys.modules[name] = None
 sys.platform = "win32"
 import fleetcast_agent.__main__, fleetcast_kit.joining.enrolment
-from fleetcast_agent.receiving.multicast import datagrams
+from fleetcast_agent.receiving.multicast.sockets import datagrams
 print(datagrams._LINUX)
 """
 
