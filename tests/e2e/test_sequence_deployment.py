@@ -97,7 +97,9 @@ async def test_a_windows_like_image_reaches_four_machines_at_once(tmp_path: Path
     machines = await asyncio.to_thread(deploy)
     (session,) = (await asyncio.to_thread(installation.fleetcast, "session", "list"))["sessions"]
     shown = await asyncio.to_thread(installation.fleetcast, "session", "show", session["name"])
-    assert all(each["totals"]["multicast_bytes"] > 20 << 20 for each in shown["participants"])
+    totals = [each["totals"] for each in shown["participants"]]
+    # On a busy host one may be taken for slow, and be served apart: never more than that one.
+    assert sum(total["unicast_bytes"] for total in totals) < 30 << 20, totals
     assert len(shown["participants"]) == 4
     for machine in machines:
         assert machine.events()[-1] == {"event": "restarting", "environment": "installed"}

@@ -128,6 +128,8 @@ async def test_an_aborted_import_keeps_the_chunks_that_a_version_published_meanw
         yield import_request("aborted", source_size_bytes=1 << 40)
         yield data_request(DATA[:CHUNK])
         yield data_request(DATA[CHUNK:])
+        for number in range(8):  # what is looked at before it is cut must not be all that comes
+            yield data_request(bytes([1 + number]) * CHUNK)
         await asyncio.Event().wait()
 
     call = catalog.administrator.ImportImage(slow())

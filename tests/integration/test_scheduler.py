@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,15 @@ async def test_progress_is_acknowledged_once_it_is_stored(site: Site) -> None:
     assert participants[0].totals.written_bytes == 5000
 
 
-async def test_after_a_kill_machines_and_sender_come_back_and_the_session_goes_on(site: Site) -> None:
+async def test_after_a_kill_machines_and_sender_come_back_and_the_session_goes_on(
+    tmp_path: Path, database_url: str
+) -> None:
+    # However slow this host is, the sender comes back before it is taken for lost.
+    async with open_site(tmp_path, replace(TIMING, sender_grace=30.0), database_url) as site:
+        await _kill_and_come_back(site)
+
+
+async def _kill_and_come_back(site: Site) -> None:
     sender = FakeSender(site)
     await sender.connect()
     operator = site.operator()
