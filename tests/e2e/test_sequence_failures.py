@@ -15,7 +15,7 @@ from fleetcast_sequence import step_types
 
 from tests.support.sequences import Rehearsal, needs_disks, tool
 
-pytestmark = needs_disks
+pytestmark = [*needs_disks, pytest.mark.xdist_group("one disk")]  # all of them on the disk that the fixture makes once
 
 MIB = 1 << 20
 TABLE = (
