@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
-from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_sequence import step_types
 
-from tests.support.sequences import Rehearsal, needs_disks, tool
+from tests.support.sequences import Rehearsal, let_go, needs_disks, tool
 
 pytestmark = [*needs_disks, pytest.mark.xdist_group("one disk")]  # all of them on the disk that the fixture makes once
 
@@ -128,7 +127,7 @@ async def test_a_step_that_fails_says_why_and_lets_go_of_the_disk(machine: Rehea
     assert outcome.step == step.partition(":")[0]
     with pytest.raises(AssertionError, match=f"(?s){message}"):
         raise AssertionError(outcome.message)
-    assert not loops_of(machine.disk)
+    assert let_go(machine.disk)
     assert str(machine.directory) not in await asyncio.to_thread(Path("/proc/mounts").read_text)
 
 

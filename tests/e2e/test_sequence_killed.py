@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 from fleetcast_agent.sequence.disks import volumes
-from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_sequence import step_types
 
-from tests.support.sequences import Rehearsal, make_tree, make_wim, needs_disks, tool
+from tests.support.sequences import Rehearsal, let_go, make_tree, make_wim, needs_disks, tool
 
 pytestmark = needs_disks
 
@@ -85,7 +84,7 @@ def test_a_killed_agent_goes_on_and_the_result_is_the_same(tmp_path: Path, step:
     assert log.count(f"was interrupted in '{step}'") == 1
     assert marks.read_text() == "once\n"
     assert log.count("'Mark' succeeded") == 1
-    assert not loops_of(machine.disk)
+    assert let_go(machine.disk)
     assert str(machine.state) not in Path("/proc/mounts").read_text()
     answers = tmp_path / "expanded"
     tool("wimlib-imagex", "apply", machine.content / "mine", "1", answers)
@@ -273,7 +272,7 @@ async def test_an_agent_killed_in_every_step_leaves_what_an_undisturbed_one_does
         output, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == (0 if text is WINDOWS else 3), output + machine.log
         assert machine.log.count("was interrupted in") == len(names)
-        assert not loops_of(machine.disk)
+        assert let_go(machine.disk)
         assert str(machine.state) not in await asyncio.to_thread(Path("/proc/mounts").read_text)
         ends.append(await contents(machine, volume))
     assert ends[0].keys() == ends[1].keys()

@@ -13,7 +13,6 @@ import pytest
 from fleetcast_agent.sequence.content.content import Delivery, DirectoryContent, Examine, Progress, Verified
 from fleetcast_agent.sequence.disks import volumes
 from fleetcast_agent.sequence.engine.records import Outcome
-from fleetcast_agent.sequence.machine.disks import loops_of
 from fleetcast_agent.sequence.steps.wim import FETCH_SHARE
 from fleetcast_kit.errors import UnavailableError
 
@@ -21,7 +20,7 @@ from tests.e2e.test_sequence_killed import finish, kill_when, start_unending
 from tests.e2e.test_sequence_steps import SMALL, read
 from tests.support.attending import AttendingMachine, exit_codes, gather_machines
 from tests.support.installation import Installation, wait_until
-from tests.support.sequences import MIB, Rehearsal, looking_at, make_tree, needs_disks, tool
+from tests.support.sequences import MIB, Rehearsal, let_go, looking_at, make_tree, needs_disks, tool
 from tests.support.waiting import until
 
 pytestmark = needs_disks
@@ -199,7 +198,7 @@ async def test_a_fetch_that_fails_in_the_middle_fails_the_step_and_a_retry_begin
     assert outcome.message == (
         "win could not be fetched to its end, and a part of it is on the volume 'data' already: the sender is gone"
     )
-    assert not loops_of(machine.disk)
+    assert let_go(machine.disk)
     outcome = await machine.run(
         "name: again\nsteps:\n  - {name: Again, type: apply-data-image, retry: {attempts: 2, delay: 1s}, "
         "with: {image: win, index: 2, volume: 'label:Data'}}\n"
@@ -240,7 +239,7 @@ async def test_a_volume_that_is_too_small_ends_the_step_while_the_image_still_co
     assert "wimlib-imagex ended with exit code" in outcome.message
     assert "No space left on device" in outcome.message
     assert not source.ended
-    assert not loops_of(machine.disk)
+    assert let_go(machine.disk)
 
 
 async def test_a_damaged_pipable_wim_is_an_error(machine: Rehearsal, tmp_path: Path) -> None:
@@ -267,7 +266,7 @@ async def test_a_killed_agent_applies_the_image_anew(tmp_path: Path, volume: str
     await asyncio.to_thread(kill_when, machine, start_unending(machine, file, "Apply"), STREAMED, pause_seconds)
     log = await asyncio.to_thread(finish, machine, file)
     assert log.count(STREAMED) == 2
-    assert not loops_of(machine.disk)
+    assert let_go(machine.disk)
     assert str(machine.state) not in await asyncio.to_thread(Path("/proc/mounts").read_text)
     assert await difference(machine, volume, tree) == ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from fleetcast_agent.sequence.engine.records import Record
 from fleetcast_agent.sequence.engine.run_journal import RunJournal
 from fleetcast_agent.sequence.engine.state import replay
 from fleetcast_agent.sequence.execution import execute
-from fleetcast_agent.sequence.machine.disks import Disks
+from fleetcast_agent.sequence.machine.disks import Disks, loops_of
 from fleetcast_agent.sequence.tools import Tools
 from fleetcast_sequence import Scope, Variables, parse
 
@@ -166,3 +167,15 @@ def make_wim(tree: Path, wim: Path) -> None:
     tool("wimlib-imagex", "capture", tree, wim, "First", "--compress=XPRESS")
     (tree / "Windows/second").write_text("only in index 2")
     tool("wimlib-imagex", "append", tree, wim, "Second")
+
+
+def let_go(disk: Path) -> bool:
+    """Returns whether no loop device holds the disk, within ten seconds.
+
+    The kernel keeps one that was let go of while somebody else has it open, such as a test beside this one that looks at
+    the disks of the computer.
+    """
+    until = time.monotonic() + 10
+    while loops_of(disk) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not loops_of(disk)
