@@ -172,8 +172,8 @@ def make_wim(tree: Path, wim: Path) -> None:
 def let_go(disk: Path) -> bool:
     """Returns whether no loop device holds the disk, within ten seconds.
 
-    The kernel keeps one that was let go of while somebody else has it open, such as a test beside this one that looks at
-    the disks of the computer.
+    The kernel keeps one that was let go of while somebody else has it open, such as a test beside this one that looks
+    at the disks of the computer.
     """
     until = time.monotonic() + 10
     while loops_of(disk) and time.monotonic() < until:
